@@ -1,0 +1,345 @@
+//! The commit of a backup. It is written last, and the backup exists from then on.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::entry::SegmentRef;
+use crate::error::{Error, Result};
+use crate::id::{BackupId, BackupKind, SourceAddress};
+
+/// The version written into manifests, and the newest one read.
+pub const VERSION: u32 = 1;
+
+/// The largest manifest a reader accepts.
+pub const SIZE_LIMIT: u64 = 64 << 20;
+
+/// Whether a backup is a tree of files or one stream of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// Files, directories, links.
+    Tree,
+    /// The output of a command.
+    Stream,
+}
+
+/// How a segment's plain bytes are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SegmentType {
+    /// A tar archive.
+    Tar,
+    /// A slice of a large file or a stream.
+    Stream,
+}
+
+/// A stored object with its size and the SHA-256 of its stored bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredObject {
+    /// Path relative to the source's directory.
+    pub path: String,
+    /// Stored bytes.
+    pub size: u64,
+    /// SHA-256 of the stored bytes, hex.
+    pub sha256: String,
+}
+
+/// One segment the backup needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Path relative to the source's directory.
+    pub path: String,
+    /// Tar or stream.
+    #[serde(rename = "type")]
+    pub kind: SegmentType,
+    /// Stored bytes.
+    pub size: u64,
+    /// SHA-256 of the stored bytes, hex.
+    pub sha256: String,
+    /// Version id the store gave the object, on versioned buckets.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Bytes after decryption and decompression.
+    pub plain: u64,
+    /// Bytes of file content in it.
+    pub content: u64,
+    /// Of these, the bytes this backup wants.
+    pub live: u64,
+    /// Names in it that this backup does not want.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead: Option<StoredObject>,
+}
+
+impl Segment {
+    /// The segment's name in index entries, from its path.
+    pub fn reference(&self) -> Result<SegmentRef> {
+        parse_data_path(&self.path)
+            .and_then(|(backup, name)| {
+                let number = name.split('.').next()?;
+                SegmentRef::try_from(format!("{backup}/{number}")).ok()
+            })
+            .ok_or_else(|| {
+                Error::damaged(format!(
+                    "the manifest names `{}`, which is no segment",
+                    self.path.escape_default()
+                ))
+            })
+    }
+
+    /// Whether less than half of the content is wanted: such segments are stored again.
+    pub fn is_mostly_dead(&self) -> bool {
+        self.live * 2 < self.content
+    }
+}
+
+/// The index object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexObject {
+    /// Path relative to the source's directory.
+    pub path: String,
+    /// Stored bytes.
+    pub size: u64,
+    /// SHA-256 of the stored bytes, hex.
+    pub sha256: String,
+    /// Number of entries.
+    pub entries: u64,
+}
+
+/// Which repository key the content is encrypted to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encryption {
+    /// The key's id.
+    pub key: String,
+}
+
+/// An instant the source can be restored to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryPoint {
+    /// The instant.
+    pub time: Timestamp,
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Regular files and streams.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Further names of files.
+    pub hardlinks: u64,
+    /// Devices.
+    pub devices: u64,
+    /// Bytes of content of the whole backup.
+    pub bytes: u64,
+    /// Files whose content this backup stored.
+    pub new_files: u64,
+    /// Bytes of content this backup stored.
+    pub new_bytes: u64,
+    /// Bytes this backup added to the repository.
+    pub stored_bytes: u64,
+    /// Sockets and FIFOs left out.
+    pub skipped: u64,
+    /// Files that changed while they were read.
+    pub changed: u64,
+    /// Files that were listed and then gone.
+    pub vanished: u64,
+}
+
+/// Which program wrote the backup, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    /// `backstay 0.1.0`.
+    pub tool: String,
+    /// Host name.
+    pub host: String,
+    /// `linux x86_64`.
+    pub system: String,
+}
+
+/// The manifest of a backup.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format version.
+    #[serde(rename = "backstay_manifest")]
+    pub version: u32,
+    /// The backup.
+    pub backup: BackupId,
+    /// The stack.
+    pub stack: String,
+    /// The source.
+    pub source: String,
+    /// What kind of source it was: `directory`, `command`, `secrets`.
+    pub source_kind: String,
+    /// Tree or stream.
+    pub form: Form,
+    /// Full, incremental or snapshot.
+    pub kind: BackupKind,
+    /// The backup it was based on.
+    #[serde(default)]
+    pub base: Option<BackupId>,
+    /// The run it was made in.
+    pub run: String,
+    /// The job it was made for.
+    #[serde(default)]
+    pub job: Option<String>,
+    /// The keep rule in force.
+    #[serde(default)]
+    pub keep: Option<serde_json::Value>,
+    /// The role epoch it was written under.
+    #[serde(default)]
+    pub epoch: u64,
+    /// When reading began.
+    pub start: Timestamp,
+    /// When everything was stored.
+    pub end: Timestamp,
+    /// What it can be restored to.
+    pub recovery_points: Vec<RecoveryPoint>,
+    /// The key, if encrypted.
+    #[serde(default)]
+    pub encryption: Option<Encryption>,
+    /// Every segment needed, own and older, in the order they are to be extracted.
+    pub segments: Vec<Segment>,
+    /// The index.
+    pub index: IndexObject,
+    /// How slices of large files go together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large: Option<StoredObject>,
+    /// The SHA256SUMS object.
+    pub sums: StoredObject,
+    /// What was counted.
+    #[serde(default)]
+    pub counts: Counts,
+    /// Who wrote it.
+    pub writer: Writer,
+    /// Tells the writer's own create from another's.
+    pub nonce: String,
+}
+
+/// What lies at a commit key.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Commit {
+    /// A backup.
+    Backup(Box<Manifest>),
+    /// A tombstone: the backup was given up before it was committed, and stays so.
+    Aborted,
+}
+
+impl Commit {
+    /// Parses what lies at `commits/<expected>.json` of `address`, and checks that it is what it
+    /// stands for. `name` names the object in errors.
+    pub fn parse(
+        bytes: &[u8],
+        address: &SourceAddress,
+        expected: &BackupId,
+        name: &str,
+    ) -> Result<Self> {
+        let damaged = |what: &str| Error::damaged(format!("manifest {name} {what}"));
+        let value: serde_json::Value = serde_json::from_slice(bytes)
+            .map_err(|error| damaged("is not JSON").with_source(error))?;
+        if value.get("aborted").is_some() {
+            return Ok(Self::Aborted);
+        }
+        match value.get("backstay_manifest").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(VERSION) => {}
+            Some(version) => {
+                return Err(Error::unsupported(format!(
+                    "manifest {name} has format {version}; this program reads {VERSION}"
+                ))
+                .hint("use a newer backstay"));
+            }
+            None => return Err(damaged("is not a backup manifest")),
+        }
+        // From the bytes and not from the value: positions in errors, and no second copy.
+        let manifest: Manifest = serde_json::from_slice(bytes)
+            .map_err(|error| damaged("is damaged").with_source(error))?;
+        if manifest.backup != *expected
+            || manifest.stack != address.stack
+            || manifest.source != address.source
+        {
+            return Err(damaged(&format!(
+                "belongs to {}/{} {}",
+                manifest.stack, manifest.source, manifest.backup
+            )));
+        }
+        manifest.check(name)?;
+        Ok(Self::Backup(Box::new(manifest)))
+    }
+}
+
+impl Manifest {
+    /// The source.
+    pub fn address(&self) -> SourceAddress {
+        SourceAddress::new(&self.stack, &self.source)
+    }
+
+    /// Whether objects are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.encryption.is_some()
+    }
+
+    /// Bytes stored for this backup alone and together with what it shares.
+    pub fn stored_total(&self) -> u64 {
+        self.objects().map(|object| object.1).sum()
+    }
+
+    /// Every object the backup needs: path, size and SHA-256; each once.
+    pub fn objects(&self) -> impl Iterator<Item = (&str, u64, &str)> {
+        std::iter::once((self.index.path.as_str(), self.index.size, self.index.sha256.as_str()))
+            .chain(self.large.iter().map(StoredObject::triple))
+            .chain(self.segments.iter().filter_map(|s| s.dead.as_ref()).map(StoredObject::triple))
+            .chain(self.segments.iter().map(|s| (s.path.as_str(), s.size, s.sha256.as_str())))
+            .chain(std::iter::once(self.sums.triple()))
+    }
+
+    /// Segments by the name that index entries use.
+    pub fn segments_by_reference(&self) -> Result<BTreeMap<SegmentRef, &Segment>> {
+        self.segments.iter().map(|segment| Ok((segment.reference()?, segment))).collect()
+    }
+
+    fn check(&self, name: &str) -> Result<()> {
+        let damaged = |what: String| Error::damaged(format!("manifest {name} {what}"));
+        for (path, _, sha256) in self.objects() {
+            if parse_data_path(path).is_none() {
+                return Err(damaged(format!("names the object `{}`", path.escape_default())));
+            }
+            if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(damaged(format!("has no SHA-256 for {path}")));
+            }
+        }
+        if self.backup.kind() != self.kind {
+            return Err(damaged(format!("says it is {}", self.kind)));
+        }
+        self.segments_by_reference()?;
+        Ok(())
+    }
+}
+
+impl StoredObject {
+    fn triple(&self) -> (&str, u64, &str) {
+        (&self.path, self.size, &self.sha256)
+    }
+}
+
+/// The backup and the file name of `data/<backup>/<name>`; `None` for anything else.
+pub fn parse_data_path(path: &str) -> Option<(BackupId, &str)> {
+    let (backup, name) = path.strip_prefix("data/")?.split_once('/')?;
+    let backup = BackupId::parse(backup).ok()?;
+    let known = name == "SHA256SUMS"
+        || name.strip_suffix(".age").unwrap_or(name).strip_suffix(".zst").is_some_and(|stem| {
+            let number = |text: &str| text.len() == 6 && text.bytes().all(|b| b.is_ascii_digit());
+            stem == "index"
+                || stem == "large"
+                || number(stem.strip_suffix(".tar").unwrap_or(stem))
+                || stem.strip_prefix("dead-").is_some_and(|rest| {
+                    rest.rsplit_once('-')
+                        .is_some_and(|(b, n)| BackupId::parse(b).is_ok() && number(n))
+                })
+        });
+    known.then_some((backup, name))
+}

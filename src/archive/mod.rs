@@ -1,0 +1,16 @@
+//! How bytes look: entries, tar members, zstd frames, age, digests, indexes and manifests.
+//!
+//! Synchronous and without network. `docs/format.md` is the specification; this is its
+//! implementation. Everything that reads here reads untrusted bytes: sizes are bounded and
+//! nothing is believed because it was written down.
+
+pub mod crypt;
+pub mod digest;
+pub mod entry;
+pub mod frame;
+pub mod index;
+pub mod lists;
+pub mod manifest;
+pub mod member;
+pub mod segment;
+pub mod sort;

@@ -1,0 +1,223 @@
+//! Sorting more than fits in memory: sorted runs in an unlinked temporary file, then a merge.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use crate::error::{Error, IoContext as _, Result};
+
+/// How many bytes of keys and values a sorter holds before it spills a run.
+pub const DEFAULT_BUDGET: usize = 24 << 20;
+
+const OVERHEAD: usize = 48;
+const RUN_BUFFER: usize = 256 << 10;
+
+type Record = (Vec<u8>, Vec<u8>);
+
+/// Collects records and gives them back in key order. Equal keys keep the order they came in.
+pub struct Sorter {
+    budget: usize,
+    held: usize,
+    records: Vec<Record>,
+    spill: Option<File>,
+    runs: Vec<(u64, u64)>,
+    end: u64,
+    count: u64,
+}
+
+impl Default for Sorter {
+    fn default() -> Self {
+        Self::new(DEFAULT_BUDGET)
+    }
+}
+
+impl Sorter {
+    /// A sorter that spills to a temporary file when it holds more than `budget` bytes.
+    pub fn new(budget: usize) -> Self {
+        Self {
+            budget,
+            held: 0,
+            records: Vec::new(),
+            spill: None,
+            runs: Vec::new(),
+            end: 0,
+            count: 0,
+        }
+    }
+
+    /// Adds a record.
+    pub fn push(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+        self.held += key.len() + value.len() + OVERHEAD;
+        self.records.push((key, value));
+        self.count += 1;
+        if self.held > self.budget {
+            self.spill()?;
+        }
+        Ok(())
+    }
+
+    /// How many records were added.
+    pub fn len(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn spill(&mut self) -> Result<()> {
+        self.records.sort_by(|a, b| a.0.cmp(&b.0));
+        let failed = || "failed to write a temporary file for sorting".to_owned();
+        let file = match &mut self.spill {
+            Some(file) => file,
+            empty => empty.insert(tempfile::tempfile().doing(failed)?),
+        };
+        let start = self.end;
+        let mut out = BufWriter::with_capacity(RUN_BUFFER, &*file);
+        for (key, value) in self.records.drain(..) {
+            for part in [&key, &value] {
+                out.write_all(&(part.len() as u32).to_le_bytes()).doing(failed)?;
+                out.write_all(part).doing(failed)?;
+                self.end += 4 + part.len() as u64;
+            }
+        }
+        out.flush().doing(failed)?;
+        drop(out);
+        self.runs.push((start, self.end));
+        self.held = 0;
+        Ok(())
+    }
+
+    /// The records in key order.
+    pub fn finish(mut self) -> Result<Sorted> {
+        self.records.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut runs = Vec::new();
+        if let Some(file) = self.spill {
+            let file = Arc::new(file);
+            // With many runs each gets a smaller buffer, so that merging stays within the budget.
+            let buffer = (self.budget / (self.runs.len() + 1)).clamp(4 << 10, RUN_BUFFER);
+            for &(start, end) in &self.runs {
+                runs.push(Run::File(RunReader {
+                    file: file.clone(),
+                    position: start,
+                    end,
+                    buffer: Vec::new(),
+                    used: 0,
+                    capacity: buffer,
+                }));
+            }
+        }
+        runs.push(Run::Memory(self.records.into_iter()));
+        let mut sorted = Sorted { runs, heap: BinaryHeap::new() };
+        for index in 0..sorted.runs.len() {
+            sorted.refill(index)?;
+        }
+        Ok(sorted)
+    }
+}
+
+enum Run {
+    Memory(std::vec::IntoIter<Record>),
+    File(RunReader),
+}
+
+struct RunReader {
+    file: Arc<File>,
+    position: u64,
+    end: u64,
+    buffer: Vec<u8>,
+    used: usize,
+    capacity: usize,
+}
+
+impl RunReader {
+    fn next(&mut self) -> Result<Option<Record>> {
+        if self.position == self.end && self.used == self.buffer.len() {
+            return Ok(None);
+        }
+        let read = |reader: &mut Self| -> std::io::Result<Record> {
+            Ok((reader.part()?, reader.part()?))
+        };
+        read(self).map(Some).doing(|| "failed to read a temporary file for sorting".to_owned())
+    }
+
+    fn part(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut length = [0; 4];
+        self.read_exact(&mut length)?;
+        let mut part = vec![0; u32::from_le_bytes(length) as usize];
+        self.read_exact(&mut part)?;
+        Ok(part)
+    }
+}
+
+impl Read for RunReader {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.used == self.buffer.len() {
+            let want = (self.end - self.position).min(self.capacity as u64) as usize;
+            self.buffer.resize(want, 0);
+            self.file.read_exact_at(&mut self.buffer, self.position)?;
+            self.position += want as u64;
+            self.used = 0;
+        }
+        let count = out.len().min(self.buffer.len() - self.used);
+        out[..count].copy_from_slice(&self.buffer[self.used..self.used + count]);
+        self.used += count;
+        Ok(count)
+    }
+}
+
+/// Records in key order.
+pub struct Sorted {
+    runs: Vec<Run>,
+    heap: BinaryHeap<Reverse<(Vec<u8>, usize, Vec<u8>)>>,
+}
+
+impl Sorted {
+    fn refill(&mut self, index: usize) -> Result<()> {
+        let next = match &mut self.runs[index] {
+            Run::Memory(records) => records.next(),
+            Run::File(reader) => reader.next()?,
+        };
+        if let Some((key, value)) = next {
+            self.heap.push(Reverse((key, index, value)));
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Sorted {
+    type Item = Result<Record, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Reverse((key, index, value)) = self.heap.pop()?;
+        Some(self.refill(index).map(|()| (key, value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorts_the_same_with_and_without_spilling() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let records: Vec<Record> = (0..5000u32)
+            .map(|i| (format!("{:04}", rng.u32(..2000)).into_bytes(), i.to_le_bytes().to_vec()))
+            .collect();
+        let mut expected = records.clone();
+        expected.sort_by(|a, b| a.0.cmp(&b.0));
+        for budget in [1 << 10, 10 << 10, 1 << 30] {
+            let mut sorter = Sorter::new(budget);
+            for (key, value) in &records {
+                sorter.push(key.clone(), value.clone()).expect("pushes");
+            }
+            let sorted: Vec<Record> =
+                sorter.finish().expect("sorts").collect::<Result<_>>().expect("reads");
+            assert_eq!(sorted, expected, "budget {budget}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Named steps at which tests kill or stop the process, to show that nothing is lost there.
+//!
+//! In release builds [`reach`] does nothing. In debug builds `BACKSTAY_FAILPOINT=NAME` kills the
+//! process with SIGKILL when it reaches the step, and `BACKSTAY_FAILPOINT=NAME:stop` sends SIGSTOP.
+
+/// Every step there is, in the order a backup reaches them. Tests go through all of them.
+pub const ALL: &[&str] = &[
+    "backup.intent",
+    "backup.first_part",
+    "backup.segment",
+    "backup.last_segment",
+    "backup.index",
+    "backup.sums",
+    "backup.before_commit",
+    "backup.after_commit",
+    "restore.first_file",
+    "restore.before_attributes",
+    "restore.before_sync",
+];
+
+/// Marks a step.
+#[cfg(debug_assertions)]
+pub fn reach(name: &str) {
+    debug_assert!(ALL.contains(&name), "{name} is not in failpoint::ALL");
+    let Ok(wanted) = std::env::var("BACKSTAY_FAILPOINT") else { return };
+    let (wanted, action) = wanted.split_once(':').unwrap_or((&wanted, "kill"));
+    if wanted != name {
+        return;
+    }
+    let signal = if action == "stop" {
+        rustix::process::Signal::STOP
+    } else {
+        rustix::process::Signal::KILL
+    };
+    let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+}
+
+/// Marks a step.
+#[cfg(not(debug_assertions))]
+pub fn reach(_name: &str) {}
