@@ -5,4 +5,8 @@ pub mod clock;
 pub mod error;
 pub mod id;
 pub mod secret;
+pub mod store;
 pub mod telemetry;
+
+/// Name and version, as written into manifests and descriptors.
+pub const TOOL: &str = concat!("backstay ", env!("CARGO_PKG_VERSION"));

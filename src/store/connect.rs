@@ -1,0 +1,233 @@
+//! From a location to a store.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::local::LocalFileSystem;
+use object_store::prefix::PrefixStore;
+use object_store::{
+    BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig,
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::runtime::Handle;
+
+use super::blocking::Store;
+use crate::error::{Error, ErrorKind, IoContext as _, Result};
+
+/// Where a repository lies.
+#[derive(Debug, Clone)]
+pub enum Location {
+    /// A directory of this machine.
+    Local(PathBuf),
+    /// A bucket, or a prefix in one.
+    S3(S3Location),
+}
+
+/// A bucket of an S3-compatible store.
+#[derive(Debug, Clone, Default)]
+pub struct S3Location {
+    /// The bucket.
+    pub bucket: String,
+    /// Prefix within it, without slashes at the ends.
+    pub prefix: String,
+    /// Endpoint URL; `None` is AWS.
+    pub endpoint: Option<String>,
+    /// Region; `us-east-1` if not given.
+    pub region: Option<String>,
+    /// Access key; without one the environment and then instance credentials are asked.
+    pub access_key_id: Option<SecretString>,
+    /// Secret key.
+    pub secret_access_key: Option<SecretString>,
+    /// Session token.
+    pub session_token: Option<SecretString>,
+    /// `bucket.endpoint` instead of `endpoint/bucket`.
+    pub virtual_hosted: bool,
+    /// PEM file of a private certificate authority.
+    pub ca_file: Option<PathBuf>,
+    /// Allow `http:` endpoints.
+    pub allow_http: bool,
+}
+
+impl Location {
+    /// Parses a path, `file:` URL or `s3://BUCKET/PREFIX?endpoint=URL&region=R&ca_file=PATH`
+    /// (also `virtual_hosted=true`). S3 credentials come from the environment (`AWS_…`).
+    pub fn parse(text: &str) -> Result<Self> {
+        if !text.contains("://") {
+            let path = std::path::absolute(text)
+                .doing(|| format!("failed to make `{text}` an absolute path"))?;
+            return Ok(Self::Local(path));
+        }
+        let bad = |what: &str| {
+            Error::usage(format!("`{text}` is no repository: {what}")).hint(
+                "give a directory, file:///PATH or s3://BUCKET/PREFIX?endpoint=URL&region=REGION",
+            )
+        };
+        let url = url::Url::parse(text).map_err(|error| bad(&error.to_string()))?;
+        match url.scheme() {
+            "file" => Ok(Self::Local(url.to_file_path().map_err(|()| bad("not a path"))?)),
+            "s3" => {
+                if !url.username().is_empty() || url.password().is_some() {
+                    return Err(bad("credentials do not belong into a URL")
+                        .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+                }
+                let mut s3 = S3Location {
+                    bucket: url.host_str().ok_or_else(|| bad("no bucket"))?.to_owned(),
+                    prefix: url.path().trim_matches('/').to_owned(),
+                    ..S3Location::default()
+                };
+                for (key, value) in url.query_pairs() {
+                    match &*key {
+                        "endpoint" => {
+                            s3.allow_http |= value.starts_with("http://");
+                            s3.endpoint = Some(value.into_owned());
+                        }
+                        "region" => s3.region = Some(value.into_owned()),
+                        "ca_file" => s3.ca_file = Some(value.into_owned().into()),
+                        "virtual_hosted" => s3.virtual_hosted = value == "true",
+                        other => return Err(bad(&format!("unknown parameter `{other}`"))),
+                    }
+                }
+                Ok(Self::S3(s3))
+            }
+            other => Err(bad(&format!("unknown scheme `{other}`"))),
+        }
+    }
+
+    /// The location for people: never with credentials.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Local(path) => path.display().to_string(),
+            Self::S3(s3) => match (&s3.endpoint, s3.prefix.is_empty()) {
+                (None, true) => format!("s3://{}", s3.bucket),
+                (None, false) => format!("s3://{}/{}", s3.bucket, s3.prefix),
+                (Some(endpoint), true) => format!("s3://{} at {endpoint}", s3.bucket),
+                (Some(endpoint), false) => {
+                    format!("s3://{}/{} at {endpoint}", s3.bucket, s3.prefix)
+                }
+            },
+        }
+    }
+
+    /// Connects. Nothing is requested from a bucket yet; a local directory is created only if
+    /// `create`.
+    pub fn connect(&self, runtime: &Handle, create: bool) -> Result<Store> {
+        let objects: Arc<dyn ObjectStore> = match self {
+            Self::Local(path) => Arc::new(local(path, create)?),
+            Self::S3(s3) => {
+                let bucket = s3.build().map_err(|error| {
+                    Error::new(ErrorKind::Policy, format!("failed to set up {}", self.name()))
+                        .with_source(error)
+                })?;
+                if s3.prefix.is_empty() {
+                    Arc::new(bucket)
+                } else {
+                    Arc::new(PrefixStore::new(bucket, s3.prefix.as_str()))
+                }
+            }
+        };
+        Ok(Store::new(objects, runtime.clone(), &self.name()))
+    }
+}
+
+fn local(path: &Path, create: bool) -> Result<LocalFileSystem> {
+    if create {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .doing(|| format!("failed to create {}", path.display()))?;
+    }
+    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| {
+        let missing = !path.exists();
+        let error = Error::new(
+            if missing { ErrorKind::NotFound } else { ErrorKind::Failed },
+            format!("failed to open the repository at {}", path.display()),
+        )
+        .with_source(error);
+        if missing { error.hint("`backstay init` creates a repository") } else { error }
+    })?;
+    Ok(store.with_fsync(true))
+}
+
+impl S3Location {
+    fn build(&self) -> Result<object_store::aws::AmazonS3, Error> {
+        let mut client = ClientOptions::new()
+            .with_allow_http(self.allow_http)
+            .with_connect_timeout(Duration::from_secs(10))
+            .with_timeout(Duration::from_secs(300));
+        if let Some(path) = &self.ca_file {
+            let failed = || format!("failed to read the certificates in {}", path.display());
+            let pem = std::fs::read(path).doing(failed)?;
+            let bundle = Certificate::from_pem_bundle(&pem)
+                .map_err(|error| Error::failed(failed()).with_source(error))?;
+            for certificate in bundle {
+                client = client.with_root_certificate(certificate);
+            }
+        }
+        // Only what the policy leaves open is taken from the environment: credentials, and where
+        // an instance gets them from.
+        let mut builder = if self.access_key_id.is_some() {
+            AmazonS3Builder::new()
+        } else {
+            AmazonS3Builder::from_env()
+        };
+        builder = builder
+            .with_bucket_name(&self.bucket)
+            .with_allow_http(self.allow_http)
+            .with_virtual_hosted_style_request(self.virtual_hosted || self.endpoint.is_none())
+            .with_client_options(client)
+            .with_conditional_put(S3ConditionalPut::ETagMatch)
+            .with_retry(RetryConfig {
+                backoff: BackoffConfig {
+                    init_backoff: Duration::from_millis(100),
+                    max_backoff: Duration::from_secs(15),
+                    base: 2.0,
+                },
+                max_retries: 10,
+                retry_timeout: Duration::from_secs(180),
+            });
+        if let Some(region) = &self.region {
+            builder = builder.with_region(region);
+        }
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_endpoint(if self.virtual_hosted {
+                hosted(endpoint, &self.bucket)?
+            } else {
+                endpoint.clone()
+            });
+        }
+        let values = [
+            (&self.access_key_id, 0),
+            (&self.secret_access_key, 1),
+            (&self.session_token, 2),
+        ];
+        for (value, field) in values {
+            let Some(value) = value else { continue };
+            let value = value.expose_secret();
+            builder = match field {
+                0 => builder.with_access_key_id(value),
+                1 => builder.with_secret_access_key(value),
+                _ => builder.with_token(value),
+            };
+        }
+        builder
+            .build()
+            .map_err(|error| Error::new(ErrorKind::Policy, "bad settings").with_source(error))
+    }
+}
+
+/// The endpoint with the bucket before its host, as virtual-hosted requests need it.
+fn hosted(endpoint: &str, bucket: &str) -> Result<String> {
+    let mut url = url::Url::parse(endpoint)
+        .map_err(|error| Error::usage(format!("bad endpoint `{endpoint}`")).with_source(error))?;
+    let host = url.host_str().unwrap_or_default();
+    if !host.starts_with(&format!("{bucket}.")) {
+        let host = format!("{bucket}.{host}");
+        url.set_host(Some(&host))
+            .map_err(|error| Error::usage(format!("bad host `{host}`")).with_source(error))?;
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}

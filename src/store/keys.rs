@@ -1,0 +1,132 @@
+//! The repository's content key: public half in the open, secret half wrapped to people.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::blocking::Store;
+use super::layout;
+use crate::archive::crypt::{Keyring, Recipients};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id;
+
+const KEY_LIMIT: u64 = 64 << 10;
+
+/// One repository key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its id; ids sort by time and the newest is the one to write with.
+    pub id: String,
+    /// The public half.
+    pub recipient: String,
+    /// The objects that hold the secret half, each wrapped to one set of people.
+    pub wraps: Vec<String>,
+}
+
+impl KeyInfo {
+    /// The public half as recipients.
+    pub fn recipients(&self) -> Result<Recipients> {
+        Recipients::parse([&self.recipient]).map_err(|error| {
+            Error::damaged(format!("the repository key {} is damaged", self.id)).with_source(error)
+        })
+    }
+}
+
+/// Makes a repository key, stores the secret half wrapped to `people`, then the public half.
+pub fn generate_repository_key(
+    store: &Store,
+    people: &Recipients,
+    now: Timestamp,
+) -> Result<KeyInfo> {
+    let (secret, recipient) = Keyring::generate();
+    let id = id::key_id(now);
+    let wrap = wrap_key(store, &id, 1, &secret, people)?;
+    // The public half comes last: a key that writers can see is one that people can open.
+    let public = format!("{recipient}\n");
+    if !store.create_ours(&layout::public_key(&id), &public.into())? {
+        return Err(Error::new(ErrorKind::Conflict, format!("the key {id} exists already")));
+    }
+    Ok(KeyInfo { id, recipient, wraps: vec![wrap] })
+}
+
+/// Stores the secret half of key `id` once more, wrapped to `people`. Returns the object's key.
+pub fn wrap_key(
+    store: &Store,
+    id: &str,
+    number: u32,
+    secret: &SecretString,
+    people: &Recipients,
+) -> Result<String> {
+    if people.is_empty() {
+        return Err(Error::usage("no recipients to wrap the repository key to"));
+    }
+    let text = format!("{}\n", secret.expose_secret());
+    let sealed = people
+        .encrypt_all(text.as_bytes())
+        .map_err(|error| Error::io("failed to wrap the repository key", error))?;
+    let object = layout::wrapped_key(id, number);
+    if !store.create_ours(&object, &sealed.into())? {
+        return Err(Error::new(ErrorKind::Conflict, format!("{object} exists already"))
+            .hint("somebody else added a recipient at the same time: try again"));
+    }
+    Ok(object)
+}
+
+/// The keys of a repository, oldest first.
+pub(super) fn list(store: &Store) -> Result<Vec<KeyInfo>> {
+    let mut public = Vec::new();
+    let mut wraps: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for object in store.list(layout::KEYS)? {
+        let Some(name) = object.key.strip_prefix("keys/") else { continue };
+        if let Some(id) = name.strip_suffix(".pub") {
+            public.push((id.to_owned(), object.key));
+        } else if let Some(stem) = name.strip_suffix(".age") {
+            let id = stem.split('.').next().unwrap_or(stem);
+            wraps.entry(id.to_owned()).or_default().push(object.key);
+        }
+    }
+    let names: Vec<String> = public.iter().map(|(_, key)| key.clone()).collect();
+    let texts = store.read_many(&names, KEY_LIMIT);
+    let mut keys = Vec::new();
+    for ((id, name), text) in public.into_iter().zip(texts) {
+        let Some(text) = text? else { continue };
+        let recipient = std::str::from_utf8(&text)
+            .ok()
+            .map(|text| text.trim().to_owned())
+            .filter(|text| Recipients::parse([text]).is_ok())
+            .ok_or_else(|| Error::damaged(format!("{name} is not a public key")))?;
+        keys.push(KeyInfo { wraps: wraps.remove(&id).unwrap_or_default(), id, recipient });
+    }
+    keys.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(keys)
+}
+
+/// Unwraps the secret half of `key` with any of `identities`. `None` if none opens it.
+pub(super) fn unwrap(store: &Store, key: &KeyInfo, identities: &Keyring) -> Result<Option<SecretString>> {
+    for wrap in &key.wraps {
+        let Some(sealed) = store.read_if_exists(wrap, KEY_LIMIT)? else { continue };
+        let opened = identities.decrypt(&sealed[..], wrap).and_then(|mut reader| {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut reader, &mut text)
+                .map_err(|error| Error::damaged(format!("{wrap} is damaged")).with_source(error))?;
+            Ok(text)
+        });
+        match opened {
+            Ok(text) => {
+                let secret = text.trim().to_owned();
+                let ring = Keyring::parse(&secret, wrap)?;
+                if ring.public() != [key.recipient.clone()] {
+                    return Err(Error::damaged(format!(
+                        "{wrap} holds another secret than {} belongs to",
+                        layout::public_key(&key.id)
+                    )));
+                }
+                return Ok(Some(SecretString::from(secret)));
+            }
+            Err(error) if error.kind() == ErrorKind::Denied => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}

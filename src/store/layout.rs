@@ -1,0 +1,105 @@
+//! Every key of the repository. No other module builds one.
+
+use crate::archive::entry::SegmentRef;
+use crate::archive::manifest::SegmentType;
+use crate::id::{BackupId, SourceAddress};
+
+/// The descriptor: what makes a prefix a repository.
+pub const DESCRIPTOR: &str = "backstay.json";
+/// The page for restoring by hand.
+pub const RESTORE_PAGE: &str = "RESTORE.md";
+/// The script for restoring by hand.
+pub const RESTORE_SCRIPT: &str = "restore.sh";
+/// Where repository keys lie.
+pub const KEYS: &str = "keys";
+/// Where probes write; always removed again.
+pub const PROBES: &str = "probe";
+
+/// Top-level names that no stack may have.
+pub const RESERVED: &[&str] = &[KEYS, PROBES, DESCRIPTOR, RESTORE_SCRIPT];
+
+/// The public half of a repository key.
+pub fn public_key(id: &str) -> String {
+    format!("{KEYS}/{id}.pub")
+}
+
+/// A wrap of a repository key's secret half; `number` counts from 1.
+pub fn wrapped_key(id: &str, number: u32) -> String {
+    if number == 1 { format!("{KEYS}/{id}.age") } else { format!("{KEYS}/{id}.{number}.age") }
+}
+
+/// A policy as it was in force.
+pub fn policy(stack: &str, digest: &str, encrypted: bool) -> String {
+    format!("{stack}/policy/{digest}.yaml{}", age(encrypted))
+}
+
+/// The directory of a source; paths in manifests are relative to it.
+pub fn source(address: &SourceAddress) -> String {
+    format!("{}/sources/{}", address.stack, address.source)
+}
+
+/// The directory of a stack's sources.
+pub fn sources(stack: &str) -> String {
+    format!("{stack}/sources")
+}
+
+/// Where the commits of a source lie, relative to it.
+pub const COMMITS: &str = "commits";
+/// Where the intents of a source lie, relative to it.
+pub const INTENTS: &str = "intent";
+/// Where the prune marks of a source lie, relative to it.
+pub const MARKS: &str = "prune";
+
+/// A commit, relative to its source.
+pub fn commit(backup: &BackupId) -> String {
+    format!("{COMMITS}/{backup}.json")
+}
+
+/// An intent, relative to its source.
+pub fn intent(backup: &BackupId) -> String {
+    format!("{INTENTS}/{backup}.json")
+}
+
+/// The directory of a backup's objects, relative to its source.
+pub fn data(backup: &BackupId) -> String {
+    format!("data/{backup}")
+}
+
+/// A segment, relative to its source.
+pub fn segment(segment: &SegmentRef, kind: SegmentType, encrypted: bool) -> String {
+    let tar = match kind {
+        SegmentType::Tar => ".tar",
+        SegmentType::Stream => "",
+    };
+    format!("data/{}/{:06}{tar}.zst{}", segment.backup, segment.number, age(encrypted))
+}
+
+/// The index, relative to its source.
+pub fn index(backup: &BackupId, encrypted: bool) -> String {
+    format!("data/{backup}/index.zst{}", age(encrypted))
+}
+
+/// What `backup` does not want of an older segment, relative to its source.
+pub fn dead(backup: &BackupId, segment: &SegmentRef, encrypted: bool) -> String {
+    let SegmentRef { backup: older, number } = segment;
+    format!("data/{backup}/dead-{older}-{number:06}.zst{}", age(encrypted))
+}
+
+/// The list of slices of large files, relative to its source.
+pub fn large(backup: &BackupId, encrypted: bool) -> String {
+    format!("data/{backup}/large.zst{}", age(encrypted))
+}
+
+/// The digests of everything the backup needs, relative to its source.
+pub fn sums(backup: &BackupId) -> String {
+    format!("data/{backup}/SHA256SUMS")
+}
+
+/// Whether the object is encrypted, by its name.
+pub fn is_encrypted(path: &str) -> bool {
+    path.ends_with(".age")
+}
+
+fn age(encrypted: bool) -> &'static str {
+    if encrypted { ".age" } else { "" }
+}

@@ -1,0 +1,29 @@
+//! Where backups live: keys, uploads, ranged reads, commits and the probes that tell whether a
+//! store can be trusted.
+//!
+//! The seam is `object_store`'s own trait; this is the only module that sees it. Everything here
+//! blocks: callers are threads that read, compress and hash, and the runtime only moves bytes.
+
+mod blocking;
+mod catalogue;
+mod connect;
+mod error;
+mod keys;
+mod limit;
+mod probe;
+mod reader;
+mod repository;
+mod upload;
+
+pub mod layout;
+
+pub use blocking::{Listed, Store, Written};
+pub use catalogue::{CommitRef, Intent, SourceStore};
+pub use connect::{Location, S3Location};
+pub use error::StoreError;
+pub use keys::{KeyInfo, generate_repository_key, wrap_key};
+pub use limit::RateLimit;
+pub use probe::{Finding, Probe, Verdict};
+pub use reader::ObjectReader;
+pub use repository::{Descriptor, InitOptions, Repository};
+pub use upload::Upload;

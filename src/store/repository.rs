@@ -1,0 +1,225 @@
+//! A repository: its descriptor, its keys, and the way in for those who hold one.
+
+use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
+
+use super::blocking::Store;
+use super::catalogue::SourceStore;
+use super::keys::{self, KeyInfo};
+use super::layout;
+use crate::archive::crypt::{Keyring, Recipients};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{self, SourceAddress};
+
+const DESCRIPTOR_LIMIT: u64 = 64 << 10;
+
+/// The version written into descriptors, and the newest one read.
+pub const VERSION: u32 = 1;
+
+/// What makes a prefix a repository: `backstay.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Descriptor {
+    /// Format version.
+    #[serde(rename = "backstay_repository")]
+    pub version: u32,
+    /// 128 random bits, hex.
+    pub id: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Whether content is encrypted.
+    pub encrypted: bool,
+    /// Taken although its store failed a probe.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub weak_store: bool,
+    /// The program that created it.
+    pub tool: String,
+}
+
+/// How to create a repository.
+#[derive(Debug, Clone, Default)]
+pub struct InitOptions {
+    /// Who can open the repository key. Empty: content is not encrypted.
+    pub recipients: Recipients,
+    /// The store failed a probe and was taken all the same.
+    pub weak_store: bool,
+}
+
+/// An open repository.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    store: Store,
+    descriptor: Descriptor,
+    keys: Vec<KeyInfo>,
+}
+
+impl Repository {
+    /// Creates a repository. The descriptor is created last, so that a half-made one is none.
+    pub fn init(store: &Store, options: &InitOptions, now: Timestamp) -> Result<Self> {
+        if let Some(found) = read_descriptor(store)? {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("there is a repository in {} already", store.name()),
+            )
+            .hint(format!("it was created at {} and is left as it is", found.created)));
+        }
+        if !options.recipients.is_empty() && keys::list(store)?.is_empty() {
+            keys::generate_repository_key(store, &options.recipients, now)?;
+        }
+        for (name, text) in [
+            (layout::RESTORE_PAGE, include_str!("embedded/RESTORE.md")),
+            (layout::RESTORE_SCRIPT, include_str!("embedded/restore.sh")),
+        ] {
+            // One left by an `init` that was cut short is fine, whatever version wrote it.
+            store.create_ours(name, &text.into())?;
+        }
+        let descriptor = Descriptor {
+            version: VERSION,
+            id: id::nonce(),
+            created: now,
+            encrypted: !options.recipients.is_empty(),
+            weak_store: options.weak_store,
+            tool: crate::TOOL.to_owned(),
+        };
+        let mut body = serde_json::to_vec_pretty(&descriptor).map_err(|error| {
+            Error::failed("failed to write the descriptor").with_source(error)
+        })?;
+        body.push(b'\n');
+        if !store.create_ours(layout::DESCRIPTOR, &body.into())? {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("somebody else created a repository in {} meanwhile", store.name()),
+            ));
+        }
+        Self::open(store)
+    }
+
+    /// Opens a repository.
+    pub fn open(store: &Store) -> Result<Self> {
+        let descriptor = read_descriptor(store)?.ok_or_else(|| {
+            Error::not_found(format!("there is no repository in {}", store.name()))
+                .hint("`backstay init` creates one; check bucket and prefix if there should be one")
+        })?;
+        let keys = if descriptor.encrypted { keys::list(store)? } else { Vec::new() };
+        if descriptor.encrypted && keys.is_empty() {
+            return Err(Error::damaged(format!(
+                "the repository in {} is encrypted and its keys are gone",
+                store.name()
+            ))
+            .hint("restore the objects under keys/ from a copy or an older version"));
+        }
+        Ok(Self { store: store.clone(), descriptor, keys })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What the descriptor says.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// Whether content is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.descriptor.encrypted
+    }
+
+    /// All repository keys, oldest first.
+    pub fn keys(&self) -> &[KeyInfo] {
+        &self.keys
+    }
+
+    /// The key to write with: the newest. `None` where content is not encrypted.
+    pub fn write_key(&self) -> Option<&KeyInfo> {
+        self.keys.last()
+    }
+
+    /// Unwraps every repository key that `identities` open, and adds them to those.
+    pub fn unlock(&self, identities: &Keyring) -> Result<Keyring> {
+        let mut ring = identities.clone();
+        if identities.is_empty() {
+            return Ok(ring);
+        }
+        for key in &self.keys {
+            if let Some(secret) = keys::unwrap(&self.store, key, identities)? {
+                ring.extend(Keyring::parse(secret.expose_secret(), &key.id)?);
+            }
+        }
+        Ok(ring)
+    }
+
+    /// The secret half of `key`, if `identities` open it.
+    pub fn secret_of(
+        &self,
+        key: &KeyInfo,
+        identities: &Keyring,
+    ) -> Result<Option<secrecy::SecretString>> {
+        keys::unwrap(&self.store, key, identities)
+    }
+
+    /// Whether `ring` reads content: it has the secret half of every repository key.
+    pub fn opens_content(&self, ring: &Keyring) -> bool {
+        let have = ring.public();
+        self.keys.iter().all(|key| have.contains(&key.recipient))
+    }
+
+    /// The objects of a source.
+    pub fn source(&self, address: &SourceAddress) -> SourceStore {
+        SourceStore::new(&self.store, address)
+    }
+
+    /// Every source that has anything in the repository.
+    pub fn sources(&self) -> Result<Vec<SourceAddress>> {
+        let mut found = Vec::new();
+        for stack in self.store.list_directories("")? {
+            if layout::RESERVED.contains(&stack.as_str()) || !id::is_name(&stack) {
+                continue;
+            }
+            for source in self.store.list_directories(&layout::sources(&stack))? {
+                if id::is_name(&source) {
+                    found.push(SourceAddress::new(&stack, source));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Keeps the policy as it is in force, under its digest.
+    pub fn keep_policy(&self, stack: &str, text: &str, recipients: &Recipients) -> Result<()> {
+        let digest = crate::archive::digest::sha256_hex(text.as_bytes());
+        let key = layout::policy(stack, &digest, self.is_encrypted());
+        // Named by its digest: whatever lies there is this policy.
+        let present = self.store.list(&format!("{stack}/policy"))?;
+        if present.iter().any(|object| object.key == key) {
+            return Ok(());
+        }
+        let body = recipients
+            .encrypt_all(text.as_bytes())
+            .map_err(|error| Error::io("failed to encrypt the policy", error))?;
+        self.store.create_ours(&key, &body.into()).map(drop)
+    }
+}
+
+fn read_descriptor(store: &Store) -> Result<Option<Descriptor>> {
+    let Some(bytes) = store.read_if_exists(layout::DESCRIPTOR, DESCRIPTOR_LIMIT)? else {
+        return Ok(None);
+    };
+    let place = format!("{} in {}", layout::DESCRIPTOR, store.name());
+    let value: serde_json::Value = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::damaged(format!("{place} is not JSON")).with_source(error))?;
+    match value.get("backstay_repository").and_then(serde_json::Value::as_u64) {
+        Some(version) if version == u64::from(VERSION) => {}
+        Some(version) => {
+            return Err(Error::unsupported(format!(
+                "{place} has format {version}; this program reads {VERSION}"
+            ))
+            .hint("use a newer backstay"));
+        }
+        None => return Err(Error::damaged(format!("{place} describes no repository"))),
+    }
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| Error::damaged(format!("{place} is damaged")).with_source(error))
+}
