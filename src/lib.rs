@@ -4,7 +4,9 @@ pub mod archive;
 pub mod clock;
 pub mod error;
 pub mod id;
+pub mod run;
 pub mod secret;
+pub mod source;
 pub mod store;
 pub mod telemetry;
 

@@ -186,9 +186,11 @@ impl Entry {
         matches!(self.kind, EntryType::File | EntryType::Stream)
     }
 
-    /// Whether a line break is part of the path: such names fit in no line-based list.
-    pub fn has_newline(&self) -> bool {
+    /// Whether no line-based list can hold the path: it has a line break, or ends in white space,
+    /// which GNU tar drops from the lines of a list.
+    pub fn is_awkward(&self) -> bool {
         self.path.contains(&b'\n')
+            || self.path.last().is_some_and(|&b| matches!(b, 0x09..=0x0d | 0x20))
     }
 
     /// Whether owner, permissions and attributes are the same. Times are not compared.

@@ -170,9 +170,14 @@ pub struct FrameReader<R> {
     consumed: u64,
     frame_start: u64,
     in_frame: u64,
+    /// Plain bytes the open frame says it has.
+    frame_size: Option<u64>,
     frame_open: bool,
     at_end: bool,
 }
+
+/// The longest header of a zstd frame.
+const FRAME_HEADER_MAX: usize = 18;
 
 const INPUT_BUFFER: usize = 128 << 10;
 
@@ -191,14 +196,16 @@ impl<R: Read> FrameReader<R> {
             consumed: offset,
             frame_start: offset,
             in_frame: 0,
+            frame_size: None,
             frame_open: false,
             at_end: false,
         })
     }
 
     /// The frame the next byte comes from, and how many of its bytes were read.
-    pub fn position(&self) -> (u64, u64) {
-        if self.frame_open { (self.frame_start, self.in_frame) } else { (self.consumed, 0) }
+    pub fn position(&mut self) -> io::Result<(u64, u64)> {
+        self.close_if_complete()?;
+        Ok(if self.frame_open { (self.frame_start, self.in_frame) } else { (self.consumed, 0) })
     }
 
     /// The input; what it stands at is undefined until [`FrameReader::restart`].
@@ -212,6 +219,7 @@ impl<R: Read> FrameReader<R> {
         (self.start, self.end) = (0, 0);
         (self.consumed, self.frame_start, self.in_frame) = (offset, offset, 0);
         (self.frame_open, self.at_end) = (false, false);
+        self.frame_size = None;
         Ok(())
     }
 
@@ -220,8 +228,7 @@ impl<R: Read> FrameReader<R> {
     pub fn advance_to(&mut self, frame: u64, skip: u64) -> io::Result<()> {
         let mut waste = vec![0; 64 << 10];
         loop {
-            let (at, inside) = self.position();
-            // The end of a frame and the start of the next are the same place.
+            let (at, inside) = self.position()?;
             let want = if at == frame && inside <= skip {
                 skip - inside
             } else if at < frame {
@@ -249,16 +256,66 @@ impl<R: Read> FrameReader<R> {
     }
 
     fn fill(&mut self) -> io::Result<bool> {
-        while self.start == self.end && !self.at_end {
-            match self.input.read(&mut self.buffer) {
+        self.fill_to(1)
+    }
+
+    /// Makes `count` bytes of input ready, fewer at the end. Whether there is any.
+    fn fill_to(&mut self, count: usize) -> io::Result<bool> {
+        while self.end - self.start < count && !self.at_end {
+            if self.start > 0 {
+                self.buffer.copy_within(self.start..self.end, 0);
+                (self.start, self.end) = (0, self.end - self.start);
+            }
+            match self.input.read(&mut self.buffer[self.end..]) {
                 Ok(0) => self.at_end = true,
-                Ok(count) => (self.start, self.end) = (0, count),
+                Ok(read) => self.end += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(self.start < self.end)
     }
+
+    fn open_frame(&mut self) -> io::Result<bool> {
+        if !self.fill_to(FRAME_HEADER_MAX)? {
+            return Ok(false);
+        }
+        (self.frame_start, self.in_frame, self.frame_open) = (self.consumed, 0, true);
+        self.frame_size = zstd_safe::get_frame_content_size(&self.buffer[self.start..self.end])
+            .ok()
+            .flatten();
+        Ok(true)
+    }
+
+    /// Takes in what follows the last byte of a frame's content, so that the frame is closed and
+    /// its checksum checked before anybody asks where the next byte comes from.
+    fn close_if_complete(&mut self) -> io::Result<()> {
+        while self.frame_open && self.frame_size == Some(self.in_frame) {
+            let (given, fed) = self.step(&mut [0])?;
+            if given > 0 || (!fed && self.frame_open) {
+                return Err(truncated());
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes once. How many bytes came out, and whether there was input.
+    fn step(&mut self, out: &mut [u8]) -> io::Result<(usize, bool)> {
+        let fed = self.fill()?;
+        let mut input = InBuffer::around(&self.buffer[self.start..self.end]);
+        let mut output = OutBuffer::around(out);
+        let hint = self.context.decompress_stream(&mut output, &mut input).map_err(zstd_error)?;
+        let (taken, given) = (input.pos, output.pos());
+        self.start += taken;
+        self.consumed += taken as u64;
+        self.in_frame += given as u64;
+        self.frame_open = hint != 0;
+        Ok((given, fed))
+    }
+}
+
+fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the compressed stream is truncated")
 }
 
 impl<R: Read> Read for FrameReader<R> {
@@ -268,31 +325,16 @@ impl<R: Read> Read for FrameReader<R> {
             return Ok(0);
         }
         loop {
-            let fed = self.fill()?;
-            if !fed && !self.frame_open {
+            self.close_if_complete()?;
+            if !self.frame_open && !self.open_frame()? {
                 return Ok(0);
             }
-            if !self.frame_open {
-                (self.frame_start, self.in_frame, self.frame_open) = (self.consumed, 0, true);
-            }
-            let mut input = InBuffer::around(&self.buffer[self.start..self.end]);
-            let mut output = OutBuffer::around(&mut *out);
-            let hint =
-                self.context.decompress_stream(&mut output, &mut input).map_err(zstd_error)?;
-            let (taken, given) = (input.pos, output.pos());
-            self.start += taken;
-            self.consumed += taken as u64;
-            self.in_frame += given as u64;
-            if hint == 0 {
-                self.frame_open = false;
-            } else if !fed && given == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the compressed stream is truncated",
-                ));
-            }
+            let (given, fed) = self.step(out)?;
             if given > 0 {
                 return Ok(given);
+            }
+            if self.frame_open && !fed {
+                return Err(truncated());
             }
         }
     }

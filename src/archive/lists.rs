@@ -2,8 +2,9 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
-use super::entry::{Entry, Time};
+use super::entry::Entry;
 use super::frame::{FrameReader, FrameWriter};
+use super::member::pax_time;
 use crate::error::{Error, Result};
 
 /// The longest name a reader of a dead list accepts.
@@ -75,17 +76,13 @@ pub fn large_lines(entry: &Entry) -> Vec<u8> {
             entry.mode,
             entry.uid,
             entry.gid,
-            time(entry.mtime),
+            pax_time(entry.mtime),
             number + 1,
             part.segment,
         );
         lines.extend_from_slice(line.as_bytes());
     }
     lines
-}
-
-fn time((seconds, nanos): Time) -> String {
-    format!("{seconds}.{nanos:09}")
 }
 
 /// Backslashes, spaces, control characters and bytes over 126 as `\ooo`.

@@ -107,11 +107,14 @@ pub struct IndexObject {
     pub entries: u64,
 }
 
-/// Which repository key the content is encrypted to.
+/// Which repository keys the content is encrypted to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Encryption {
-    /// The key's id.
+    /// The key of the backup's own objects.
     pub key: String,
+    /// The keys of all objects it needs, `key` among them.
+    #[serde(default)]
+    pub keys: Vec<String>,
 }
 
 /// An instant the source can be restored to.
@@ -295,6 +298,12 @@ impl Manifest {
             .chain(self.segments.iter().filter_map(|s| s.dead.as_ref()).map(StoredObject::triple))
             .chain(self.segments.iter().map(|s| (s.path.as_str(), s.size, s.sha256.as_str())))
             .chain(std::iter::once(self.sums.triple()))
+    }
+
+    /// The last tree segment: directories, and names no list can hold. Never referred to by a
+    /// later backup, unless that one shares everything.
+    pub fn last_tree_segment(&self) -> Option<&Segment> {
+        self.segments.iter().rev().find(|segment| segment.kind == SegmentType::Tar)
     }
 
     /// Segments by the name that index entries use.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 pub const BLOCK: usize = 512;
 
 /// The longest pax header a reader accepts.
-const PAX_LIMIT: u64 = 4 << 20;
+const PAX_LIMIT: u64 = 32 << 20;
 
 /// The largest number of extents a sparse member may have.
 const EXTENT_LIMIT: usize = 1 << 20;
@@ -61,7 +61,7 @@ pub fn encode(entry: &Entry) -> Result<(Vec<u8>, u64)> {
         record(&mut pax, "GNU.sparse.realsize", entry.size.to_string().as_bytes());
         name = sparse_name(&name);
     }
-    if name.len() > 100 {
+    if name.len() > 100 && map.is_empty() {
         record(&mut pax, "path", &name);
     }
     set_field(&mut header.as_old_mut().name, &name);
@@ -129,6 +129,9 @@ fn encode_times_and_attributes(entry: &Entry, header: &mut Header, pax: &mut Vec
         record(pax, "mtime", pax_time(entry.mtime).as_bytes());
     }
     header.set_mtime(seconds.clamp(0, 0o77_777_777_777) as u64);
+    if entry.kind == EntryType::Hardlink {
+        return;
+    }
     for (name, value) in &entry.xattrs {
         match name.as_str() {
             "system.posix_acl_access" => acl_record(pax, "SCHILY.acl.access", value),
@@ -148,8 +151,8 @@ fn set_field(field: &mut [u8], value: &[u8]) {
     field[..count].copy_from_slice(&value[..count]);
 }
 
-/// `-1.5` s is kept as (-2, 500000000) and written as pax wants it: `-1.5`.
-fn pax_time((seconds, nanos): Time) -> String {
+/// Decimal seconds with nine digits: `-1.5` s is kept as (-2, 500000000) and written as itself.
+pub fn pax_time((seconds, nanos): Time) -> String {
     if seconds < 0 && nanos > 0 {
         let (whole, rest) = (-(seconds + 1), 1_000_000_000 - nanos);
         format!("-{whole}.{rest:09}")
@@ -188,9 +191,10 @@ fn acl_record(pax: &mut Vec<u8>, key: &str, raw: &[u8]) {
             _ => continue,
         };
         let bit = |mask: u16, letter: char| if permissions & mask != 0 { letter } else { '-' };
-        text.push(format!("{who}:{}{}{}", bit(4, 'r'), bit(2, 'w'), bit(1, 'x')));
+        let line = format!("{who}:{}{}{}\n", bit(4, 'r'), bit(2, 'w'), bit(1, 'x'));
+        text.extend_from_slice(line.as_bytes());
     }
-    record(pax, key, text.join(",").as_bytes());
+    record(pax, key, &text);
 }
 
 fn sparse_map(extents: &[(u64, u64)]) -> Vec<u8> {
@@ -204,10 +208,12 @@ fn sparse_map(extents: &[(u64, u64)]) -> Vec<u8> {
     map
 }
 
-/// What a tar that knows no sparse members would call the file: `dir/GNUSparseFile.0/name`.
+/// What a tar that knows no sparse members would call the file.
 fn sparse_name(path: &[u8]) -> Vec<u8> {
-    let cut = path.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
-    [&path[..cut], b"GNUSparseFile.0/", &path[cut..]].concat()
+    let last = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
+    let mut name = [b"GNUSparseFile.0/", last].concat();
+    name.truncate(100);
+    name
 }
 
 /// A member as its header tells it.

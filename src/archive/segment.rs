@@ -73,7 +73,7 @@ impl<W: Write> TarSegment<W> {
     }
 
     /// Adds a member. `content` is read to `entry.size` (or its extents); the entry gets its
-    /// position and digest. Returns the entries whose place is now complete.
+    /// position and digest. Entries of earlier calls whose place is now complete go to `done`.
     pub fn push(
         &mut self,
         mut entry: Entry,
@@ -81,6 +81,7 @@ impl<W: Write> TarSegment<W> {
         done: &mut Vec<Entry>,
     ) -> Result<Option<Copied>> {
         let failed = |error| Error::io("failed to write a segment", error);
+        self.settle(done);
         let (blocks, data) = member::encode(&entry)?;
         let (frame, skip) = self.frames.position().map_err(failed)?;
         entry.at = Some(Position(frame, skip, 0));
@@ -95,8 +96,12 @@ impl<W: Write> TarSegment<W> {
             self.zeros(member::padding(data)).map_err(failed)?;
         }
         self.pending.push((self.frames.plain(), entry));
-        self.settle(done);
         Ok(copied)
+    }
+
+    /// The entry pushed last: what was learnt after reading it can still be added.
+    pub fn last_mut(&mut self) -> Option<&mut Entry> {
+        self.pending.last_mut().map(|(_, entry)| entry)
     }
 
     fn copy(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<Copied> {

@@ -16,7 +16,7 @@ pub const KEYS: &str = "keys";
 pub const PROBES: &str = "probe";
 
 /// Top-level names that no stack may have.
-pub const RESERVED: &[&str] = &[KEYS, PROBES, DESCRIPTOR, RESTORE_SCRIPT];
+pub const RESERVED: &[&str] = &[KEYS, PROBES, DESCRIPTOR, RESTORE_SCRIPT, "restore.md"];
 
 /// The public half of a repository key.
 pub fn public_key(id: &str) -> String {

@@ -18,7 +18,7 @@ mod upload;
 pub mod layout;
 
 pub use blocking::{Listed, Store, Written};
-pub use catalogue::{CommitRef, Intent, SourceStore};
+pub use catalogue::{CommitRef, Intent, IntentWriter, SourceStore};
 pub use connect::{Location, S3Location};
 pub use error::StoreError;
 pub use keys::{KeyInfo, generate_repository_key, wrap_key};

@@ -1,0 +1,136 @@
+//! What an incremental builds on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufReader;
+
+use crate::archive::crypt::{DecryptReader, Keyring};
+use crate::archive::entry::{Entry, SegmentRef};
+use crate::archive::index::IndexReader;
+use crate::archive::manifest::{Form, Manifest, Segment};
+use crate::error::Result;
+use crate::id::BackupKind;
+use crate::store::{CommitRef, ObjectReader, SourceStore};
+use crate::telemetry::{Reporter, WarningCode};
+
+/// The reader of a base's index.
+pub type BaseIndex = IndexReader<DecryptReader<BufReader<ObjectReader>>>;
+
+/// An earlier backup whose segments a new one may refer to.
+pub struct Base {
+    /// Its manifest.
+    pub manifest: Manifest,
+    segments: BTreeMap<SegmentRef, Segment>,
+    /// Segments that a new backup must not refer to: marked by prune, or mostly dead.
+    barred: BTreeSet<SegmentRef>,
+    /// The last tree segment, which is only ever shared together with everything else.
+    last: Option<SegmentRef>,
+    /// Something other than a segment is marked: the index cannot be shared.
+    meta_marked: bool,
+}
+
+/// Finds the newest backup that can be built on, and says why not where there is none.
+pub fn find(
+    source: &SourceStore,
+    commits: &[CommitRef],
+    source_kind: &str,
+    keys: &Keyring,
+    reporter: &Reporter,
+) -> Result<Option<Manifest>> {
+    let became_full = |why: String| {
+        reporter.warn(
+            WarningCode::BecameFull,
+            source.address().to_string(),
+            format!("{} takes a full backup: {why}", source.address()),
+        );
+        Ok(None)
+    };
+    for commit in commits.iter().rev() {
+        if commit.backup.kind() == BackupKind::Snapshot {
+            continue;
+        }
+        let Some((_, manifest)) = source.manifests(std::slice::from_ref(commit)).pop() else {
+            continue;
+        };
+        let manifest = match manifest {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                let message = format!("{} is not built on: {}", commit.backup, error.chain());
+                reporter.warn(WarningCode::Damage, commit.backup.to_string(), message);
+                continue;
+            }
+        };
+        if manifest.form != Form::Tree || manifest.source_kind != source_kind {
+            return became_full(format!(
+                "the source was a {} before and is a {source_kind} now",
+                manifest.source_kind
+            ));
+        }
+        // All of it is read once to be sure: a base that turns out to be damaged halfway would
+        // cost the whole run.
+        return match check(source, &manifest, keys, reporter) {
+            Ok(()) => Ok(Some(manifest)),
+            Err(error) => became_full(error.chain()),
+        };
+    }
+    became_full("there is no earlier backup to build on".into())
+}
+
+fn check(
+    source: &SourceStore,
+    manifest: &Manifest,
+    keys: &Keyring,
+    reporter: &Reporter,
+) -> Result<()> {
+    source.index(manifest, keys, &reporter.fresh()).map(drop)
+}
+
+impl Base {
+    /// The base `manifest`, with what prune marked.
+    pub fn new(manifest: Manifest, marked: &BTreeSet<String>) -> Result<Self> {
+        let mut barred = BTreeSet::new();
+        let mut segments = BTreeMap::new();
+        for segment in &manifest.segments {
+            let reference = segment.reference()?;
+            if marked.contains(&segment.path) || segment.is_mostly_dead() {
+                barred.insert(reference.clone());
+            }
+            segments.insert(reference, segment.clone());
+        }
+        let meta_marked = manifest.objects().any(|(path, _, _)| {
+            marked.contains(path) && !manifest.segments.iter().any(|segment| segment.path == path)
+        });
+        let last = manifest.last_tree_segment().map(Segment::reference).transpose()?;
+        Ok(Self { manifest, segments, barred, last, meta_marked })
+    }
+
+    /// Whether the whole base can be shared if nothing changed.
+    pub fn is_sharable(&self) -> bool {
+        self.barred.is_empty() && !self.meta_marked
+    }
+
+    /// Whether the content of `entry` may be referred to.
+    pub fn can_refer_to(&self, entry: &Entry) -> bool {
+        let usable = |reference: &SegmentRef| {
+            self.segments.contains_key(reference)
+                && !self.barred.contains(reference)
+                && self.last.as_ref() != Some(reference)
+        };
+        match (&entry.segment, entry.parts.as_slice()) {
+            (Some(segment), []) => usable(segment),
+            (None, parts) => {
+                !parts.is_empty() && parts.iter().all(|part| usable(&part.segment))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the content of `entry` lies in the last tree segment.
+    pub fn has_in_last(&self, entry: &Entry) -> bool {
+        entry.segment.is_some() && entry.segment == self.last
+    }
+
+    /// What the base's manifest says of a segment.
+    pub fn segment(&self, reference: &SegmentRef) -> Option<&Segment> {
+        self.segments.get(reference)
+    }
+}

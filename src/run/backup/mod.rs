@@ -1,0 +1,22 @@
+//! Backup: from a source to a commit.
+//!
+//! ```text
+//! Source ─entries in order→ TreeSink ─unchanged→ index
+//!                             │ new, changed → workers: tar → frames → age → sha256 → upload
+//!                             │ directories, odd names, hard links → kept until the end
+//! Source ─one stream──────→ slices: frames in parallel → age → sha256 → upload
+//! all stored → index → dead lists → SHA256SUMS → commit
+//! ```
+
+mod base;
+mod finish;
+mod links;
+mod request;
+mod session;
+mod sink;
+mod stream;
+mod tally;
+mod worker;
+
+pub use request::{Outcome, Request};
+pub use session::backup;

@@ -1,0 +1,60 @@
+//! What a backup is asked to do, and what came of it.
+
+use serde::Serialize;
+
+use crate::archive::crypt::Keyring;
+use crate::archive::manifest::{Counts, Manifest};
+use crate::id::{BackupId, BackupKind, SourceAddress};
+use crate::source::Source;
+
+/// One backup of one source.
+pub struct Request<'a> {
+    /// The source's address.
+    pub address: SourceAddress,
+    /// The source.
+    pub source: &'a dyn Source,
+    /// The kind asked for.
+    pub kind: BackupKind,
+    /// The run it is part of.
+    pub run: String,
+    /// The job it is made for.
+    pub job: Option<String>,
+    /// The keep rule in force.
+    pub keep: Option<serde_json::Value>,
+    /// zstd level.
+    pub level: i32,
+    /// Compare content, not times.
+    pub paranoid: bool,
+    /// The writer identity: it opens earlier indexes and can read later ones.
+    pub writer: Keyring,
+    /// The repository key the policy insists on.
+    pub pinned_key: Option<String>,
+    /// The policy's text, to be kept beside the backup.
+    pub policy: Option<&'a str>,
+    /// Read and decide, and store nothing.
+    pub dry_run: bool,
+}
+
+/// What came of a backup.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// `STACK/SOURCE`.
+    pub source: String,
+    /// The backup; `None` for a dry run.
+    pub backup: Option<BackupId>,
+    /// The kind taken.
+    pub kind: BackupKind,
+    /// The backup it is based on.
+    pub base: Option<BackupId>,
+    /// Nothing changed since the base: its segments and index are shared.
+    pub unchanged: bool,
+    /// What was counted.
+    pub counts: Counts,
+    /// Seconds it took.
+    pub seconds: f64,
+    /// Warnings given.
+    pub warnings: u64,
+    /// The manifest, if committed.
+    #[serde(skip)]
+    pub manifest: Option<Box<Manifest>>,
+}

@@ -1,0 +1,289 @@
+//! One backup from its intent to its commit.
+
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::base::{self, Base};
+use super::finish;
+use super::request::{Outcome, Request};
+use super::sink::{Gathered, Sink};
+use super::tally::Tally;
+use super::worker;
+use crate::archive::crypt::{Keyring, Recipients};
+use crate::archive::manifest::{Counts, Form, Manifest};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{self, BackupId, BackupKind};
+use crate::run::Context;
+use crate::run::context::host_name;
+use crate::source::Captured;
+use crate::store::{Intent, IntentWriter, Repository, SourceStore, layout};
+use crate::telemetry::{Event, WarningCode, failpoint};
+
+/// How long an intent says it takes. Nothing depends on it: only a tombstone ends an intent.
+const INTENT_HOURS: i64 = 48;
+
+/// Batches that wait for a worker.
+const QUEUED_BATCHES: usize = 2;
+
+/// What everything that writes needs.
+pub struct Writing<'a> {
+    /// Reporter, clock and sizes.
+    pub cx: &'a Context,
+    /// Where to.
+    pub source: SourceStore,
+    /// The backup.
+    pub backup: BackupId,
+    /// Who can read content.
+    pub content: Recipients,
+    /// Who can read indexes and lists.
+    pub index: Recipients,
+    /// The repository key's id, if encrypted.
+    pub key: Option<String>,
+    /// zstd level.
+    pub level: i32,
+}
+
+impl Writing<'_> {
+    /// Whether objects are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.key.is_some()
+    }
+}
+
+/// Makes one backup of one source.
+pub fn backup(repository: &Repository, request: &Request<'_>, cx: &Context) -> Result<Outcome> {
+    let started = std::time::Instant::now();
+    let address = &request.address;
+    check_encryption(repository, request)?;
+    let source = repository.source(address);
+    let commits = source.commits()?;
+    let start = cx.clock.now();
+    warn_of_clock(start, &commits, cx);
+
+    let asked = request.source.kind_for(request.kind);
+    let base = match asked {
+        BackupKind::Incremental => base::find(
+            &source,
+            &commits,
+            request.source.kind(),
+            &request.writer,
+            &cx.reporter,
+        )?,
+        _ => None,
+    };
+    let kind = match (asked, &base) {
+        (BackupKind::Incremental, None) => BackupKind::Full,
+        (asked, _) => asked,
+    };
+    let backup = BackupId::new(kind, start, commits.last().map(|commit| &commit.backup));
+    let key = repository.write_key();
+    let content = key.map(|key| key.recipients()).transpose()?.unwrap_or_default();
+    let index = if key.is_some() {
+        content.with(&request.writer.recipients())
+    } else {
+        Recipients::default()
+    };
+    let writing = Writing {
+        cx,
+        source,
+        backup,
+        content,
+        index,
+        key: key.map(|key| key.id.clone()),
+        level: request.level,
+    };
+    cx.reporter.emit(Event::Started {
+        verb: "backup",
+        source: address.to_string(),
+        backup: (!request.dry_run).then(|| writing.backup.to_string()),
+        kind: Some(kind.to_string()),
+    });
+    if let Some(base) = &base {
+        cx.reporter.progress().expect(base.index.entries, base.counts.bytes);
+    }
+    if !request.dry_run
+        && let Some(text) = request.policy
+    {
+        repository.keep_policy(&address.stack, text, &writing.index)?;
+    }
+    let result = run(&writing, request, base, start);
+    let (manifest, unchanged, counts, base) = match result {
+        Ok(done) => done,
+        Err(error) => return Err(explain(error, &writing, request)),
+    };
+    Ok(Outcome {
+        source: address.to_string(),
+        backup: manifest.is_some().then(|| writing.backup.clone()),
+        kind,
+        base,
+        unchanged,
+        counts,
+        seconds: started.elapsed().as_secs_f64(),
+        warnings: cx.reporter.progress().snapshot().warnings,
+        manifest,
+    })
+}
+
+fn check_encryption(repository: &Repository, request: &Request<'_>) -> Result<()> {
+    if request.source.needs_encryption() && !repository.is_encrypted() {
+        return Err(Error::new(
+            ErrorKind::Policy,
+            format!("{} only goes into an encrypted repository", request.address),
+        )
+        .hint("create a repository with `encryption.recipients`, and name it in the source"));
+    }
+    match (&request.pinned_key, repository.write_key()) {
+        (Some(pinned), Some(key)) if *pinned != key.recipient => Err(Error::new(
+            ErrorKind::Denied,
+            format!("the repository's key is {} and the policy insists on {pinned}", key.recipient),
+        )
+        .hint("somebody may have replaced the key; after `key rotate`, update the policy")),
+        (Some(_), None) => Err(Error::new(
+            ErrorKind::Policy,
+            "the policy insists on a repository key and the repository is not encrypted",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn warn_of_clock(now: Timestamp, commits: &[crate::store::CommitRef], cx: &Context) {
+    let Some(newest) = commits.last() else { return };
+    let ahead = newest.backup.time().duration_since(now);
+    if ahead > SignedDuration::from_secs(1) {
+        cx.reporter.warn(
+            WarningCode::ClockBehind,
+            newest.backup.to_string(),
+            format!(
+                "the newest backup is named {} and this machine's clock says {now}: \
+                 the new one is named after it; check the clock",
+                newest.backup
+            ),
+        );
+    }
+}
+
+type Done = (
+    Option<Box<Manifest>>,
+    bool,
+    Counts,
+    Option<BackupId>,
+);
+
+fn run(
+    writing: &Writing<'_>,
+    request: &Request<'_>,
+    base: Option<Manifest>,
+    start: Timestamp,
+) -> Result<Done> {
+    if !request.dry_run {
+        announce(writing, base.as_ref(), start)?;
+    }
+    // Only now: prune lists intents after it made its mark, so one of both sees the other.
+    let marked = if base.is_some() { writing.source.marked()? } else { Default::default() };
+    let base = base.map(|manifest| Base::new(manifest, &marked)).transpose()?;
+    let tally = Tally::default();
+    writing.cx.reporter.phase("reading");
+    let (gathered, captured) = gather(writing, request, base.as_ref(), &tally)?;
+    let finishing = finish::Finishing { writing, request, base: base.as_ref(), start };
+    let base_id = base.as_ref().map(|base| base.manifest.backup.clone());
+    if request.dry_run {
+        let (unchanged, counts) = finish::pretend(&finishing, tally, &gathered, &captured)?;
+        return Ok((None, unchanged, counts, base_id));
+    }
+    let (manifest, unchanged) = finish::finish(&finishing, tally, gathered, &captured)?;
+    let counts = manifest.counts.clone();
+    Ok((Some(Box::new(manifest)), unchanged, counts, base_id))
+}
+
+fn announce(
+    writing: &Writing<'_>,
+    base: Option<&Manifest>,
+    start: Timestamp,
+) -> Result<()> {
+    let expires = start.checked_add(SignedDuration::from_hours(INTENT_HOURS)).unwrap_or(start);
+    writing.source.create_intent(&Intent {
+        version: 1,
+        backup: writing.backup.clone(),
+        commit: layout::commit(&writing.backup),
+        base: base.map(|base| base.backup.clone()),
+        created: start,
+        expires,
+        writer: IntentWriter { host: host_name(), pid: std::process::id() },
+        nonce: id::nonce(),
+    })?;
+    failpoint::reach("backup.intent");
+    Ok(())
+}
+
+/// Lets the source bring what it has, while workers store it.
+fn gather(
+    writing: &Writing<'_>,
+    request: &Request<'_>,
+    base: Option<&Base>,
+    tally: &Tally,
+) -> Result<(Gathered, Captured)> {
+    let (send, receive) = sync_channel(QUEUED_BATCHES);
+    let receive = Arc::new(Mutex::new(receive));
+    let workers = if request.source.form() == Form::Tree && !request.dry_run {
+        writing.cx.tuning.workers
+    } else {
+        0
+    };
+    let result = std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let receive = receive.clone();
+            scope.spawn(move || worker::work(writing, tally, &receive));
+        }
+        let open = |base| open_base(writing, base, &request.writer);
+        let base = base.map(|base| Ok::<_, Error>((base, open(base)?))).transpose()?;
+        let options = (request.paranoid, request.dry_run);
+        let mut sink = Sink::new(writing, tally, send, base, options)?;
+        let source_cx = writing.cx.for_source();
+        let captured = request.source.backup(&source_cx, &mut sink)?;
+        // Dropping the sink ends the workers, on errors too.
+        Ok((sink.finish()?, captured))
+    });
+    // What a worker failed with is the cause of what the walk failed with.
+    match tally.take_error() {
+        Some(error) => Err(error),
+        None => result,
+    }
+}
+
+fn open_base(
+    writing: &Writing<'_>,
+    base: &Base,
+    keys: &Keyring,
+) -> Result<base::BaseIndex> {
+    // Its own counters: what is read of the base is no progress of this backup.
+    writing.source.index(&base.manifest, keys, &writing.cx.reporter.fresh())
+}
+
+/// Says what a failed backup leaves behind. Nothing of it is listed.
+fn explain(error: Error, writing: &Writing<'_>, request: &Request<'_>) -> Error {
+    let failed = error.context(format!("failed to back up {}", request.address));
+    if request.dry_run {
+        return failed;
+    }
+    let left = writing.source.key(&layout::data(&writing.backup));
+    match writing.source.store().list(&left) {
+        Ok(objects) if objects.is_empty() => {
+            // Nothing stored: nothing for prune to do either.
+            let _ = writing.source.delete_intent(&writing.backup);
+            failed
+        }
+        Ok(objects) => {
+            let bytes: u64 = objects.iter().map(|object| object.size).sum();
+            let message = format!(
+                "nothing was committed; {} objects ({bytes} bytes) are left in {left} and prune \
+                 will collect them",
+                objects.len()
+            );
+            writing.cx.reporter.warn(WarningCode::LeftBehind, left, message);
+            failed
+        }
+        Err(_) => failed,
+    }
+}

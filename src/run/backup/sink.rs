@@ -1,0 +1,284 @@
+//! Where a source brings its entries: compared with the base, and kept or handed to workers.
+
+use std::io::Read;
+use std::sync::mpsc::SyncSender;
+
+use super::base::{Base, BaseIndex};
+use super::session::Writing;
+use super::stream;
+use super::tally::Tally;
+use super::worker::{Batch, Job, goes_last};
+use crate::archive::entry::{Entry, EntryType, compare, sort_key};
+use crate::archive::index::line_of;
+use crate::archive::sort::Sorter;
+use crate::error::{Error, Result};
+use crate::source::{EntrySink, Item};
+
+/// Content of one batch: enough to keep a worker busy, little enough to share work evenly.
+const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_FILES: usize = 128;
+const LINKS_BUDGET: usize = 4 << 20;
+const LAST_BUDGET: usize = 8 << 20;
+
+/// The sink of a backup.
+pub struct Sink<'a> {
+    writing: &'a Writing<'a>,
+    tally: &'a Tally,
+    batches: Option<SyncSender<Batch>>,
+    batch: Batch,
+    batch_bytes: u64,
+    base: Option<BaseSide<'a>>,
+    /// Files with several names, by device, inode and path.
+    links: Sorter,
+    /// Entries of the last segment: other than directories first, then those; by path.
+    last: Sorter,
+    changed: bool,
+    previous: Option<Vec<u8>>,
+    paranoid: bool,
+    /// Decide and store nothing.
+    dry_run: bool,
+}
+
+struct BaseSide<'a> {
+    base: &'a Base,
+    index: BaseIndex,
+    next: Option<Entry>,
+    /// The line of `next`, which a kept entry is written back as.
+    line: Vec<u8>,
+}
+
+impl BaseSide<'_> {
+    fn advance(&mut self) -> Result<Option<Entry>> {
+        let current = self.next.take();
+        self.next = self.index.next_entry()?;
+        self.line.clear();
+        self.line.extend_from_slice(self.index.last_line());
+        Ok(current)
+    }
+}
+
+/// Adds an entry to those of the last segment: other than directories first; by path.
+pub fn push_last(last: &mut Sorter, entry: &Entry) -> Result<()> {
+    let mut key = vec![u8::from(entry.kind == EntryType::Dir)];
+    key.extend(sort_key(&entry.path));
+    last.push(key, line_of(entry)?)
+}
+
+/// What is left to be done when a source has brought everything.
+pub struct Gathered {
+    /// Files with several names.
+    pub links: Sorter,
+    /// Entries of the last segment.
+    pub last: Sorter,
+    /// Anything differs from the base.
+    pub changed: bool,
+}
+
+impl<'a> Sink<'a> {
+    /// A sink that compares with `base`, whose index is read alongside.
+    pub fn new(
+        writing: &'a Writing<'a>,
+        tally: &'a Tally,
+        batches: SyncSender<Batch>,
+        base: Option<(&'a Base, BaseIndex)>,
+        (paranoid, dry_run): (bool, bool),
+    ) -> Result<Self> {
+        let mut base = base.map(|(base, index)| BaseSide {
+            base,
+            index,
+            next: None,
+            line: Vec::new(),
+        });
+        if let Some(side) = &mut base {
+            side.advance()?;
+        }
+        Ok(Self {
+            writing,
+            tally,
+            batches: Some(batches),
+            batch: Batch::new(),
+            batch_bytes: 0,
+            changed: base.is_none(),
+            base,
+            links: Sorter::new(LINKS_BUDGET),
+            last: Sorter::new(LAST_BUDGET),
+            previous: None,
+            paranoid,
+            dry_run,
+        })
+    }
+
+    /// The source has brought everything.
+    pub fn finish(mut self) -> Result<Gathered> {
+        while self.base.as_ref().is_some_and(|side| side.next.is_some()) {
+            self.removed()?;
+        }
+        self.send()?;
+        self.batches = None;
+        Ok(Gathered { links: self.links, last: self.last, changed: self.changed })
+    }
+
+    /// Drops the base's next entry: the source has nothing there any more.
+    fn removed(&mut self) -> Result<()> {
+        self.changed = true;
+        if let Some(side) = &mut self.base
+            && let Some(gone) = side.advance()?
+        {
+            self.tally.bury(&gone)?;
+        }
+        Ok(())
+    }
+
+    /// The base's entry at `path` with its line, after dropping those before it.
+    fn base_entry(&mut self, path: &[u8]) -> Result<Option<(Entry, Vec<u8>)>> {
+        loop {
+            let Some(side) = &mut self.base else { return Ok(None) };
+            match side.next.as_ref().map(|next| compare(&next.path, path)) {
+                Some(std::cmp::Ordering::Less) => self.removed()?,
+                Some(std::cmp::Ordering::Equal) => {
+                    let line = side.line.clone();
+                    return Ok(side.advance()?.map(|entry| (entry, line)));
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    fn check_order(&mut self, path: &[u8]) -> Result<()> {
+        if let Some(previous) = &mut self.previous {
+            if compare(previous, path).is_ge() {
+                return Err(Error::failed(format!(
+                    "the source brought `{}` out of order",
+                    crate::archive::entry::display_path(path)
+                )));
+            }
+            previous.clear();
+            previous.extend_from_slice(path);
+        } else {
+            self.previous = Some(path.to_vec());
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, job: Job) -> Result<()> {
+        self.changed = true;
+        if self.dry_run {
+            return self.pretend(&job);
+        }
+        self.batch_bytes += job.entry.size;
+        self.batch.push(job);
+        if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_FILES {
+            self.send()?;
+        }
+        Ok(())
+    }
+
+    /// Counts what a real run would store.
+    fn pretend(&self, job: &Job) -> Result<()> {
+        if job.content.is_some() {
+            self.tally.with_counts(|counts| {
+                counts.new_files += 1;
+                counts.new_bytes += job.entry.size;
+            });
+        }
+        self.tally.add_entry(&job.entry)
+    }
+
+    fn send(&mut self) -> Result<()> {
+        self.batch_bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        if let (false, Some(batches)) = (batch.is_empty(), &self.batches) {
+            batches.send(batch).map_err(|_| Error::failed("the threads that store are gone"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the base's entry stands for the file as it is, without reading it.
+    fn is_unchanged(&self, entry: &Entry, base: &Entry) -> bool {
+        // A further name of a file is found as a file; the index knows it as a hard link.
+        let same_type = base.kind == entry.kind
+            || (entry.kind == EntryType::File && base.kind == EntryType::Hardlink);
+        match entry.kind {
+            EntryType::File => {
+                !self.paranoid
+                    && same_type
+                    && !base.racy
+                    && !base.changed
+                    && base.size == entry.size
+                    && base.mtime == entry.mtime
+                    && base.ctime == entry.ctime
+                    && base.ino == entry.ino
+            }
+            _ => base.same_metadata(entry) && base.mtime == entry.mtime,
+        }
+    }
+
+    fn to_links(&mut self, device: u64, entry: &Entry) -> Result<()> {
+        let mut key = Vec::with_capacity(16 + entry.path.len());
+        key.extend_from_slice(&device.to_be_bytes());
+        key.extend_from_slice(&entry.ino.to_be_bytes());
+        key.extend(sort_key(&entry.path));
+        self.links.push(key, line_of(entry)?)
+    }
+}
+
+impl EntrySink for Sink<'_> {
+    fn entry(&mut self, item: Item) -> Result<()> {
+        if self.tally.has_failed() {
+            return Err(self.tally.take_error().unwrap_or_else(|| Error::failed("storing failed")));
+        }
+        let Item { entry, link_group, content } = item;
+        self.check_order(&entry.path)?;
+        self.writing.cx.reporter.progress().add_file();
+        let base = self.base_entry(&entry.path)?;
+        let reusable = match (&self.base, &base) {
+            (Some(side), Some((base, _))) => side.base.can_refer_to(base),
+            _ => false,
+        };
+        let unchanged =
+            base.as_ref().is_some_and(|(base, _)| self.is_unchanged(&entry, base));
+
+        // What lies in the base's last segment is shared with all of the base or stored again.
+        let in_last = match (&self.base, &base) {
+            (Some(side), Some((base, _))) => side.base.has_in_last(base),
+            _ => false,
+        };
+        if goes_last(&entry) && link_group.is_none() {
+            self.changed |= !unchanged;
+            return push_last(&mut self.last, &entry);
+        }
+        match (unchanged && reusable, base) {
+            (true, Some((base, line))) => {
+                if entry.kind == EntryType::File {
+                    self.writing.cx.reporter.progress().add_bytes(entry.size);
+                }
+                self.tally.keep(&base, &line)
+            }
+            (_, base) => {
+                let base = base.map(|(base, _)| base);
+                if let Some(device) = link_group {
+                    self.changed |= !(unchanged && in_last);
+                    if let Some(base) = &base {
+                        self.tally.bury(base)?;
+                    }
+                    return self.to_links(device, &entry);
+                }
+                self.queue(Job { entry, content, base, reusable })
+            }
+        }
+    }
+
+    fn stream(&mut self, mut entry: Entry, input: &mut dyn Read) -> Result<()> {
+        self.changed = true;
+        self.writing.cx.reporter.progress().add_file();
+        let stored = stream::store(self.writing, self.tally, input)?;
+        entry.size = stored.size;
+        entry.sha256 = Some(stored.sha256);
+        entry.parts = stored.parts;
+        self.tally.with_counts(|counts| {
+            counts.new_files += 1;
+            counts.new_bytes += entry.size;
+        });
+        self.tally.add_entry(&entry)
+    }
+}

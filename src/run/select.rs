@@ -1,0 +1,138 @@
+//! Finding the backup a person means.
+
+use crate::archive::manifest::Manifest;
+use crate::error::{Error, Result};
+use crate::id::{BackupId, SourceAddress};
+use crate::store::Repository;
+
+/// Which backup of a source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum BackupChoice {
+    /// The newest.
+    #[default]
+    Latest,
+    /// The one with this id, or the only one whose id starts with it.
+    Id(String),
+    /// The one made in this run.
+    Run(String),
+    /// The newest whose recovery point is not after this instant.
+    At(jiff::Timestamp),
+}
+
+/// Finds a backup of one source.
+pub fn find_backup(
+    repository: &Repository,
+    address: &SourceAddress,
+    choice: &BackupChoice,
+) -> Result<Manifest> {
+    let source = repository.source(address);
+    let commits = source.commits()?;
+    if commits.is_empty() {
+        return Err(Error::not_found(format!(
+            "there is no backup of {address} in {}",
+            repository.store().name()
+        ))
+        .hint("`backstay list` shows what there is"));
+    }
+    if let BackupChoice::Id(id) = choice
+        && let Ok(id) = BackupId::parse(id)
+    {
+        return source.manifest(&id);
+    }
+    let mut found = Vec::new();
+    let mut damaged = None;
+    for commit in commits.iter().rev() {
+        if let BackupChoice::Id(prefix) = choice
+            && !commit.backup.as_str().starts_with(prefix.as_str())
+        {
+            continue;
+        }
+        let Some((_, manifest)) = source.manifests(std::slice::from_ref(commit)).pop() else {
+            continue;
+        };
+        match (choice, manifest) {
+            // The newest is what was asked for: an older one in its place must be asked for too.
+            (BackupChoice::Latest, Err(error)) => {
+                return Err(error.hint(
+                    "the newest backup is damaged; `backstay list` shows older ones for --backup",
+                ));
+            }
+            (_, Err(error)) => {
+                damaged.get_or_insert(error);
+            }
+            (BackupChoice::Latest, Ok(manifest)) => return Ok(manifest),
+            (BackupChoice::Run(run), Ok(manifest)) if manifest.run == *run => {
+                return Ok(manifest);
+            }
+            (BackupChoice::At(at), Ok(manifest))
+                if manifest.recovery_points.iter().any(|point| point.time <= *at) =>
+            {
+                return Ok(manifest);
+            }
+            (BackupChoice::Id(_), Ok(manifest)) => found.push(manifest),
+            _ => {}
+        }
+    }
+    only(found, choice, &address.to_string(), damaged)
+}
+
+/// Finds a backup by the start of its id, in all sources.
+pub fn find_by_prefix(repository: &Repository, prefix: &str) -> Result<Manifest> {
+    if let Some((address, id)) = prefix.split_once('@') {
+        let address = SourceAddress::parse(address)?;
+        let choice = if id == "latest" {
+            BackupChoice::Latest
+        } else {
+            BackupChoice::Id(id.to_owned())
+        };
+        return find_backup(repository, &address, &choice);
+    }
+    if let Ok(address) = SourceAddress::parse(prefix) {
+        return find_backup(repository, &address, &BackupChoice::Latest);
+    }
+    let mut found = Vec::new();
+    let mut damaged = None;
+    for address in repository.sources()? {
+        let source = repository.source(&address);
+        let mut commits = source.commits()?;
+        commits.retain(|commit| commit.backup.as_str().starts_with(prefix));
+        for (_, manifest) in source.manifests(&commits) {
+            match manifest {
+                Ok(manifest) => found.push(manifest),
+                Err(error) => damaged = Some(error),
+            }
+        }
+    }
+    only(found, &BackupChoice::Id(prefix.to_owned()), "this repository", damaged)
+}
+
+fn only(
+    mut found: Vec<Manifest>,
+    choice: &BackupChoice,
+    place: &str,
+    damaged: Option<Error>,
+) -> Result<Manifest> {
+    if found.len() > 1 {
+        let ids: Vec<String> = found
+            .iter()
+            .take(5)
+            .map(|manifest| format!("{}@{}", manifest.address(), manifest.backup))
+            .collect();
+        return Err(Error::usage(format!("{} backups of {place} fit", found.len()))
+            .hint(format!("give more of the id; among them are {}", ids.join(", "))));
+    }
+    match (found.pop(), damaged) {
+        (Some(manifest), _) => Ok(manifest),
+        (None, Some(error)) => Err(error),
+        (None, None) => {
+            let what = match choice {
+                BackupChoice::Latest => "backup".to_owned(),
+                BackupChoice::Id(id) => format!("backup {id}"),
+                BackupChoice::Run(run) => format!("backup of run {run}"),
+                BackupChoice::At(at) => format!("backup from {at} or before"),
+            };
+            Err(Error::not_found(format!("there is no {what} in {place}"))
+                .hint("`backstay list` shows what there is"))
+        }
+    }
+}

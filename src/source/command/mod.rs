@@ -1,0 +1,7 @@
+//! The output of a command, or of a pipeline of them.
+
+mod pipeline;
+mod source;
+
+pub use pipeline::{Pipeline, Stage};
+pub use source::{CommandSource, Config};

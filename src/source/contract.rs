@@ -1,0 +1,128 @@
+//! The seam between sources and the rest.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::archive::entry::Entry;
+use crate::archive::manifest::Form;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::id::BackupKind;
+use crate::telemetry::Reporter;
+
+/// What a source works with.
+#[derive(Debug, Clone)]
+pub struct SourceContext {
+    /// Where it reports, and learns that it is to stop.
+    pub reporter: Reporter,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Something that can be protected. Holds its configuration, and nothing open.
+pub trait Source: Send + Sync {
+    /// The word in policies and manifests: `directory`, `command`.
+    fn kind(&self) -> &'static str;
+
+    /// Whether it is a tree of entries or one stream.
+    fn form(&self) -> Form;
+
+    /// The kind it takes where `asked` is asked for: itself, or a full where it lacks that kind.
+    fn kind_for(&self, asked: BackupKind) -> BackupKind;
+
+    /// Whether its content may lie in a repository that is not encrypted.
+    fn needs_encryption(&self) -> bool {
+        false
+    }
+
+    /// Looks whether a backup would work. Changes nothing.
+    fn probe(&self, cx: &SourceContext) -> Result<SourceProbe>;
+
+    /// Brings everything to `sink`, entries in index order. An error means that nothing of it
+    /// may be committed.
+    fn backup(&self, cx: &SourceContext, sink: &mut dyn EntrySink) -> Result<Captured>;
+
+    /// Opens a file again that was brought before: hard-link groups are stored at the end.
+    fn reopen(&self, cx: &SourceContext, path: &[u8]) -> io::Result<Box<dyn Content>> {
+        let _ = (cx, path);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Takes a restored stream where the policy names a consumer for it. `None`: there is none.
+    fn consume(&self, cx: &SourceContext, input: &mut dyn Read) -> Option<Result<()>> {
+        let _ = (cx, input);
+        None
+    }
+
+    /// Compares what was restored at `target` with what the source says now, for what a person
+    /// should know: lines to show.
+    fn compare(&self, target: &Path) -> Result<Vec<String>> {
+        let _ = target;
+        Ok(Vec::new())
+    }
+}
+
+/// What a probe found.
+#[derive(Debug, Clone, Default)]
+pub struct SourceProbe {
+    /// Lines to show.
+    pub notes: Vec<ProbeNote>,
+}
+
+/// One thing a probe found.
+#[derive(Debug, Clone)]
+pub struct ProbeNote {
+    /// Whether it is well.
+    pub ok: bool,
+    /// What was found.
+    pub text: String,
+}
+
+/// What a source says when it is done.
+#[derive(Debug, Clone, Default)]
+pub struct Captured {
+    /// Sockets and FIFOs left out.
+    pub skipped: u64,
+    /// Files that were listed and then gone, before they were brought.
+    pub vanished: u64,
+}
+
+/// One entry on its way into a backup.
+pub struct Item {
+    /// Its metadata; content fields are filled on the way.
+    pub entry: Entry,
+    /// Device number, if the file has more than one name.
+    pub link_group: Option<u64>,
+    /// How to read its content, for files.
+    pub content: Option<Box<dyn Content>>,
+}
+
+/// The content of one file, opened when its turn comes.
+pub trait Content: Send {
+    /// Opens the file. Refreshes what `entry` says of size and times, and fills its extended
+    /// attributes and extents. The reader gives the extents' bytes, one after another.
+    /// [`io::ErrorKind::NotFound`]: it vanished.
+    fn open(&mut self, entry: &mut Entry) -> Result<Box<dyn Read + Send + '_>, OpenError>;
+
+    /// After reading: whether the file changed meanwhile.
+    fn changed(&mut self) -> bool;
+}
+
+/// Why a file's content could not be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// It is gone, or something else has its name now.
+    Vanished,
+    /// It cannot be read, or must not be.
+    Failed(Error),
+}
+
+/// Where a source brings what it has.
+pub trait EntrySink {
+    /// Takes an entry. Entries come in index order.
+    fn entry(&mut self, item: Item) -> Result<()>;
+
+    /// Takes one stream whole, as `entry`. To be called once.
+    fn stream(&mut self, entry: Entry, input: &mut dyn Read) -> Result<()>;
+}

@@ -1,0 +1,191 @@
+//! The `directory` source.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::content::FileContent;
+use super::exclude::Excludes;
+use super::walk::{WalkOptions, Walker};
+use crate::archive::entry::sort_key;
+use crate::archive::manifest::Form;
+use crate::error::{IoContext as _, Result};
+use crate::id::BackupKind;
+use crate::source::{
+    Captured, Content, EntrySink, ProbeNote, Source, SourceContext, SourceProbe,
+};
+
+/// What a policy says of a directory source.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// The directories and files.
+    pub paths: Vec<PathBuf>,
+    /// Members are named from the one path, not from `/`.
+    pub relative: bool,
+    /// Names left out.
+    pub exclude: Vec<String>,
+    /// Do not enter other file systems.
+    pub one_file_system: bool,
+    /// Of directories marked by a CACHEDIR.TAG, keep only the tag.
+    pub exclude_caches: bool,
+    /// Do not refuse data directories of servers.
+    pub allow_live: bool,
+}
+
+/// Directories and files of this machine.
+#[derive(Debug)]
+pub struct DirectorySource {
+    config: Config,
+    options: WalkOptions,
+}
+
+impl DirectorySource {
+    /// A source as `config` says.
+    pub fn new(config: Config) -> Result<Self> {
+        let root = config.relative.then(|| config.paths.first()).flatten();
+        let options = WalkOptions {
+            excludes: Excludes::new(&config.exclude, root.map(PathBuf::as_path))?,
+            one_file_system: config.one_file_system,
+            exclude_caches: config.exclude_caches,
+            allow_live: config.allow_live,
+        };
+        Ok(Self { config, options })
+    }
+
+    /// Roots with their member names, in index order, none inside another.
+    fn roots(&self) -> Vec<(&Path, Vec<u8>)> {
+        if self.config.relative {
+            return self.config.paths.iter().take(1).map(|path| (&**path, self.root_name(path))).collect();
+        }
+        let mut roots: Vec<(&Path, Vec<u8>)> =
+            self.config.paths.iter().map(|path| (&**path, absolute_name(path))).collect();
+        roots.sort_by_cached_key(|(_, name)| sort_key(name));
+        let mut kept: Vec<(&Path, Vec<u8>)> = Vec::new();
+        for (path, name) in roots {
+            let inside = kept.last().is_some_and(|(_, last)| {
+                name.strip_prefix(&last[..]).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+                    || last == b"."
+            });
+            if !inside {
+                kept.push((path, name));
+            }
+        }
+        kept
+    }
+
+    /// `.` for a directory, its own name for a single file.
+    fn root_name(&self, path: &Path) -> Vec<u8> {
+        match path.file_name() {
+            Some(name) if !path.is_dir() => name.as_bytes().to_vec(),
+            _ => b".".to_vec(),
+        }
+    }
+
+    /// The place of a member on this machine.
+    fn place(&self, member: &[u8]) -> PathBuf {
+        let name = Path::new(std::ffi::OsStr::from_bytes(member));
+        match self.config.paths.first() {
+            Some(root) if self.config.relative && root.is_dir() => root.join(name),
+            Some(root) if self.config.relative => root.clone(),
+            _ => Path::new("/").join(name),
+        }
+    }
+}
+
+fn absolute_name(path: &Path) -> Vec<u8> {
+    let parts: Vec<&[u8]> = path
+        .components()
+        .filter_map(|part| match part {
+            std::path::Component::Normal(name) => Some(name.as_bytes()),
+            _ => None,
+        })
+        .collect();
+    if parts.is_empty() { b".".to_vec() } else { parts.join(&b'/') }
+}
+
+impl Source for DirectorySource {
+    fn kind(&self) -> &'static str {
+        "directory"
+    }
+
+    fn form(&self) -> Form {
+        Form::Tree
+    }
+
+    fn kind_for(&self, asked: BackupKind) -> BackupKind {
+        asked
+    }
+
+    fn probe(&self, _cx: &SourceContext) -> Result<SourceProbe> {
+        let mut probe = SourceProbe::default();
+        for path in &self.config.paths {
+            let metadata = std::fs::metadata(path);
+            let text = match &metadata {
+                Err(error) => format!("{}: {error}", path.display()),
+                Ok(metadata) if metadata.is_dir() => match std::fs::read_dir(path) {
+                    Ok(_) => format!("{} is a readable directory", path.display()),
+                    Err(error) => {
+                        probe.notes.push(ProbeNote {
+                            ok: false,
+                            text: format!("{}: {error}", path.display()),
+                        });
+                        continue;
+                    }
+                },
+                Ok(_) => format!("{} is a file", path.display()),
+            };
+            probe.notes.push(ProbeNote { ok: metadata.is_ok(), text });
+        }
+        Ok(probe)
+    }
+
+    fn backup(&self, cx: &SourceContext, sink: &mut dyn EntrySink) -> Result<Captured> {
+        let mut walker = Walker::new(cx, &self.options, sink);
+        for (path, name) in self.roots() {
+            walker.root(path, &name)?;
+        }
+        Ok(walker.finish())
+    }
+
+    fn reopen(&self, cx: &SourceContext, path: &[u8]) -> io::Result<Box<dyn Content>> {
+        let place = self.place(path);
+        let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let directory = open_directory(parent)?;
+        let name = CString::new(name.as_bytes())?;
+        Ok(Box::new(FileContent::new(
+            Arc::new(directory),
+            name,
+            cx.clock.clone(),
+            self.options.allow_live,
+        )))
+    }
+}
+
+/// Opens a directory component by component: its path may be longer than the kernel takes.
+fn open_directory(path: &Path) -> io::Result<rustix::fd::OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if path.as_os_str().len() < 4000 {
+        return Ok(rustix::fs::open(path, flags, Mode::empty())?);
+    }
+    let mut directory = rustix::fs::open("/", flags, Mode::empty())?;
+    for part in path.components() {
+        if let std::path::Component::Normal(name) = part {
+            directory = rustix::fs::openat(&directory, name, flags, Mode::empty())?;
+        }
+    }
+    Ok(directory)
+}
+
+/// Raises the limit of open files as far as this process may: deep trees hold one a level.
+pub fn raise_file_limit() -> Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).doing(|| "failed to raise the limit of open files".into())
+}

@@ -1,0 +1,15 @@
+//! What can be backed up.
+//!
+//! A source is one file or folder here, one variant of [`Definition`] and one entry in the
+//! conformance suite. It brings entries in index order, or one stream, to an [`EntrySink`], and
+//! knows nothing of bases, segments or stores.
+
+mod contract;
+
+pub mod command;
+pub mod directory;
+pub mod secrets;
+
+pub use contract::{
+    Captured, Content, EntrySink, Item, OpenError, ProbeNote, Source, SourceContext, SourceProbe,
+};
