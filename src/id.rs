@@ -27,9 +27,7 @@ pub fn compact_time(at: Timestamp) -> String {
 }
 
 /// What a backup refers to (DESIGN §2).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BackupKind {
     /// Refers to nothing older.
@@ -79,9 +77,9 @@ impl BackupId {
     /// A new id. It is later than `newest`, also when the clock stepped back: ids of one source
     /// never go backwards, so that "latest" needs no clock to be right.
     pub fn new(kind: BackupKind, now: Timestamp, newest: Option<&Self>) -> Self {
-        let floor = newest.map(Self::time).and_then(|time| {
-            time.checked_add(jiff::SignedDuration::from_secs(1)).ok()
-        });
+        let floor = newest
+            .map(Self::time)
+            .and_then(|time| time.checked_add(jiff::SignedDuration::from_secs(1)).ok());
         let at = floor.map_or(now, |floor| now.max(floor));
         Self(format!("{}-{}-{}", compact_time(at), kind.tag(), random_suffix(4)))
     }
@@ -215,9 +213,17 @@ mod tests {
     #[test]
     fn odd_ids_are_refused() {
         for bad in [
-            "", "x", "20261121T020000Z", "20261121T020000Z-full", "20261121T020000Z-fool-abcd",
-            "20261321T020000Z-full-abcd", "20261121T020000Z-full-abc", "20261121T020000Z-full-AB12",
-            "20261121T020000Z-full-ab/2", "../../etc", "20261121T020000Z-full-abcd\n",
+            "",
+            "x",
+            "20261121T020000Z",
+            "20261121T020000Z-full",
+            "20261121T020000Z-fool-abcd",
+            "20261321T020000Z-full-abcd",
+            "20261121T020000Z-full-abc",
+            "20261121T020000Z-full-AB12",
+            "20261121T020000Z-full-ab/2",
+            "../../etc",
+            "20261121T020000Z-full-abcd\n",
         ] {
             assert!(BackupId::parse(bad).is_err(), "{bad:?}");
         }

@@ -1,9 +1,11 @@
 //! Backstay: backup, restore and disaster recovery for data platforms.
 
 pub mod archive;
+pub mod cli;
 pub mod clock;
 pub mod error;
 pub mod id;
+pub mod policy;
 pub mod run;
 pub mod secret;
 pub mod source;

@@ -184,8 +184,8 @@ const INPUT_BUFFER: usize = 128 << 10;
 impl<R: Read> FrameReader<R> {
     /// Decodes `input`, which stands at compressed offset `offset`, a frame's first byte.
     pub fn new(input: R, offset: u64) -> io::Result<Self> {
-        let mut context = DCtx::try_create()
-            .ok_or_else(|| io::Error::other("no memory for a zstd decoder"))?;
+        let mut context =
+            DCtx::try_create().ok_or_else(|| io::Error::other("no memory for a zstd decoder"))?;
         context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(zstd_error)?;
         Ok(Self {
             input,
@@ -281,9 +281,8 @@ impl<R: Read> FrameReader<R> {
             return Ok(false);
         }
         (self.frame_start, self.in_frame, self.frame_open) = (self.consumed, 0, true);
-        self.frame_size = zstd_safe::get_frame_content_size(&self.buffer[self.start..self.end])
-            .ok()
-            .flatten();
+        self.frame_size =
+            zstd_safe::get_frame_content_size(&self.buffer[self.start..self.end]).ok().flatten();
         Ok(true)
     }
 
@@ -360,8 +359,7 @@ mod tests {
         }
         let (packed, _) = writer.finish().expect("ends");
         for ((frame, skip), chunk) in marks {
-            let mut reader =
-                FrameReader::new(&packed[frame as usize..], frame).expect("starts");
+            let mut reader = FrameReader::new(&packed[frame as usize..], frame).expect("starts");
             reader.advance_to(frame, skip).expect("gets there");
             let mut read = vec![0; chunk.len()];
             reader.read_exact(&mut read).expect("reads");

@@ -120,11 +120,7 @@ impl<R: Read> IndexReader<R> {
         let damaged =
             matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
         let message = format!("failed to read {}", self.name);
-        if damaged {
-            Error::damaged(message).with_source(error)
-        } else {
-            Error::io(message, error)
-        }
+        if damaged { Error::damaged(message).with_source(error) } else { Error::io(message, error) }
     }
 
     /// The bytes of the line the last entry came from.

@@ -139,9 +139,8 @@ impl RunReader {
         if self.position == self.end && self.used == self.buffer.len() {
             return Ok(None);
         }
-        let read = |reader: &mut Self| -> std::io::Result<Record> {
-            Ok((reader.part()?, reader.part()?))
-        };
+        let read =
+            |reader: &mut Self| -> std::io::Result<Record> { Ok((reader.part()?, reader.part()?)) };
         read(self).map(Some).doing(|| "failed to read a temporary file for sorting".to_owned())
     }
 

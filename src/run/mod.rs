@@ -5,7 +5,9 @@ mod inspect;
 mod select;
 
 pub mod backup;
+pub mod restore;
+pub mod verify;
 
-pub use context::{Context, Tuning};
+pub use context::{Context, Tuning, host_name};
 pub use inspect::{Listing, list_backups};
 pub use select::{BackupChoice, find_backup, find_by_prefix};

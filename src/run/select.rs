@@ -80,11 +80,8 @@ pub fn find_backup(
 pub fn find_by_prefix(repository: &Repository, prefix: &str) -> Result<Manifest> {
     if let Some((address, id)) = prefix.split_once('@') {
         let address = SourceAddress::parse(address)?;
-        let choice = if id == "latest" {
-            BackupChoice::Latest
-        } else {
-            BackupChoice::Id(id.to_owned())
-        };
+        let choice =
+            if id == "latest" { BackupChoice::Latest } else { BackupChoice::Id(id.to_owned()) };
         return find_backup(repository, &address, &choice);
     }
     if let Ok(address) = SourceAddress::parse(prefix) {

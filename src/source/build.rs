@@ -1,1 +1,68 @@
 //! From a policy's source to a source.
+
+use super::command::{self, CommandSource, Pipeline, Stage};
+use super::directory::{self, DirectorySource};
+use super::secrets::SecretsSource;
+use super::{Source, command::Config};
+use crate::error::{Error, ErrorKind, Result};
+use crate::policy::{self, Program, Setting, SourceSpec};
+
+/// Builds the source that `spec` describes. `name` is its name in the policy.
+pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
+    match spec {
+        SourceSpec::Directory(config) => Ok(Box::new(DirectorySource::new(directory::Config {
+            paths: config.paths().map(std::path::Path::to_path_buf).collect(),
+            relative: config.path.is_some(),
+            exclude: config.exclude.clone(),
+            one_file_system: config.one_file_system,
+            exclude_caches: config.exclude_caches,
+            allow_live: config.allow_live,
+        })?)),
+        SourceSpec::Command(config) => Ok(Box::new(command_source(name, config)?)),
+        SourceSpec::Secrets(values) => Ok(Box::new(SecretsSource::new(
+            values.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        ))),
+        SourceSpec::PostgresCluster(_) | SourceSpec::PostgresDump(_) => {
+            let kind = "PostgreSQL";
+            Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("this version cannot back up `{name}`: it has no {kind} sources yet"),
+            )
+            .hint("until then a `command` source can run pg_dump"))
+        }
+    }
+}
+
+fn command_source(name: &str, config: &policy::CommandSource) -> Result<CommandSource> {
+    let mut environment = Vec::new();
+    for (variable, value) in &config.environment {
+        let value = match value {
+            Setting::Plain(text) => text.clone().into(),
+            Setting::Secret(reference) => reference.resolve()?,
+        };
+        environment.push((variable.clone(), value));
+    }
+    let pipeline = |program: &Program| Pipeline {
+        environment: environment.clone(),
+        directory: config.directory.clone(),
+        timeout: config.timeout.map(policy::Period::get),
+        ..stages(program)
+    };
+    Ok(CommandSource::new(Config {
+        name: name.to_owned(),
+        produce: pipeline(&config.program),
+        consume: config.restore.as_ref().map(pipeline),
+        allow_empty: config.allow_empty,
+    }))
+}
+
+fn stages(program: &Program) -> Pipeline {
+    match program {
+        Program::Argv(argv) => Pipeline::argv(argv.clone()),
+        Program::Pipeline(stages) => Pipeline {
+            stages: stages.iter().map(|argv| Stage { argv: argv.clone() }).collect(),
+            ..command::Pipeline::default()
+        },
+        Program::Shell(line) => Pipeline::shell(line.clone()),
+    }
+}

@@ -4,12 +4,14 @@
 //! conformance suite. It brings entries in index order, or one stream, to an [`EntrySink`], and
 //! knows nothing of bases, segments or stores.
 
+mod build;
 mod contract;
 
 pub mod command;
 pub mod directory;
 pub mod secrets;
 
+pub use build::build;
 pub use contract::{
     Captured, Content, EntrySink, Item, OpenError, ProbeNote, Source, SourceContext, SourceProbe,
 };

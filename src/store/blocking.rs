@@ -144,9 +144,7 @@ impl Store {
                     Err(ReadError::TooLarge { key: key.clone(), size, limit }.into_error(self))
                 }
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(error) => {
-                    Err(ReadError::Store(StoreError::new(key, error)).into_error(self))
-                }
+                Err(error) => Err(ReadError::Store(StoreError::new(key, error)).into_error(self)),
             })
             .collect()
     }
@@ -157,11 +155,9 @@ impl Store {
         key: String,
         range: std::ops::Range<u64>,
     ) -> Result<Bytes, StoreError> {
-        let options =
-            GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        let read = async {
-            objects.get_opts(&Path::from(key.as_str()), options).await?.bytes().await
-        };
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let read =
+            async { objects.get_opts(&Path::from(key.as_str()), options).await?.bytes().await };
         read.await.map_err(|error| StoreError::new(&key, error))
     }
 

@@ -79,11 +79,7 @@ pub struct SourceStore {
 impl SourceStore {
     /// The objects of `address` in `store`.
     pub fn new(store: &Store, address: &SourceAddress) -> Self {
-        Self {
-            store: store.clone(),
-            address: address.clone(),
-            directory: layout::source(address),
-        }
+        Self { store: store.clone(), address: address.clone(), directory: layout::source(address) }
     }
 
     /// The source.
@@ -130,9 +126,7 @@ impl SourceStore {
             .zip(read)
             .filter_map(|((commit, key), bytes)| {
                 let parsed = match bytes {
-                    Ok(Some(bytes)) => {
-                        Commit::parse(&bytes, &self.address, &commit.backup, &key)
-                    }
+                    Ok(Some(bytes)) => Commit::parse(&bytes, &self.address, &commit.backup, &key),
                     Ok(None) => return None,
                     Err(error) => Err(error),
                 };
@@ -152,8 +146,7 @@ impl SourceStore {
             Error::not_found(format!("there is no backup {backup} of {}", self.address))
                 .hint("`backstay list` shows what there is")
         };
-        let bytes =
-            self.store.read_if_exists(&key, manifest::SIZE_LIMIT)?.ok_or_else(missing)?;
+        let bytes = self.store.read_if_exists(&key, manifest::SIZE_LIMIT)?.ok_or_else(missing)?;
         match Commit::parse(&bytes, &self.address, backup, &key)? {
             Commit::Backup(manifest) => Ok(*manifest),
             Commit::Aborted => Err(missing()),
@@ -226,12 +219,9 @@ impl SourceStore {
     /// Creates a small object of this backup.
     pub fn put(&self, path: &str, body: Bytes) -> Result<()> {
         let key = self.key(path);
-        self.store
-            .put_unique(&key, body)
-            .map(drop)
-            .map_err(|error: StoreError| {
-                error.into_error(&format!("write {key}"), self.store.name())
-            })
+        self.store.put_unique(&key, body).map(drop).map_err(|error: StoreError| {
+            error.into_error(&format!("write {key}"), self.store.name())
+        })
     }
 
     /// Opens an object for reading.

@@ -7,14 +7,14 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
-use object_store::{
-    BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig,
-};
+use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 
 use super::blocking::Store;
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
+use crate::policy::{self, Storage};
+use crate::secret::SecretRef;
 
 /// Where a repository lies.
 #[derive(Debug, Clone)]
@@ -93,6 +93,28 @@ impl Location {
             }
             other => Err(bad(&format!("unknown scheme `{other}`"))),
         }
+    }
+
+    /// The location that a policy names. Secret references are resolved now.
+    pub fn from_policy(repository: &policy::Repository) -> Result<Self> {
+        let s3 = match &repository.storage {
+            Storage::Local(local) => return Ok(Self::Local(local.path.clone())),
+            Storage::S3(s3) => s3,
+        };
+        let resolve =
+            |secret: &Option<SecretRef>| secret.as_ref().map(SecretRef::resolve).transpose();
+        Ok(Self::S3(S3Location {
+            bucket: s3.bucket.clone(),
+            prefix: s3.prefix.trim_matches('/').to_owned(),
+            endpoint: s3.endpoint.clone(),
+            region: s3.region.clone(),
+            access_key_id: resolve(&s3.access_key_id)?,
+            secret_access_key: resolve(&s3.secret_access_key)?,
+            session_token: resolve(&s3.session_token)?,
+            virtual_hosted: s3.uses_virtual_hosts(),
+            ca_file: s3.ca_file.clone(),
+            allow_http: s3.allow_http,
+        }))
     }
 
     /// The location for people: never with credentials.
@@ -177,7 +199,7 @@ impl S3Location {
         builder = builder
             .with_bucket_name(&self.bucket)
             .with_allow_http(self.allow_http)
-            .with_virtual_hosted_style_request(self.virtual_hosted || self.endpoint.is_none())
+            .with_virtual_hosted_style_request(self.virtual_hosted)
             .with_client_options(client)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .with_retry(RetryConfig {
@@ -199,11 +221,8 @@ impl S3Location {
                 endpoint.clone()
             });
         }
-        let values = [
-            (&self.access_key_id, 0),
-            (&self.secret_access_key, 1),
-            (&self.session_token, 2),
-        ];
+        let values =
+            [(&self.access_key_id, 0), (&self.secret_access_key, 1), (&self.session_token, 2)];
         for (value, field) in values {
             let Some(value) = value else { continue };
             let value = value.expose_secret();

@@ -103,7 +103,11 @@ pub(super) fn list(store: &Store) -> Result<Vec<KeyInfo>> {
 }
 
 /// Unwraps the secret half of `key` with any of `identities`. `None` if none opens it.
-pub(super) fn unwrap(store: &Store, key: &KeyInfo, identities: &Keyring) -> Result<Option<SecretString>> {
+pub(super) fn unwrap(
+    store: &Store,
+    key: &KeyInfo,
+    identities: &Keyring,
+) -> Result<Option<SecretString>> {
     for wrap in &key.wraps {
         let Some(sealed) = store.read_if_exists(wrap, KEY_LIMIT)? else { continue };
         let opened = identities.decrypt(&sealed[..], wrap).and_then(|mut reader| {

@@ -24,6 +24,6 @@ pub use error::StoreError;
 pub use keys::{KeyInfo, generate_repository_key, wrap_key};
 pub use limit::RateLimit;
 pub use probe::{Finding, Probe, Verdict};
-pub use reader::ObjectReader;
+pub use reader::{ObjectReader, ReadAhead};
 pub use repository::{Descriptor, InitOptions, Repository};
 pub use upload::Upload;

@@ -1,6 +1,8 @@
 //! Reads an object as a file: forward with read-ahead, or anywhere by ranged requests.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -16,6 +18,21 @@ const WINDOW: u64 = 4 << 20;
 /// Bytes asked for where nothing is known about what comes next: enough for an age header.
 const GLANCE: u64 = 64 << 10;
 
+/// How far reading will go on: up to there objects are fetched in large pieces, one of them ahead.
+#[derive(Debug, Clone, Default)]
+pub struct ReadAhead(Arc<AtomicU64>);
+
+impl ReadAhead {
+    /// Says that reading will go on to stored offset `until`.
+    pub fn set(&self, until: u64) {
+        self.0.store(until, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 struct Ahead {
     start: u64,
     task: JoinHandle<Result<Bytes, StoreError>>,
@@ -30,7 +47,7 @@ pub struct ObjectReader {
     window: Bytes,
     window_start: u64,
     /// Where reading forward is expected to go.
-    until: u64,
+    until: ReadAhead,
     ahead: Option<Ahead>,
     reporter: Reporter,
     fetched: u64,
@@ -46,22 +63,22 @@ impl ObjectReader {
             position: 0,
             window: Bytes::new(),
             window_start: 0,
-            until: 0,
+            until: ReadAhead::default(),
             ahead: None,
             reporter: reporter.clone(),
             fetched: 0,
         }
     }
 
-    /// Says that reading will go on to `until`, so that it is fetched in large pieces.
-    pub fn expect_until(&mut self, until: u64) {
-        self.until = until.min(self.size);
+    /// The handle by which readers around this one say how far they will read.
+    pub fn read_ahead(&self) -> ReadAhead {
+        self.until.clone()
     }
 
     /// Says that all of it will be read.
     #[must_use]
-    pub fn whole(mut self) -> Self {
-        self.until = self.size;
+    pub fn whole(self) -> Self {
+        self.until.set(self.size);
         self
     }
 
@@ -77,7 +94,8 @@ impl ObjectReader {
     }
 
     fn end_of_request(&self, start: u64) -> u64 {
-        let end = if start < self.until { self.until.min(start + WINDOW) } else { start + GLANCE };
+        let until = self.until.get();
+        let end = if start < until { until.min(start + WINDOW) } else { start + GLANCE };
         end.min(self.size)
     }
 
@@ -110,7 +128,7 @@ impl ObjectReader {
         self.reporter.progress().add_stored(bytes.len() as u64);
         let next = start + bytes.len() as u64;
         (self.window, self.window_start) = (bytes, start);
-        if next < self.until {
+        if next < self.until.get().min(self.size) {
             let end = self.end_of_request(next);
             let task = self.request(next, end);
             self.ahead = Some(Ahead { start: next, task });

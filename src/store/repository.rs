@@ -81,9 +81,8 @@ impl Repository {
             weak_store: options.weak_store,
             tool: crate::TOOL.to_owned(),
         };
-        let mut body = serde_json::to_vec_pretty(&descriptor).map_err(|error| {
-            Error::failed("failed to write the descriptor").with_source(error)
-        })?;
+        let mut body = serde_json::to_vec_pretty(&descriptor)
+            .map_err(|error| Error::failed("failed to write the descriptor").with_source(error))?;
         body.push(b'\n');
         if !store.create_ours(layout::DESCRIPTOR, &body.into())? {
             return Err(Error::new(

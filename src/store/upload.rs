@@ -91,8 +91,9 @@ impl Upload {
         match self.store.runtime().block_on(task) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.error(error)),
-            Err(error) => Err(Error::failed(format!("failed to upload {}", self.key))
-                .with_source(error)),
+            Err(error) => {
+                Err(Error::failed(format!("failed to upload {}", self.key)).with_source(error))
+            }
         }
     }
 

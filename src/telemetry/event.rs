@@ -118,7 +118,11 @@ impl Reporter {
     /// The same sink and cancellation, with counters of its own: one per source.
     #[must_use]
     pub fn fresh(&self) -> Self {
-        Self { sink: self.sink.clone(), progress: Arc::default(), cancelled: self.cancelled.clone() }
+        Self {
+            sink: self.sink.clone(),
+            progress: Arc::default(),
+            cancelled: self.cancelled.clone(),
+        }
     }
 
     /// Sends an event.

@@ -117,9 +117,7 @@ impl Base {
         };
         match (&entry.segment, entry.parts.as_slice()) {
             (Some(segment), []) => usable(segment),
-            (None, parts) => {
-                !parts.is_empty() && parts.iter().all(|part| usable(&part.segment))
-            }
+            (None, parts) => !parts.is_empty() && parts.iter().all(|part| usable(&part.segment)),
             _ => false,
         }
     }

@@ -160,8 +160,7 @@ impl Finishing<'_> {
         let backup = &self.writing.backup;
         let path = layout::index(backup, self.writing.is_encrypted());
         let failed = || format!("failed to write {path}");
-        let mut index =
-            IndexWriter::new(self.open(&path)?, META_LEVEL).doing(failed)?;
+        let mut index = IndexWriter::new(self.open(&path)?, META_LEVEL).doing(failed)?;
         let mut large: Option<FrameWriter<SealedWriter<Upload>>> = None;
         let large_path = layout::large(backup, self.writing.is_encrypted());
         let mut slices = Vec::new();
@@ -172,8 +171,9 @@ impl Finishing<'_> {
             if *flag != HAS_PARTS {
                 continue;
             }
-            let entry: Entry = serde_json::from_slice(line)
-                .map_err(|error| Error::failed("failed to read back an entry").with_source(error))?;
+            let entry: Entry = serde_json::from_slice(line).map_err(|error| {
+                Error::failed("failed to read back an entry").with_source(error)
+            })?;
             slices.extend(entry.parts.iter().map(|part| part.segment.clone()));
             if self.request.source.form() == Form::Tree {
                 let out = match &mut large {
@@ -242,8 +242,7 @@ impl Finishing<'_> {
             .map(|old| {
                 let reporter = self.writing.cx.reporter.fresh();
                 let keys = &self.request.writer;
-                let plain =
-                    self.writing.source.open_plain(&old.path, old.size, keys, &reporter)?;
+                let plain = self.writing.source.open_plain(&old.path, old.size, keys, &reporter)?;
                 DeadListReader::new(plain, &old.path)
             })
             .transpose()?;
@@ -274,8 +273,7 @@ impl Finishing<'_> {
     }
 
     fn close(&self, path: &str, out: SealedWriter<Upload>) -> Result<StoredObject> {
-        let (upload, size, sha256) =
-            unseal(out).doing(|| format!("failed to write {path}"))?;
+        let (upload, size, sha256) = unseal(out).doing(|| format!("failed to write {path}"))?;
         upload.finish()?;
         Ok(StoredObject { path: path.to_owned(), size, sha256 })
     }
@@ -377,8 +375,10 @@ impl Finishing<'_> {
                     )));
                 }
                 None => {
-                    return Err(Error::damaged(format!("the store took {key} and does not list it"))
-                        .hint("`backstay check` probes the store"));
+                    return Err(Error::damaged(format!(
+                        "the store took {key} and does not list it"
+                    ))
+                    .hint("`backstay check` probes the store"));
                 }
             }
         }

@@ -107,11 +107,7 @@ fn with_content_of(mut link: Entry, leader: &Entry) -> Entry {
 }
 
 /// Puts settled entries into the index. First names come before their links.
-fn add_settled(
-    series: &mut SegmentSeries<'_>,
-    tally: &Tally,
-    leaders: &mut Leaders,
-) -> Result<()> {
+fn add_settled(series: &mut SegmentSeries<'_>, tally: &Tally, leaders: &mut Leaders) -> Result<()> {
     for entry in series.take_settled() {
         let complete = match (&entry.hardlink, entry.sha256) {
             // A link to a large file has got everything already.

@@ -64,13 +64,9 @@ pub fn backup(repository: &Repository, request: &Request<'_>, cx: &Context) -> R
 
     let asked = request.source.kind_for(request.kind);
     let base = match asked {
-        BackupKind::Incremental => base::find(
-            &source,
-            &commits,
-            request.source.kind(),
-            &request.writer,
-            &cx.reporter,
-        )?,
+        BackupKind::Incremental => {
+            base::find(&source, &commits, request.source.kind(), &request.writer, &cx.reporter)?
+        }
         _ => None,
     };
     let kind = match (asked, &base) {
@@ -164,12 +160,7 @@ fn warn_of_clock(now: Timestamp, commits: &[crate::store::CommitRef], cx: &Conte
     }
 }
 
-type Done = (
-    Option<Box<Manifest>>,
-    bool,
-    Counts,
-    Option<BackupId>,
-);
+type Done = (Option<Box<Manifest>>, bool, Counts, Option<BackupId>);
 
 fn run(
     writing: &Writing<'_>,
@@ -197,11 +188,7 @@ fn run(
     Ok((Some(Box::new(manifest)), unchanged, counts, base_id))
 }
 
-fn announce(
-    writing: &Writing<'_>,
-    base: Option<&Manifest>,
-    start: Timestamp,
-) -> Result<()> {
+fn announce(writing: &Writing<'_>, base: Option<&Manifest>, start: Timestamp) -> Result<()> {
     let expires = start.checked_add(SignedDuration::from_hours(INTENT_HOURS)).unwrap_or(start);
     writing.source.create_intent(&Intent {
         version: 1,
@@ -252,11 +239,7 @@ fn gather(
     }
 }
 
-fn open_base(
-    writing: &Writing<'_>,
-    base: &Base,
-    keys: &Keyring,
-) -> Result<base::BaseIndex> {
+fn open_base(writing: &Writing<'_>, base: &Base, keys: &Keyring) -> Result<base::BaseIndex> {
     // Its own counters: what is read of the base is no progress of this backup.
     writing.source.index(&base.manifest, keys, &writing.cx.reporter.fresh())
 }

@@ -83,12 +83,8 @@ impl<'a> Sink<'a> {
         base: Option<(&'a Base, BaseIndex)>,
         (paranoid, dry_run): (bool, bool),
     ) -> Result<Self> {
-        let mut base = base.map(|(base, index)| BaseSide {
-            base,
-            index,
-            next: None,
-            line: Vec::new(),
-        });
+        let mut base =
+            base.map(|(base, index)| BaseSide { base, index, next: None, line: Vec::new() });
         if let Some(side) = &mut base {
             side.advance()?;
         }
@@ -235,8 +231,7 @@ impl EntrySink for Sink<'_> {
             (Some(side), Some((base, _))) => side.base.can_refer_to(base),
             _ => false,
         };
-        let unchanged =
-            base.as_ref().is_some_and(|(base, _)| self.is_unchanged(&entry, base));
+        let unchanged = base.as_ref().is_some_and(|(base, _)| self.is_unchanged(&entry, base));
 
         // What lies in the base's last segment is shared with all of the base or stored again.
         let in_last = match (&self.base, &base) {

@@ -163,8 +163,8 @@ impl<'a> Cutter<'a> {
 
     fn end_slice(&mut self) -> Result<()> {
         let Some(slice) = self.slice.take() else { return Ok(()) };
-        let (upload, size, sha256) = unseal(slice.out)
-            .map_err(|error| Error::io("failed to write a segment", error))?;
+        let (upload, size, sha256) =
+            unseal(slice.out).map_err(|error| Error::io("failed to write a segment", error))?;
         let written = upload.finish()?;
         failpoint::reach("backup.segment");
         let plain = slice.digest.bytes();
@@ -187,8 +187,7 @@ impl<'a> Cutter<'a> {
 
 impl Slice {
     fn start(writing: &Writing<'_>, tally: &Tally) -> Result<Self> {
-        let reference =
-            SegmentRef { backup: writing.backup.clone(), number: tally.next_segment() };
+        let reference = SegmentRef { backup: writing.backup.clone(), number: tally.next_segment() };
         let path = layout::segment(&reference, SegmentType::Stream, writing.is_encrypted());
         let upload = writing.source.upload(&path, &writing.cx.reporter);
         let out = sealed(upload, &writing.content)

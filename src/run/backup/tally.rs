@@ -156,7 +156,8 @@ impl Tally {
 
     /// The results.
     pub fn into_results(self) -> Results {
-        let inner = |mutex: Mutex<Sorter>| mutex.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let inner =
+            |mutex: Mutex<Sorter>| mutex.into_inner().unwrap_or_else(PoisonError::into_inner);
         Results {
             index: inner(self.index),
             dead: inner(self.dead),

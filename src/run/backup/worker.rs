@@ -69,7 +69,14 @@ pub struct SegmentSeries<'a> {
 impl<'a> SegmentSeries<'a> {
     /// Segments of this backup.
     pub fn new(writing: &'a Writing<'a>, tally: &'a Tally) -> Self {
-        Self { writing, tally, open: None, settled: Vec::new(), keep_settled: false, last_was_large: false }
+        Self {
+            writing,
+            tally,
+            open: None,
+            settled: Vec::new(),
+            keep_settled: false,
+            last_was_large: false,
+        }
     }
 
     /// Leaves entries to [`SegmentSeries::take_settled`] instead of the index.

@@ -7,9 +7,7 @@ use crate::archive::entry::{Entry, EntryType};
 use crate::archive::manifest::Form;
 use crate::error::{Error, Result};
 use crate::id::BackupKind;
-use crate::source::{
-    Captured, EntrySink, ProbeNote, Source, SourceContext, SourceProbe,
-};
+use crate::source::{Captured, EntrySink, ProbeNote, Source, SourceContext, SourceProbe};
 use crate::telemetry::Reporter;
 
 /// What a policy says of a command source.

@@ -65,12 +65,8 @@ impl FileContent {
             let mut name = self.name.as_bytes().to_vec();
             name.extend_from_slice(suffix.as_bytes());
             CString::new(name).is_ok_and(|name| {
-                rustix::fs::statat(
-                    &self.directory,
-                    &name,
-                    rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-                )
-                .is_ok_and(|stat| stat.st_size > 0)
+                rustix::fs::statat(&self.directory, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+                    .is_ok_and(|stat| stat.st_size > 0)
             })
         });
         if journal || live::is_open_elsewhere(stat.st_dev, stat.st_ino) {
@@ -109,14 +105,19 @@ impl Content for FileContent {
             return false;
         };
         rustix::fs::fstat(&file).map_or(true, |after| {
-            (after.st_size, after.st_mtime, after.st_mtime_nsec, after.st_ctime, after.st_ctime_nsec)
-                != (
-                    before.st_size,
-                    before.st_mtime,
-                    before.st_mtime_nsec,
-                    before.st_ctime,
-                    before.st_ctime_nsec,
-                )
+            (
+                after.st_size,
+                after.st_mtime,
+                after.st_mtime_nsec,
+                after.st_ctime,
+                after.st_ctime_nsec,
+            ) != (
+                before.st_size,
+                before.st_mtime,
+                before.st_mtime_nsec,
+                before.st_ctime,
+                before.st_ctime_nsec,
+            )
         })
     }
 }

@@ -13,9 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::owner::OwnerNumbers;
@@ -419,13 +417,8 @@ impl Extractor {
     fn set_owner_at(&self, entry: &Entry, directory: BorrowedFd<'_>, name: &OsStr) {
         let (uid, gid) = self.owner_of(entry);
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        let set = rustix::fs::chownat(
-            directory,
-            name,
-            Some(uid),
-            Some(gid),
-            AtFlags::SYMLINK_NOFOLLOW,
-        );
+        let set =
+            rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
         if set.is_err() {
             self.problem("owner", entry);
         }

@@ -44,9 +44,9 @@ impl OwnerNumbers {
     pub fn user(&self, name: Option<&str>, number: u32) -> u32 {
         let Some(name) = name else { return number };
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = users.entry(name.to_owned()).or_insert_with(|| {
-            User::from_name(name).ok()?.map(|user| user.uid.as_raw())
-        });
+        let found = users
+            .entry(name.to_owned())
+            .or_insert_with(|| User::from_name(name).ok()?.map(|user| user.uid.as_raw()));
         found.unwrap_or(number)
     }
 
@@ -54,9 +54,9 @@ impl OwnerNumbers {
     pub fn group(&self, name: Option<&str>, number: u32) -> u32 {
         let Some(name) = name else { return number };
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = groups.entry(name.to_owned()).or_insert_with(|| {
-            Group::from_name(name).ok()?.map(|group| group.gid.as_raw())
-        });
+        let found = groups
+            .entry(name.to_owned())
+            .or_insert_with(|| Group::from_name(name).ok()?.map(|group| group.gid.as_raw()));
         found.unwrap_or(number)
     }
 }

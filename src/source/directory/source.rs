@@ -15,9 +15,7 @@ use crate::archive::entry::sort_key;
 use crate::archive::manifest::Form;
 use crate::error::{IoContext as _, Result};
 use crate::id::BackupKind;
-use crate::source::{
-    Captured, Content, EntrySink, ProbeNote, Source, SourceContext, SourceProbe,
-};
+use crate::source::{Captured, Content, EntrySink, ProbeNote, Source, SourceContext, SourceProbe};
 
 /// What a policy says of a directory source.
 #[derive(Debug, Clone, Default)]
@@ -59,7 +57,13 @@ impl DirectorySource {
     /// Roots with their member names, in index order, none inside another.
     fn roots(&self) -> Vec<(&Path, Vec<u8>)> {
         if self.config.relative {
-            return self.config.paths.iter().take(1).map(|path| (&**path, self.root_name(path))).collect();
+            return self
+                .config
+                .paths
+                .iter()
+                .take(1)
+                .map(|path| (&**path, self.root_name(path)))
+                .collect();
         }
         let mut roots: Vec<(&Path, Vec<u8>)> =
             self.config.paths.iter().map(|path| (&**path, absolute_name(path))).collect();

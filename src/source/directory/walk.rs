@@ -98,9 +98,9 @@ impl<'a> Walker<'a> {
             let directory = rustix::fs::open(root, flags, Mode::empty()).map_err(failed)?;
             return self.tree(directory, name.to_vec());
         }
-        let real = root.canonicalize().map_err(|error| {
-            Error::io(format!("failed to read {}", root.display()), error)
-        })?;
+        let real = root
+            .canonicalize()
+            .map_err(|error| Error::io(format!("failed to read {}", root.display()), error))?;
         let (Some(parent), Some(last)) = (real.parent(), real.file_name()) else {
             return Err(failed(Errno::NOTDIR));
         };
@@ -148,8 +148,7 @@ impl<'a> Walker<'a> {
                 Err(errno) => return Err(unreadable(&Entry::new(path, EntryType::File), errno)),
             };
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                let flags =
-                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 match rustix::fs::openat(&directory, &name, flags, Mode::empty()) {
                     Ok(child) => stack.extend(self.enter(child, &path, Some(device))?),
                     Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.vanished(&path),
@@ -167,8 +166,7 @@ impl<'a> Walker<'a> {
     /// Brings the directory's own entry and lists its names. `None`: it is not to be entered.
     fn enter(&mut self, fd: OwnedFd, path: &[u8], parent: Option<u64>) -> Result<Option<Level>> {
         let mut entry = Entry::new(path, EntryType::Dir);
-        let stat =
-            rustix::fs::fstat(&fd).map_err(|errno| unreadable(&entry, errno))?;
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| unreadable(&entry, errno))?;
         self.describe(&mut entry, &stat);
         entry.xattrs = read_xattrs(fd.as_fd()).map_err(|errno| unreadable(&entry, errno))?;
         let elsewhere = self.options.one_file_system && parent.is_some_and(|p| p != stat.st_dev);
@@ -208,9 +206,8 @@ impl<'a> Walker<'a> {
             return Ok(Names::Many(Box::new(sorter.finish()?)));
         }
         names.sort_unstable();
-        let has = |wanted: &[u8]| {
-            names.binary_search_by(|name| name.to_bytes().cmp(wanted)).is_ok()
-        };
+        let has =
+            |wanted: &[u8]| names.binary_search_by(|name| name.to_bytes().cmp(wanted)).is_ok();
         if !self.options.allow_live
             && let Some(live) = live::data_directory(&has)
         {
@@ -252,7 +249,8 @@ impl<'a> Walker<'a> {
                 Err(errno) => return Err(unreadable(&entry, errno)),
             },
             EntryType::Char | EntryType::Block => {
-                entry.rdev = Some((rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)));
+                entry.rdev =
+                    Some((rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)));
             }
             _ => {}
         }

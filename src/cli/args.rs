@@ -1,0 +1,120 @@
+//! The command line's shape.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::command::{
+    backup, check, completions, init, key, list, ls, man, restore, schema, show, verify,
+};
+
+/// Backup, restore and disaster recovery for data platforms.
+#[derive(Debug, Parser)]
+#[command(
+    name = "backstay",
+    version,
+    max_term_width = 100,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 policy invalid, 4 objective missed, \
+                  5 damage found, 6 waiting for a person, 75 busy, 130 interrupted.\n\
+                  At three in the morning: `backstay list`, then \
+                  `backstay restore STACK/SOURCE --to DIR`."
+)]
+pub struct Cli {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Global {
+    /// A policy file, or a directory of them.
+    ///
+    /// Default: ./policies, then /etc/backstay/policies.
+    #[arg(long, global = true, value_name = "PATH", env = "BACKSTAY_POLICY")]
+    pub policy: Option<PathBuf>,
+
+    /// A repository, without any policy: a directory or s3://BUCKET/PREFIX?endpoint=URL&region=R.
+    ///
+    /// With a policy: the name of one of its repositories.
+    #[arg(long, global = true, value_name = "URL|NAME")]
+    pub repository: Option<String>,
+
+    /// A file with the recovery identity (AGE-SECRET-KEY-1…). May be given several times.
+    #[arg(long, global = true, value_name = "FILE", env = "BACKSTAY_IDENTITY")]
+    pub identity: Vec<PathBuf>,
+
+    /// What standard output looks like.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
+    pub output: Output,
+
+    /// Say nothing but errors and data.
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say more; no progress bar.
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+
+    /// When to use colour. NO_COLOR is respected.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+
+    /// Show no progress bar.
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+}
+
+/// What standard output looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs; events go to standard error as JSON lines.
+    Json,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create and probe repositories.
+    Init(init::Args),
+    /// Lint policies, and look whether their sources and repositories would work.
+    Check(check::Args),
+    /// Print the JSON Schema of policies.
+    Schema(schema::Args),
+    /// Back up now.
+    Backup(backup::Args),
+    /// List backups.
+    List(list::Args),
+    /// Show one backup.
+    Show(show::Args),
+    /// List the files in a backup.
+    Ls(ls::Args),
+    /// Restore a backup, or part of one.
+    Restore(restore::Args),
+    /// Prove that backups are sound.
+    Verify(verify::Args),
+    /// Make and manage keys.
+    Key(key::Args),
+    /// Print shell completions.
+    Completions(completions::Args),
+    /// Print the manual page, or write all of them.
+    Man(man::Args),
+}

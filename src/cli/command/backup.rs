@@ -1,0 +1,276 @@
+//! `backstay backup`
+
+use serde::Serialize;
+
+use crate::archive::crypt::Keyring;
+use crate::cli::ExitStatus;
+use crate::cli::format;
+use crate::cli::setup::App;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{self, BackupKind, SourceAddress};
+use crate::policy::{Policy, PolicySet, SourceSpec, Work};
+use crate::run::backup::{self, Outcome, Request};
+use crate::run::{Context, Tuning, host_name};
+use crate::source;
+use crate::store::Repository;
+
+/// Back up now.
+///
+/// Without sources everything is backed up that the policies describe. A backup is listed only
+/// when all of it is stored; one source's failure does not stop the others.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Sources: STACK/SOURCE, a SOURCE, or a STACK with all its sources.
+    #[arg(value_name = "SOURCE")]
+    sources: Vec<String>,
+
+    /// The kind of backup. Default: that of the job given, else incremental.
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+
+    /// Back up what this job covers, in its kind and under its keep rule.
+    #[arg(long, value_name = "JOB")]
+    job: Option<String>,
+
+    /// Say what would be stored, and store nothing.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Stored bytes after which a segment ends.
+    #[arg(long, hide = true, value_name = "BYTES")]
+    segment_size: Option<u64>,
+
+    /// Files larger than this become streams of their own.
+    #[arg(long, hide = true, value_name = "BYTES")]
+    large_file: Option<u64>,
+}
+
+/// The kinds, as the command line spells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// Refers to nothing older.
+    Full,
+    /// Stores what changed since the last backup.
+    Incremental,
+    /// A full that nothing is ever based on.
+    Snapshot,
+}
+
+impl From<Kind> for BackupKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Full => Self::Full,
+            Kind::Incremental => Self::Incremental,
+            Kind::Snapshot => Self::Snapshot,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    run: String,
+    dry_run: bool,
+    backups: Vec<Outcome>,
+    failed: Vec<Failure>,
+}
+
+#[derive(Serialize)]
+struct Failure {
+    source: String,
+    message: String,
+}
+
+/// Runs the command.
+pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    let set = app.policies(false)?;
+    let addresses = select(app, &set, args)?;
+    let mut cx = app.cx.clone();
+    cx.tuning = Tuning {
+        segment_size: args.segment_size.unwrap_or(cx.tuning.segment_size),
+        large_file: args.large_file.unwrap_or(cx.tuning.large_file),
+        ..cx.tuning
+    };
+    let mut report = Report {
+        run: id::run_id(cx.clock.now()),
+        dry_run: args.dry_run,
+        backups: Vec::new(),
+        failed: Vec::new(),
+    };
+    let mut first_error: Option<Error> = None;
+    for address in &addresses {
+        let cx = cx.fresh();
+        let policy = app.policy_of(&set, address)?;
+        let result =
+            app.display.during(&cx.reporter, || one(app, args, policy, address, &report.run, &cx));
+        match result {
+            Ok(outcome) => {
+                app.printer.talk(summary(&outcome, args.dry_run));
+                report.backups.push(outcome);
+            }
+            Err(error) => {
+                let interrupted = error.kind() == ErrorKind::Interrupted;
+                report.failed.push(Failure { source: address.to_string(), message: error.chain() });
+                if addresses.len() > 1 {
+                    app.printer.error(&error);
+                }
+                first_error.get_or_insert(error);
+                if interrupted {
+                    break;
+                }
+            }
+        }
+    }
+    if app.printer.is_json() {
+        app.printer.json(&report)?;
+    } else {
+        for outcome in &report.backups {
+            if let Some(backup) = &outcome.backup {
+                app.printer.data(format!("{}@{backup}", outcome.source))?;
+            }
+        }
+    }
+    match first_error {
+        None => Ok(ExitStatus::Done),
+        Some(error) if addresses.len() == 1 || error.kind() == ErrorKind::Interrupted => Err(error),
+        Some(_) => Err(Error::failed(format!(
+            "{} of {} sources failed",
+            report.failed.len(),
+            addresses.len()
+        ))),
+    }
+}
+
+fn select(app: &App, set: &PolicySet, args: &Args) -> Result<Vec<SourceAddress>> {
+    let mut addresses = Vec::new();
+    let given: Vec<&str> = args.sources.iter().map(String::as_str).collect();
+    let stack_of = |name: &str| set.policies.iter().find(|policy| policy.stack == name);
+    if given.is_empty() {
+        for policy in &set.policies {
+            addresses.extend(of_stack(policy));
+        }
+    }
+    for name in given {
+        match stack_of(name) {
+            Some(policy) => addresses.extend(of_stack(policy)),
+            None => addresses.push(app.address(set, name)?),
+        }
+    }
+    if let Some(job) = &args.job {
+        let covers = |address: &SourceAddress| {
+            set.policies
+                .iter()
+                .filter(|policy| policy.stack == address.stack)
+                .any(|policy| policy.jobs.get(job).is_some_and(|job| job.covers(&address.source)))
+        };
+        if !set.policies.iter().any(|policy| policy.jobs.contains_key(job)) {
+            return Err(Error::usage(format!("there is no job `{job}`")));
+        }
+        addresses.retain(covers);
+        if addresses.is_empty() {
+            return Err(Error::usage(format!("job `{job}` covers none of these sources")));
+        }
+    }
+    Ok(addresses)
+}
+
+/// All sources of a stack that lie here and that this version can back up.
+fn of_stack(policy: &Policy) -> Vec<SourceAddress> {
+    let here = |host: &Option<String>| host.as_ref().is_none_or(|host| *host == host_name());
+    policy
+        .sources
+        .iter()
+        .filter(|(_, source)| {
+            let implemented = !matches!(
+                source.spec,
+                SourceSpec::PostgresCluster(_) | SourceSpec::PostgresDump(_)
+            );
+            here(&source.host) && implemented
+        })
+        .map(|(name, _)| SourceAddress::new(&policy.stack, name))
+        .collect()
+}
+
+fn one(
+    app: &App,
+    args: &Args,
+    policy: &Policy,
+    address: &SourceAddress,
+    run: &str,
+    cx: &Context,
+) -> Result<Outcome> {
+    let definition = &policy.sources[&address.source];
+    if let Some(host) = &definition.host
+        && *host != host_name()
+    {
+        return Err(Error::failed(format!(
+            "{address} lies on host {host}, and this is {}",
+            host_name()
+        ))
+        .hint("run backstay on that host"));
+    }
+    let source = source::build(&address.source, &definition.spec)?;
+    let (name, config) = policy
+        .repository_of(&address.source)
+        .ok_or_else(|| Error::usage(format!("{address} has no repository")))?;
+    let repository = Repository::open(&app.connect(config, false)?)
+        .map_err(|error| error.context(format!("failed to open repository `{name}`")))?;
+    let writer = app.writer(config)?.unwrap_or_default();
+    let job = args.job.as_ref().and_then(|job| Some((job, policy.jobs.get(job)?)));
+    let job_kind = job.and_then(|(_, job)| match &job.work {
+        Work::Backup { kind, .. } => Some(*kind),
+        Work::Copy(_) => None,
+    });
+    let kind = args.kind.map(BackupKind::from).or(job_kind).unwrap_or(BackupKind::Incremental);
+    let paranoid =
+        matches!(&definition.spec, SourceSpec::Directory(directory) if directory.paranoid);
+    let request = Request {
+        address: address.clone(),
+        source: &*source,
+        kind,
+        run: run.to_owned(),
+        job: job.map(|(name, _)| name.clone()),
+        keep: job.and_then(|(_, job)| serde_json::to_value(&job.keep).ok()),
+        level: policy.compression_of(&address.source).level.into(),
+        paranoid,
+        writer: if repository.is_encrypted() { writer } else { Keyring::default() },
+        pinned_key: config.encryption.as_ref().and_then(|e| e.repository_key.clone()),
+        policy: Some(&policy.text),
+        dry_run: args.dry_run,
+    };
+    backup::backup(&repository, &request, cx)
+}
+
+fn summary(outcome: &Outcome, dry_run: bool) -> String {
+    let counts = &outcome.counts;
+    let what = match (outcome.unchanged, dry_run) {
+        (true, _) => "nothing changed".to_owned(),
+        (false, true) => format!(
+            "would store {} in {}",
+            format::size(counts.new_bytes),
+            format::count(counts.new_files, "new or changed file")
+        ),
+        (false, false) => format!(
+            "{} new in {}, {} stored",
+            format::size(counts.new_bytes),
+            format::count(counts.new_files, "file"),
+            format::size(counts.stored_bytes)
+        ),
+    };
+    let mut text = format!(
+        "{}: {} of {} in {}; {what}; {}",
+        outcome.source,
+        outcome.kind,
+        format::size(counts.bytes),
+        format::count(counts.files + counts.hardlinks + counts.symlinks + counts.devices, "entry"),
+        format::seconds(outcome.seconds)
+    );
+    let odd = [
+        (counts.changed, "changed while read"),
+        (counts.vanished, "vanished"),
+        (counts.skipped, "left out"),
+    ];
+    for (number, what) in odd.into_iter().filter(|(number, _)| *number > 0) {
+        text.push_str(&format!("; {number} {what}"));
+    }
+    text
+}

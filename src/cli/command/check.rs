@@ -1,0 +1,244 @@
+//! `backstay check`
+
+use serde::Serialize;
+
+use crate::cli::format::{Align, table};
+use crate::cli::setup::App;
+use crate::cli::{ExitStatus, printer::Printer};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::SourceAddress;
+use crate::policy::{Diagnostic, Policy, Work};
+use crate::source;
+use crate::store::Repository;
+
+/// Lint policies, and look whether their sources and repositories would work.
+///
+/// Changes nothing. Prints which source takes which kind of backup, where it goes and how often.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Lint only: look at no source and no repository.
+    #[arg(long)]
+    offline: bool,
+}
+
+#[derive(Serialize)]
+struct SourceLine {
+    source: String,
+    kind: &'static str,
+    repository: String,
+    host: Option<String>,
+    rto_seconds: u64,
+    rpo_seconds: u64,
+    jobs: Vec<String>,
+    ready: bool,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct RepositoryLine {
+    repository: String,
+    place: String,
+    ready: bool,
+    note: String,
+}
+
+#[derive(Serialize)]
+struct Report {
+    warnings: Vec<Diagnostic>,
+    sources: Vec<SourceLine>,
+    repositories: Vec<RepositoryLine>,
+}
+
+/// Runs the command.
+pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    let set = app.policies(true)?;
+    let mut report = Report { warnings: Vec::new(), sources: Vec::new(), repositories: Vec::new() };
+    for policy in &set.policies {
+        for name in policy.sources.keys() {
+            report.sources.push(look_at_source(app, args, policy, name));
+        }
+        if args.offline {
+            continue;
+        }
+        for name in policy.repositories.keys() {
+            report.repositories.push(look_at_repository(app, policy, name));
+        }
+    }
+    report.warnings = set.warnings;
+    let bad = report.sources.iter().filter(|line| !line.ready).count()
+        + report.repositories.iter().filter(|line| !line.ready).count();
+    if app.printer.is_json() {
+        app.printer.json(&report)?;
+    } else {
+        print(&app.printer, &report)?;
+    }
+    if bad > 0 {
+        let what =
+            if bad == 1 { "1 source or repository is" } else { "sources or repositories are" };
+        let count = if bad == 1 { String::new() } else { format!("{bad} ") };
+        return Err(Error::failed(format!("{count}{what} not ready")));
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn look_at_source(app: &App, args: &Args, policy: &Policy, name: &str) -> SourceLine {
+    let definition = &policy.sources[name];
+    let objectives = policy.objectives_of(name);
+    let built = source::build(name, &definition.spec);
+    let jobs = policy
+        .jobs_of(name)
+        .filter_map(|(job, definition)| {
+            let Work::Backup { kind, .. } = &definition.work else { return None };
+            let taken = built.as_ref().map_or(*kind, |source| source.kind_for(*kind));
+            Some(if taken == *kind {
+                format!("{job}: {kind}")
+            } else {
+                format!("{job}: {taken} (has no {kind})")
+            })
+        })
+        .collect();
+    let mut line = SourceLine {
+        source: SourceAddress::new(&policy.stack, name).to_string(),
+        kind: definition.kind().name(),
+        repository: policy
+            .repository_of(name)
+            .map_or_else(String::new, |(name, _)| name.to_owned()),
+        host: definition.host.clone(),
+        rto_seconds: objectives.rto.as_secs(),
+        rpo_seconds: objectives.rpo.as_secs(),
+        jobs,
+        ready: true,
+        notes: Vec::new(),
+    };
+    let elsewhere = definition.host.as_ref().is_some_and(|host| *host != crate::run::host_name());
+    if elsewhere {
+        line.notes.push(format!(
+            "lies on host {}: not looked at",
+            definition.host.as_deref().unwrap_or("")
+        ));
+        return line;
+    }
+    match built {
+        Err(error) => {
+            line.ready = error.kind() == ErrorKind::Unsupported;
+            line.notes.push(error.chain());
+        }
+        Ok(source) if !args.offline => match source.probe(&app.cx.for_source()) {
+            Ok(probe) => {
+                line.ready = probe.notes.iter().all(|note| note.ok);
+                line.notes = probe.notes.into_iter().map(|note| note.text).collect();
+            }
+            Err(error) => {
+                line.ready = false;
+                line.notes.push(error.chain());
+            }
+        },
+        Ok(_) => {}
+    }
+    line
+}
+
+fn look_at_repository(app: &App, policy: &Policy, name: &str) -> RepositoryLine {
+    let config = &policy.repositories[name];
+    let mut line = RepositoryLine {
+        repository: format!("{}: {name}", policy.stack),
+        place: String::new(),
+        ready: false,
+        note: String::new(),
+    };
+    let looked = app.connect(config, false).and_then(|store| {
+        store.name().clone_into(&mut line.place);
+        let repository = Repository::open(&store)?;
+        let recipients = config.encryption.as_ref().map_or(0, |e| e.recipients.len());
+        if repository.is_encrypted() != (recipients > 0) {
+            return Err(Error::failed(if recipients > 0 {
+                "the policy asks for encryption and the repository was created without"
+            } else {
+                "the repository is encrypted and the policy names no recipients"
+            }));
+        }
+        if recipients > 0 {
+            match app.writer(config)? {
+                Some(_) => {}
+                None => {
+                    return Ok("encrypted; no writer identity, so every backup is a full".into());
+                }
+            }
+        }
+        let mut note = if recipients > 0 { "encrypted".to_owned() } else { "not encrypted".into() };
+        if repository.descriptor().weak_store {
+            note.push_str("; its store failed a probe and was taken all the same");
+        }
+        Ok(note)
+    });
+    match looked {
+        Ok(note) => (line.ready, line.note) = (true, note),
+        Err(error) => line.note = error.chain(),
+    }
+    line
+}
+
+fn print(printer: &Printer, report: &Report) -> Result<()> {
+    let rows: Vec<Vec<String>> = report
+        .sources
+        .iter()
+        .map(|line| {
+            vec![
+                if line.ready { "ok".into() } else { "NOT READY".into() },
+                line.source.clone(),
+                line.kind.to_owned(),
+                line.repository.clone(),
+                duration(line.rpo_seconds),
+                duration(line.rto_seconds),
+                line.jobs.join(", "),
+            ]
+        })
+        .collect();
+    let left = Align::Left;
+    let head = [
+        ("", left),
+        ("SOURCE", left),
+        ("KIND", left),
+        ("TO", left),
+        ("RPO", Align::Right),
+        ("RTO", Align::Right),
+        ("JOBS", left),
+    ];
+    for line in table(&head, &rows) {
+        printer.data(line)?;
+    }
+    for line in report.sources.iter().filter(|line| !line.ready || printer.is_verbose()) {
+        for note in &line.notes {
+            printer.data(format!("  {}: {note}", line.source))?;
+        }
+    }
+    if !report.repositories.is_empty() {
+        printer.data("")?;
+        let rows: Vec<Vec<String>> = report
+            .repositories
+            .iter()
+            .map(|line| {
+                vec![
+                    if line.ready { "ok".into() } else { "NOT READY".into() },
+                    line.repository.clone(),
+                    line.place.clone(),
+                    line.note.clone(),
+                ]
+            })
+            .collect();
+        let head = [("", left), ("REPOSITORY", left), ("PLACE", left), ("", left)];
+        for line in table(&head, &rows) {
+            printer.data(line)?;
+        }
+    }
+    Ok(())
+}
+
+/// `15m`, `4h`, `24h`.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        s if s % 3600 == 0 => format!("{}h", s / 3600),
+        s if s % 60 == 0 => format!("{}m", s / 60),
+        s => format!("{s}s"),
+    }
+}

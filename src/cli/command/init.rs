@@ -1,0 +1,136 @@
+//! `backstay init`
+
+use serde::Serialize;
+
+use crate::archive::crypt::Recipients;
+use crate::cli::ExitStatus;
+use crate::cli::setup::App;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{InitOptions, Probe, Repository, Store, Verdict};
+
+/// Create and probe repositories.
+///
+/// Without names all repositories of all policies are created; those that exist are left as they
+/// are. The store is probed first: one that accepts two creates of the same key, or does not list
+/// what it took, is refused.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Repositories, by their name in the policy.
+    names: Vec<String>,
+
+    /// Take a store that failed a probe. The repository is marked as such.
+    #[arg(long)]
+    accept_weak_store: bool,
+
+    /// With --repository URL: who can open the repository (age1…). May be given several times.
+    #[arg(long, value_name = "AGE-KEY")]
+    recipient: Vec<String>,
+
+    /// With --repository URL: do not encrypt.
+    #[arg(long, conflicts_with = "recipient")]
+    no_encryption: bool,
+
+    /// Probe, and create nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Line {
+    repository: String,
+    place: String,
+    created: bool,
+    encrypted: bool,
+    weak_store: bool,
+    probe: Probe,
+}
+
+/// Runs the command.
+pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    let mut lines = Vec::new();
+    if let Some(url) = app.repository_url() {
+        if args.recipient.is_empty() && !args.no_encryption {
+            return Err(Error::usage("who shall be able to open the repository?").hint(
+                "give --recipient age1… (`backstay key generate` makes a key), or --no-encryption",
+            ));
+        }
+        let recipients = Recipients::parse(&args.recipient)?;
+        let store = app.connect_url(url, !args.dry_run)?;
+        lines.push(create(app, args, url, &store, recipients)?);
+    } else {
+        let set = app.policies(true)?;
+        for policy in &set.policies {
+            for (name, config) in &policy.repositories {
+                let named = args.names.is_empty() || args.names.contains(name);
+                if !named || !app.wants_repository(name) {
+                    continue;
+                }
+                let recipients = match &config.encryption {
+                    Some(encryption) => Recipients::parse(&encryption.recipients)?,
+                    None => Recipients::default(),
+                };
+                let store = app.connect(config, !args.dry_run)?;
+                let label = format!("{}: {name}", policy.stack);
+                lines.push(create(app, args, &label, &store, recipients)?);
+            }
+        }
+        if lines.is_empty() {
+            return Err(Error::usage("no repository has that name"));
+        }
+    }
+    if app.printer.is_json() {
+        app.printer.json(&lines)?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn create(
+    app: &App,
+    args: &Args,
+    label: &str,
+    store: &Store,
+    recipients: Recipients,
+) -> Result<Line> {
+    let existing = match Repository::open(store) {
+        Ok(repository) => Some(repository),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let probe = Probe::run(store)
+        .map_err(|error| error.context(format!("the store of {label} cannot be used")))?;
+    for finding in &probe.findings {
+        let mark = if finding.verdict == Verdict::Ok { "ok  " } else { "WEAK" };
+        app.printer.talk(format!("  {mark}  {}: {}", finding.what, finding.detail));
+    }
+    let weak: Vec<&str> = probe.weak().map(|finding| finding.detail.as_str()).collect();
+    if !weak.is_empty() && !args.accept_weak_store {
+        return Err(Error::failed(format!(
+            "the store of {label} cannot be trusted: {}",
+            weak.join("; ")
+        ))
+        .hint("backups there can be lost or overwritten; use another store")
+        .hint("--accept-weak-store takes it all the same, and marks the repository"));
+    }
+    let weak_store = !weak.is_empty();
+    let encrypted = existing.as_ref().map_or(!recipients.is_empty(), Repository::is_encrypted);
+    let create = existing.is_none() && !args.dry_run;
+    if create {
+        let options = InitOptions { recipients, weak_store };
+        Repository::init(store, &options, app.cx.clock.now())?;
+    }
+    let how = if encrypted { "encrypted" } else { "NOT encrypted" };
+    let place = store.name();
+    app.printer.talk(match (existing.is_some(), create) {
+        (true, _) => format!("{label}: there is a repository in {place} already ({how})"),
+        (false, true) => format!("{label}: created a repository in {place} ({how})"),
+        (false, false) => format!("{label}: would create a repository in {place} ({how})"),
+    });
+    Ok(Line {
+        repository: label.to_owned(),
+        place: place.to_owned(),
+        created: create,
+        encrypted,
+        weak_store,
+        probe,
+    })
+}

@@ -1,0 +1,140 @@
+//! `backstay list`
+
+use serde::Serialize;
+
+use crate::cli::ExitStatus;
+use crate::cli::format::{self, Align, table};
+use crate::cli::setup::App;
+use crate::error::Result;
+use crate::run::{Listing, list_backups};
+
+/// List backups.
+///
+/// Oldest first. A commit that cannot be read is listed as damaged, and the exit code is 5.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Sources: STACK/SOURCE, a SOURCE, or a STACK.
+    #[arg(value_name = "SOURCE")]
+    sources: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    repository: String,
+    source: String,
+    backup: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery_point: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damaged: Option<String>,
+}
+
+/// Runs the command.
+pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    let mut lines = Vec::new();
+    for opened in app.repositories()? {
+        let wanted = |address: &crate::id::SourceAddress| {
+            let own = opened.stack.as_ref().is_none_or(|stack| *stack == address.stack);
+            let named = args.sources.is_empty()
+                || args.sources.iter().any(|given| {
+                    *given == address.to_string()
+                        || *given == address.stack
+                        || *given == address.source
+                });
+            own && named
+        };
+        let listings = list_backups(&opened.repository, &wanted)?;
+        lines.extend(listings.into_iter().map(|listing| line(&opened.name, listing)));
+    }
+    let damaged = lines.iter().any(|line| line.damaged.is_some());
+    if app.printer.is_json() {
+        app.printer.json(&lines)?;
+    } else if lines.is_empty() {
+        app.printer.talk("there are no backups");
+    } else {
+        for row in table(&HEAD, &lines.iter().map(cells).collect::<Vec<_>>()) {
+            app.printer.data(row)?;
+        }
+    }
+    Ok(if damaged { ExitStatus::DamageFound } else { ExitStatus::Done })
+}
+
+const HEAD: [(&str, Align); 8] = [
+    ("SOURCE", Align::Left),
+    ("BACKUP", Align::Left),
+    ("KIND", Align::Left),
+    ("RECOVERY POINT", Align::Left),
+    ("FILES", Align::Right),
+    ("SIZE", Align::Right),
+    ("STORED", Align::Right),
+    ("REPOSITORY", Align::Left),
+];
+
+fn line(repository: &str, listing: Listing) -> Line {
+    let mut line = Line {
+        repository: repository.to_owned(),
+        source: listing.address.to_string(),
+        backup: listing.commit.backup.to_string(),
+        kind: None,
+        recovery_point: None,
+        end: None,
+        run: None,
+        job: None,
+        files: None,
+        bytes: None,
+        stored_bytes: None,
+        damaged: None,
+    };
+    match listing.manifest {
+        Ok(manifest) => {
+            line.kind = Some(manifest.kind.to_string());
+            line.recovery_point = manifest
+                .recovery_points
+                .iter()
+                .map(|point| point.time)
+                .max()
+                .map(|at| at.to_string());
+            line.end = Some(manifest.end.to_string());
+            line.run = Some(manifest.run);
+            line.job = manifest.job;
+            line.files = Some(manifest.counts.files);
+            line.bytes = Some(manifest.counts.bytes);
+            line.stored_bytes = Some(manifest.counts.stored_bytes);
+        }
+        Err(error) => line.damaged = Some(error.chain()),
+    }
+    line
+}
+
+fn cells(line: &Line) -> Vec<String> {
+    if let Some(damaged) = &line.damaged {
+        let mut cells = vec![line.source.clone(), line.backup.clone(), "DAMAGED".into()];
+        cells.push(damaged.clone());
+        return cells;
+    }
+    let point = line.recovery_point.as_ref().and_then(|at| at.parse().ok()).map(format::time);
+    vec![
+        line.source.clone(),
+        line.backup.clone(),
+        line.kind.clone().unwrap_or_default(),
+        point.unwrap_or_default(),
+        line.files.unwrap_or_default().to_string(),
+        format::size(line.bytes.unwrap_or_default()),
+        format::size(line.stored_bytes.unwrap_or_default()),
+        line.repository.clone(),
+    ]
+}

@@ -1,0 +1,395 @@
+//! `backstay restore`
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::archive::manifest::{Form, Manifest};
+use crate::cli::setup::{App, Opened};
+use crate::cli::{ExitStatus, confirm, format};
+use crate::error::{Error, ErrorKind, IoContext as _, Result};
+use crate::id::SourceAddress;
+use crate::run::restore::{
+    Outcome, Request, Selection, restore_tree, stream_to, stream_to_consumer,
+};
+use crate::run::{BackupChoice, find_backup};
+use crate::source::directory::extract::Existing;
+use crate::source::{self, Source};
+
+/// Restore a backup, or part of one.
+///
+/// Into an empty directory by default, so that nothing is overwritten: look at it, then move it.
+/// With --run or --at and no backup the newest that fits is taken.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The source: STACK/SOURCE.
+    #[arg(value_name = "SOURCE")]
+    source: String,
+
+    /// A directory; for a stream also a file; `-` is standard output, `consumer` the command
+    /// that the policy names in `restore:`.
+    #[arg(long, value_name = "TARGET")]
+    to: String,
+
+    /// The backup: its id, the start of it, or `latest`.
+    #[arg(long, value_name = "ID", default_value = "latest", conflicts_with_all = ["run", "at"])]
+    backup: String,
+
+    /// The backup of this run.
+    #[arg(long, value_name = "RUN", conflicts_with = "at")]
+    run: Option<String>,
+
+    /// The newest backup from this instant or before: 2026-11-21T02:00:00Z, or with a zone.
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+
+    /// Only these: a path, or a pattern (`**/*.conf`); a directory means everything in it.
+    #[arg(long, value_name = "GLOB")]
+    path: Vec<String>,
+
+    /// Replace files that are in the target already.
+    #[arg(long, conflicts_with = "delta")]
+    overwrite: bool,
+
+    /// Keep files in the target whose content is right already, replace those that differ.
+    #[arg(long)]
+    delta: bool,
+
+    /// Owners by number, whatever their names are here.
+    #[arg(long)]
+    numeric_owner: bool,
+
+    /// Say what would be restored, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Do not ask before replacing anything.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    source: String,
+    backup: &'a str,
+    target: &'a str,
+    dry_run: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tree: Option<&'a Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_bytes: Option<u64>,
+    fetched: u64,
+    notes: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    let address = address(app, &args.source)?;
+    let opened = app.repository_of(&address)?;
+    let choice = choice(app, args)?;
+    let manifest = find_backup(&opened.repository, &address, &choice)?;
+    check_keys(&opened, &manifest)?;
+    let existing = match (args.overwrite, args.delta) {
+        (true, _) => Existing::Overwrite,
+        (_, true) => Existing::Delta,
+        _ => Existing::Refuse,
+    };
+    let request = Request {
+        source: opened.repository.source(&address),
+        manifest: &manifest,
+        keys: opened.keys.clone(),
+        selection: Selection::new(&args.path)?,
+        target: PathBuf::from(&args.to),
+        existing,
+        numeric_owner: args.numeric_owner,
+        dry_run: args.dry_run,
+    };
+    app.printer.talk(format!(
+        "restoring {address} as of {} (backup {}, {})",
+        format::time(manifest.start),
+        manifest.backup,
+        manifest.kind
+    ));
+    app.display.during(&app.cx.reporter, || match (args.to.as_str(), manifest.form) {
+        ("-", _) => to_stdout(app, args, &request),
+        ("consumer", Form::Stream) => to_consumer(app, args, &request, &address),
+        (_, Form::Stream) => to_file(app, args, &request),
+        (_, Form::Tree) => to_directory(app, args, request, &address),
+    })
+}
+
+fn address(app: &App, given: &str) -> Result<SourceAddress> {
+    if app.repository_url().is_some() {
+        return SourceAddress::parse(given);
+    }
+    // A source that is gone from the policy can still be restored.
+    if given.contains('/') {
+        return SourceAddress::parse(given);
+    }
+    app.address(&app.policies(false)?, given)
+}
+
+fn choice(app: &App, args: &Args) -> Result<BackupChoice> {
+    if let Some(run) = &args.run {
+        return Ok(BackupChoice::Run(run.clone()));
+    }
+    if let Some(at) = &args.at {
+        return instant(app, at).map(BackupChoice::At);
+    }
+    Ok(match args.backup.as_str() {
+        "latest" => BackupChoice::Latest,
+        id => BackupChoice::Id(id.to_owned()),
+    })
+}
+
+/// An instant with an offset; without one in this machine's zone, which is said.
+fn instant(app: &App, text: &str) -> Result<jiff::Timestamp> {
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(at);
+    }
+    if let Ok(at) = text.parse::<jiff::Zoned>() {
+        return Ok(at.timestamp());
+    }
+    let civil: jiff::civil::DateTime = text.replace(' ', "T").parse().map_err(|error| {
+        Error::usage(format!("`{text}` is not a time"))
+            .with_source(error)
+            .hint("for example 2026-11-21T02:00:00Z or 2026-11-21T10:00:00+08:00")
+    })?;
+    let zone = jiff::tz::TimeZone::system();
+    let at = civil
+        .to_zoned(zone)
+        .map_err(|error| Error::usage(format!("`{text}` is not a time here")).with_source(error))?;
+    app.printer.talk(format!("taking `{text}` as {at}"));
+    Ok(at.timestamp())
+}
+
+/// Says early, and in plain words, that a key is missing.
+fn check_keys(opened: &Opened, manifest: &Manifest) -> Result<()> {
+    let Some(encryption) = &manifest.encryption else { return Ok(()) };
+    let have = opened.keys.public();
+    let missing = |id: &&String| {
+        let key = opened.repository.keys().iter().find(|key| key.id == **id);
+        key.is_none_or(|key| !have.contains(&key.recipient))
+    };
+    let mut all = encryption.keys.iter().chain(std::iter::once(&encryption.key));
+    let Some(id) = all.find(missing) else { return Ok(()) };
+    Err(Error::new(
+        ErrorKind::Denied,
+        if have.is_empty() {
+            format!("{} is encrypted, and no identity was given", manifest.backup)
+        } else {
+            format!("{} is encrypted to key {id}, which no identity given opens", manifest.backup)
+        },
+    )
+    .hint("give the recovery identity with --identity FILE, or in BACKSTAY_IDENTITY")
+    .hint("the writer identity of a backup host reads indexes, and no content"))
+}
+
+fn to_directory(
+    app: &App,
+    args: &Args,
+    mut request: Request<'_>,
+    address: &SourceAddress,
+) -> Result<ExitStatus> {
+    if request.existing != Existing::Refuse && !args.dry_run && request.target.exists() {
+        let name = request.target.display().to_string();
+        confirm::type_name(&format!("files in {name} will be replaced"), &name, args.yes)?;
+    }
+    request.target =
+        std::path::absolute(&request.target).doing(|| format!("failed to find {}", args.to))?;
+    let outcome = restore_tree(&request, &app.cx)?;
+    let mut notes = Vec::new();
+    if !args.dry_run
+        && let Some(source) = built(app, address)
+    {
+        notes = source.compare(&request.target)?;
+    }
+    report(app, args, &request, Some(&outcome), None, notes.clone())?;
+    app.printer.talk(summary(&outcome, args));
+    for note in notes {
+        app.printer.talk(format!("  {note}"));
+    }
+    for (what, count, example) in &outcome.not_set {
+        app.printer.warning(&format!(
+            "{what} of {} could not be set, for example `{example}`",
+            format::count(*count, "entry")
+        ));
+    }
+    if outcome.not_set.iter().any(|(what, _, _)| what == "owner") {
+        app.printer.hint("only root may give files to others: restore as root to get owners back");
+    }
+    if outcome.is_complete() {
+        return Ok(ExitStatus::Done);
+    }
+    for finding in outcome.failed.iter().take(20) {
+        app.printer.warning(&format!("not restored: `{}`: {}", finding.path, finding.message));
+    }
+    let more = outcome.failed.len().saturating_sub(20);
+    if more > 0 {
+        app.printer.warning(&format!("and {more} more; --output json names all of them"));
+    }
+    let damage = outcome.failed.iter().any(|finding| finding.damage);
+    let message = format!(
+        "{} not restored; everything else was",
+        format::count(outcome.failed.len() as u64, "entry")
+    );
+    let error = if damage { Error::damaged(message) } else { Error::failed(message) };
+    Err(error.hint("`backstay verify --depth content` tells what is damaged; look for a copy or an older backup"))
+}
+
+/// The source as the policy describes it, where there is a policy and it still does.
+fn built(app: &App, address: &SourceAddress) -> Option<Box<dyn Source>> {
+    if app.repository_url().is_some() {
+        return None;
+    }
+    let set = app.policies(false).ok()?;
+    let policy = set.policies.iter().find(|policy| policy.stack == address.stack)?;
+    let definition = policy.sources.get(&address.source)?;
+    source::build(&address.source, &definition.spec).ok()
+}
+
+fn summary(outcome: &Outcome, args: &Args) -> String {
+    let what = format!(
+        "{} in {}, {}, {}",
+        format::size(outcome.bytes),
+        format::count(outcome.files + outcome.kept, "file"),
+        format::count(outcome.directories, "directory"),
+        format::count(outcome.others, "link or device")
+            .replace("link or devices", "links and devices"),
+    );
+    if args.dry_run {
+        return format!("would restore {what} to {}", args.to);
+    }
+    let kept = if outcome.kept > 0 {
+        format!("; {} right already", format::count(outcome.kept, "file"))
+    } else {
+        String::new()
+    };
+    format!(
+        "restored {what} to {}{kept}; on disk after {}",
+        args.to,
+        format::seconds(outcome.seconds)
+    )
+}
+
+fn report(
+    app: &App,
+    args: &Args,
+    request: &Request<'_>,
+    tree: Option<&Outcome>,
+    stream_bytes: Option<u64>,
+    notes: Vec<String>,
+) -> Result<()> {
+    if !app.printer.is_json() {
+        return Ok(());
+    }
+    app.printer.json(&Report {
+        source: request.manifest.address().to_string(),
+        backup: request.manifest.backup.as_str(),
+        target: &args.to,
+        dry_run: args.dry_run,
+        tree,
+        stream_bytes,
+        fetched: app.cx.reporter.progress().snapshot().stored_bytes,
+        notes,
+    })
+}
+
+fn to_stdout(app: &App, args: &Args, request: &Request<'_>) -> Result<ExitStatus> {
+    if app.printer.is_json() {
+        return Err(Error::usage("--to - and --output json both want standard output"));
+    }
+    if args.dry_run {
+        return Err(Error::usage("--to - has no dry run").hint("`backstay ls` shows what is there"));
+    }
+    let stdout = std::io::stdout();
+    if stdout.is_terminal() && request.manifest.form == Form::Stream {
+        return Err(Error::usage("standard output is a terminal")
+            .hint("pipe it into a command, or restore to a file"));
+    }
+    let bytes = stream_to(request, &app.cx, &mut stdout.lock())?;
+    app.printer.talk(format!("wrote {}", format::size(bytes)));
+    Ok(ExitStatus::Done)
+}
+
+fn to_consumer(
+    app: &App,
+    args: &Args,
+    request: &Request<'_>,
+    address: &SourceAddress,
+) -> Result<ExitStatus> {
+    let source = built(app, address).ok_or_else(|| {
+        Error::usage(format!("there is no policy that says what restores {address}"))
+            .hint("restore to a file, or pipe `--to -` into a command")
+    })?;
+    if args.dry_run {
+        app.printer.talk("would feed the stream to the consumer that the policy names");
+        return Ok(ExitStatus::Done);
+    }
+    confirm::type_name(
+        &format!("{address} will be fed to the command in its `restore:`"),
+        &address.to_string(),
+        args.yes,
+    )?;
+    if !stream_to_consumer(request, &app.cx, &*source)? {
+        return Err(Error::usage(format!("{address} has no `restore:` in its policy"))
+            .hint("restore to a file, or pipe `--to -` into a command"));
+    }
+    report(
+        app,
+        args,
+        request,
+        None,
+        Some(app.cx.reporter.progress().snapshot().bytes),
+        Vec::new(),
+    )?;
+    app.printer.talk("the consumer took all of it and ended with status 0");
+    Ok(ExitStatus::Done)
+}
+
+/// A stream becomes a file: complete under its name, or not there.
+fn to_file(app: &App, args: &Args, request: &Request<'_>) -> Result<ExitStatus> {
+    let target = Path::new(&args.to);
+    let path = if target.is_dir() || args.to.ends_with('/') {
+        target.join(&request.manifest.source)
+    } else {
+        target.to_path_buf()
+    };
+    if args.delta {
+        return Err(Error::usage("--delta is for directories"));
+    }
+    if path.exists() && request.existing == Existing::Refuse {
+        return Err(Error::new(ErrorKind::Conflict, format!("{} exists", path.display()))
+            .hint("restore to another name, or give --overwrite"));
+    }
+    if args.dry_run {
+        app.printer.talk(format!(
+            "would write {} to {}",
+            format::size(request.manifest.counts.bytes),
+            path.display()
+        ));
+        return report(app, args, request, None, Some(0), Vec::new()).map(|()| ExitStatus::Done);
+    }
+    if path.exists() {
+        let name = path.display().to_string();
+        confirm::type_name(&format!("{name} will be replaced"), &name, args.yes)?;
+    }
+    let failed = || format!("failed to write {}", path.display());
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).doing(failed)?;
+    let mut file =
+        tempfile::Builder::new().prefix(".backstay-").tempfile_in(parent).doing(failed)?;
+    let bytes = stream_to(request, &app.cx, &mut file)?;
+    file.flush().doing(failed)?;
+    file.as_file().sync_all().doing(failed)?;
+    if request.existing == Existing::Refuse {
+        file.persist_noclobber(&path).map_err(|error| Error::io(failed(), error.error))?;
+    } else {
+        file.persist(&path).map_err(|error| Error::io(failed(), error.error))?;
+    }
+    std::fs::File::open(parent).and_then(|directory| directory.sync_all()).doing(failed)?;
+    report(app, args, request, None, Some(bytes), Vec::new())?;
+    app.printer.talk(format!("wrote {} to {}", format::size(bytes), path.display()));
+    Ok(ExitStatus::Done)
+}

@@ -1,0 +1,117 @@
+//! `backstay show`
+
+use crate::archive::manifest::Manifest;
+use crate::cli::ExitStatus;
+use crate::cli::format;
+use crate::cli::setup::{App, Opened};
+use crate::error::{ErrorKind, Result};
+use crate::run::find_by_prefix;
+
+/// Show one backup.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A backup: its id or the start of it, STACK/SOURCE for the latest, or STACK/SOURCE@ID.
+    #[arg(value_name = "ID")]
+    backup: String,
+}
+
+/// Runs the command.
+pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    let (opened, manifest) = find(app, &args.backup)?;
+    if app.printer.is_json() {
+        app.printer.json(&manifest)?;
+        return Ok(ExitStatus::Done);
+    }
+    for (name, value) in lines(&opened, &manifest) {
+        app.printer.data(format!("{name:<16} {value}"))?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// Finds a backup in any of the repositories meant.
+pub fn find(app: &App, wanted: &str) -> Result<(Opened, Manifest)> {
+    let mut missing = None;
+    for opened in app.repositories()? {
+        match find_by_prefix(&opened.repository, wanted) {
+            Ok(manifest) => return Ok((opened, manifest)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                missing.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(missing.unwrap_or_else(|| crate::error::Error::not_found("there is no such backup")))
+}
+
+fn lines(opened: &Opened, manifest: &Manifest) -> Vec<(&'static str, String)> {
+    let counts = &manifest.counts;
+    let own = format!("data/{}/", manifest.backup);
+    let older = manifest.segments.iter().filter(|segment| !segment.path.starts_with(&own)).count();
+    let mut lines = vec![
+        ("backup", manifest.backup.to_string()),
+        ("source", format!("{} ({})", manifest.address(), manifest.source_kind)),
+        ("repository", format!("{} ({})", opened.name, opened.repository.store().name())),
+        ("kind", manifest.kind.to_string()),
+        ("based on", manifest.base.as_ref().map_or_else(|| "nothing".into(), ToString::to_string)),
+        ("run", manifest.run.clone()),
+        ("job", manifest.job.clone().unwrap_or_else(|| "by hand".into())),
+        ("started", format::time(manifest.start)),
+        ("ended", format::time(manifest.end)),
+    ];
+    for point in &manifest.recovery_points {
+        lines.push(("recovery point", format::time(point.time)));
+    }
+    lines.extend([
+        (
+            "content",
+            format!(
+                "{} in {}, {}, {}, {}, {}",
+                format::size(counts.bytes),
+                format::count(counts.files, "file"),
+                format::count(counts.directories, "directory"),
+                format::count(counts.symlinks, "symlink"),
+                format::count(counts.hardlinks, "hard link"),
+                format::count(counts.devices, "device")
+            ),
+        ),
+        (
+            "new",
+            format!(
+                "{} in {}",
+                format::size(counts.new_bytes),
+                format::count(counts.new_files, "file")
+            ),
+        ),
+        (
+            "stored",
+            format!(
+                "{} by this backup; {} needed to restore it, in {} ({older} older)",
+                format::size(counts.stored_bytes),
+                format::size(manifest.stored_total()),
+                format::count(manifest.segments.len() as u64, "segment")
+            ),
+        ),
+        (
+            "remarks",
+            format!(
+                "{} changed while read, {} vanished, {} left out",
+                counts.changed, counts.vanished, counts.skipped
+            ),
+        ),
+        (
+            "encryption",
+            manifest
+                .encryption
+                .as_ref()
+                .map_or_else(|| "none".into(), |e| format!("key {}", e.key)),
+        ),
+        (
+            "written by",
+            format!(
+                "{} on {} ({})",
+                manifest.writer.tool, manifest.writer.host, manifest.writer.system
+            ),
+        ),
+    ]);
+    lines
+}

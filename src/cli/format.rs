@@ -1,0 +1,113 @@
+//! Numbers, sizes and tables for people.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// `1.5 GiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else if value < 9.95 {
+        format!("{value:.1} {}", UNITS[unit])
+    } else {
+        format!("{value:.0} {}", UNITS[unit])
+    }
+}
+
+/// `1m 05s`.
+pub fn seconds(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        _ if seconds < 9.95 => format!("{seconds:.1}s"),
+        0..60 => format!("{whole}s"),
+        60..3600 => format!("{}m {:02}s", whole / 60, whole % 60),
+        _ => format!("{}h {:02}m", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// `2026-11-21 02:00:00Z`.
+pub fn time(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// `1 file`, `2 files`, `1 234 files`.
+pub fn count(number: u64, one: &str) -> String {
+    let plural = match (number, one.strip_suffix('y')) {
+        (1, _) => one.to_owned(),
+        (_, Some(stem)) => format!("{stem}ies"),
+        (_, None) => format!("{one}s"),
+    };
+    format!("{} {plural}", grouped(number))
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// How a column is aligned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Align {
+    /// To the left.
+    Left,
+    /// To the right.
+    Right,
+}
+
+/// Lines of a table whose columns are as wide as their widest cell.
+pub fn table(head: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<String> {
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .chain(std::iter::once(head[column].0.chars().count()))
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let mut text = String::new();
+        for (column, cell) in cells.iter().enumerate() {
+            let space = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
+            match head[column].1 {
+                Align::Left => text.extend([cell, space.as_str()]),
+                Align::Right => text.extend([space.as_str(), cell]),
+            }
+            text.push_str("  ");
+        }
+        text.trim_end().to_owned()
+    };
+    let titles: Vec<String> = head.iter().map(|(title, _)| (*title).to_owned()).collect();
+    std::iter::once(line(&titles)).chain(rows.iter().map(|row| line(row))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(999), "999 B");
+        assert_eq!(size(1024), "1.0 KiB");
+        assert_eq!(size(256 << 20), "256 MiB");
+        assert_eq!(seconds(0.04), "0.0s");
+        assert_eq!(seconds(59.6), "1m 00s");
+        assert_eq!(count(1, "file"), "1 file");
+        assert_eq!(count(1234, "directory"), "1 234 directories");
+    }
+}

@@ -1,0 +1,17 @@
+//! The command line: one file per command, one place for output, progress and exit codes.
+//!
+//! Nothing below this module prints. Standard output is data, standard error is talk.
+
+mod args;
+mod command;
+mod confirm;
+mod exit;
+mod format;
+mod printer;
+mod progress;
+mod setup;
+mod start;
+
+pub use args::Cli;
+pub use exit::{EXIT_CODES, ExitStatus};
+pub use start::main;

@@ -1,0 +1,139 @@
+//! The only place that writes to standard output and standard error.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use serde::Serialize;
+
+use super::args::{Color, Global, Output};
+use crate::error::{Error, IoContext as _, Result};
+
+/// Writes data and talk.
+#[derive(Debug, Clone)]
+pub struct Printer {
+    output: Output,
+    quiet: bool,
+    verbose: bool,
+    color: bool,
+}
+
+impl Printer {
+    /// As the options say.
+    pub fn new(global: &Global) -> Self {
+        let color = match global.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                io::stderr().is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
+        };
+        Self { output: global.output, quiet: global.quiet, verbose: global.verbose, color }
+    }
+
+    /// Whether data is JSON.
+    pub fn is_json(&self) -> bool {
+        self.output == Output::Json
+    }
+
+    /// Whether talk is coloured.
+    pub fn color(&self) -> bool {
+        self.color
+    }
+
+    /// Whether more is to be said.
+    pub fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// Writes a line of data.
+    pub fn data(&self, line: impl AsRef<str>) -> Result<()> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{}", line.as_ref()).doing(|| "failed to write the output".to_owned())
+    }
+
+    /// Writes data as it is.
+    pub fn raw(&self, text: &str) -> Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .doing(|| "failed to write the output".to_owned())
+    }
+
+    /// Writes a value as JSON.
+    pub fn json<T: Serialize>(&self, value: &T) -> Result<()> {
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|error| Error::failed("failed to write JSON").with_source(error))?;
+        self.data(text)
+    }
+
+    /// Writes a value as one line of JSON to standard error: an event.
+    pub fn event<T: Serialize>(&self, value: &T) {
+        if let Ok(text) = serde_json::to_string(value) {
+            self.line(&text);
+        }
+    }
+
+    /// Writes a line of talk, unless it is to be quiet. With JSON output talk is not for people.
+    pub fn talk(&self, line: impl AsRef<str>) {
+        if !self.quiet && !self.is_json() {
+            self.line(line.as_ref());
+        }
+    }
+
+    /// Writes a warning.
+    pub fn warning(&self, message: &str) {
+        if !self.quiet && !self.is_json() {
+            self.line(&format!("{} {message}", self.paint("warning:", "33;1")));
+        }
+    }
+
+    /// Writes a hint.
+    pub fn hint(&self, message: &str) {
+        if !self.quiet && !self.is_json() {
+            self.line(&format!("{} {message}", self.paint("hint:", "36;1")));
+        }
+    }
+
+    /// Writes text that is rendered already, with its own line breaks.
+    pub fn rendered(&self, text: &str) {
+        self.line(text.trim_end());
+    }
+
+    /// Writes an error with its causes and hints.
+    pub fn error(&self, error: &Error) {
+        if self.is_json() {
+            self.event(&serde_json::json!({
+                "event": "error",
+                "kind": format!("{:?}", error.kind()).to_lowercase(),
+                "message": error.to_string(),
+                "chain": error.chain(),
+                "hints": error.hints(),
+            }));
+            return;
+        }
+        self.line(&format!("{} {error}", self.paint("error:", "31;1")));
+        let mut previous = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if text != previous {
+                self.line(&format!("  caused by: {}", text.trim().replace('\n', "\n    ")));
+            }
+            previous = text;
+            cause = error.source();
+        }
+        for hint in error.hints() {
+            self.line(&format!("{} {hint}", self.paint("hint:", "36;1")));
+        }
+    }
+
+    /// Text in a colour, if colours are used.
+    pub fn paint(&self, text: &str, code: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn line(&self, text: &str) {
+        // Nobody is left to be told that standard error is closed.
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}

@@ -1,0 +1,146 @@
+//! Events on their way to a person: a bar on a terminal, JSON lines for programs.
+
+use std::io::IsTerminal as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::args::{Global, Output};
+use super::format;
+use super::printer::Printer;
+use crate::telemetry::{Event, EventSink, ProgressSnapshot, Reporter};
+
+/// How often progress is shown.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Shows events.
+#[derive(Clone)]
+pub struct Display {
+    printer: Printer,
+    bar: Option<ProgressBar>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    title: String,
+    phase: &'static str,
+}
+
+impl Display {
+    /// A bar if standard error is a terminal and nothing speaks against it.
+    pub fn new(printer: &Printer, global: &Global) -> Self {
+        let wanted = !global.no_progress
+            && !global.quiet
+            && !global.verbose
+            && global.output == Output::Text
+            && std::io::stderr().is_terminal();
+        let bar = wanted.then(|| {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self { printer: printer.clone(), bar, state: Arc::default() }
+    }
+
+    /// Removes the bar.
+    pub fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Runs `work` while its progress is shown.
+    pub fn during<T>(&self, reporter: &Reporter, work: impl FnOnce() -> T) -> T {
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let ticker = scope.spawn(|| {
+                let mut ticks = 0u32;
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    std::thread::park_timeout(TICK);
+                    ticks += 1;
+                    // Programs need it less often than eyes.
+                    if self.bar.is_some() || ticks.is_multiple_of(5) {
+                        reporter.emit(Event::Progress(reporter.progress().snapshot()));
+                    }
+                }
+            });
+            let result = work();
+            stop.store(true, std::sync::atomic::Ordering::SeqCst);
+            ticker.thread().unpark();
+            self.clear();
+            result
+        })
+    }
+
+    fn show(&self, progress: &ProgressSnapshot) {
+        let Some(bar) = &self.bar else { return };
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        bar.set_message(line(&state, progress));
+        bar.tick();
+    }
+
+    fn around(&self, print: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+}
+
+fn line(state: &State, progress: &ProgressSnapshot) -> String {
+    let ProgressSnapshot { seconds, files, bytes, total_bytes, warnings, .. } = *progress;
+    let rate = bytes as f64 / seconds.max(0.1);
+    let mut text = format!(
+        "{} {}  {}  {}",
+        state.title,
+        state.phase,
+        format::count(files, "file"),
+        format::size(bytes)
+    );
+    if total_bytes > 0 {
+        text.push_str(&format!(" of {}", format::size(total_bytes)));
+    }
+    text.push_str(&format!("  {}/s", format::size(rate as u64)));
+    if total_bytes > bytes && rate > 1.0 && seconds > 1.0 {
+        let left = (total_bytes - bytes) as f64 / rate;
+        text.push_str(&format!("  {} left", format::seconds(left)));
+    }
+    if warnings > 0 {
+        text.push_str(&format!("  {}", format::count(warnings, "warning")));
+    }
+    text
+}
+
+impl EventSink for Display {
+    fn emit(&self, event: Event) {
+        if self.printer.is_json() {
+            self.printer.event(&event);
+            return;
+        }
+        match &event {
+            Event::Started { verb, source, backup, .. } => {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.title = format!("{verb} {source}");
+                state.phase = "";
+                drop(state);
+                if self.printer.is_verbose() {
+                    let backup = backup.as_deref().unwrap_or("-");
+                    self.printer.talk(format!("{verb} {source} {backup}"));
+                }
+            }
+            Event::Phase { phase } => {
+                self.state.lock().unwrap_or_else(PoisonError::into_inner).phase = phase;
+                if self.printer.is_verbose() {
+                    self.printer.talk(format!("  {phase}"));
+                }
+            }
+            Event::Progress(progress) => self.show(progress),
+            Event::Warning { message, .. } => self.around(|| self.printer.warning(message)),
+            Event::Note { message } => self.around(|| self.printer.talk(message)),
+        }
+    }
+}

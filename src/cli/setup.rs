@@ -1,0 +1,228 @@
+//! From options to policies, repositories and keys.
+
+use std::path::{Path, PathBuf};
+
+use tokio::runtime::Runtime;
+
+use super::args::Global;
+use super::printer::Printer;
+use super::progress::Display;
+use crate::archive::crypt::Keyring;
+use crate::error::{Error, ErrorKind, IoContext as _, Result};
+use crate::id::SourceAddress;
+use crate::policy::{self, Policy, PolicySet};
+use crate::run::Context;
+use crate::store::{Location, Repository, Store};
+
+/// Everything a command works with.
+pub struct App {
+    /// Options that every command takes.
+    pub global: Global,
+    /// Output.
+    pub printer: Printer,
+    /// Progress.
+    pub display: Display,
+    /// Reporter, clock and sizes.
+    pub cx: Context,
+    /// Runs requests.
+    pub runtime: Runtime,
+}
+
+/// A repository with the way it was named.
+pub struct Opened {
+    /// Its name in the policy, or its URL.
+    pub name: String,
+    /// The stack whose policy names it.
+    pub stack: Option<String>,
+    /// The repository.
+    pub repository: Repository,
+    /// What opens its indexes, and more if an identity was given.
+    pub keys: Keyring,
+}
+
+const DEFAULT_POLICIES: [&str; 2] = ["policies", "/etc/backstay/policies"];
+
+impl App {
+    /// Loads the policies, and shows warnings if `warn`.
+    pub fn policies(&self, warn: bool) -> Result<PolicySet> {
+        let path = self.policy_path()?;
+        match policy::load(&path) {
+            Ok(set) => {
+                if warn && !set.warnings.is_empty() && !self.printer.is_json() {
+                    self.printer.rendered(&policy::render_all(&set.warnings, self.printer.color()));
+                }
+                Ok(set)
+            }
+            Err(error) => {
+                if !self.printer.is_json() {
+                    self.printer.rendered(&error.render(self.printer.color()));
+                }
+                let count = error.errors();
+                let place = path.display();
+                Err(match error.kind() {
+                    ErrorKind::Policy => Error::new(
+                        ErrorKind::Policy,
+                        format!("{} in {place}", super::format::count(count as u64, "error")),
+                    ),
+                    _ => error.into(),
+                })
+            }
+        }
+    }
+
+    fn policy_path(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.global.policy {
+            return Ok(path.clone());
+        }
+        DEFAULT_POLICIES.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
+            Error::usage("there is no policy")
+                .hint("give --policy PATH or set BACKSTAY_POLICY; looked in ./policies and /etc/backstay/policies")
+                .hint("without a policy: --repository URL --identity FILE")
+        })
+    }
+
+    /// Whether a repository was given by URL, so that no policy is needed.
+    pub fn repository_url(&self) -> Option<&str> {
+        let given = self.global.repository.as_deref()?;
+        let by_name = self.global.policy.is_some() && crate::id::is_name(given);
+        (!by_name).then_some(given)
+    }
+
+    /// Whether a policy's repository is meant.
+    pub fn wants_repository(&self, name: &str) -> bool {
+        self.global.repository.as_deref().is_none_or(|wanted| wanted == name)
+    }
+
+    /// Connects to a repository of a policy.
+    pub fn connect(&self, repository: &policy::Repository, create: bool) -> Result<Store> {
+        let location = Location::from_policy(repository)?;
+        let limits = &repository.limits;
+        let store = location.connect(self.runtime.handle(), create)?;
+        Ok(store.limited(
+            limits.upload.map(policy::Size::bytes),
+            limits.download.map(policy::Size::bytes),
+        ))
+    }
+
+    /// Connects to a repository by URL.
+    pub fn connect_url(&self, url: &str, create: bool) -> Result<Store> {
+        Location::parse(url)?.connect(self.runtime.handle(), create)
+    }
+
+    /// The identities given with `--identity`.
+    pub fn identities(&self) -> Result<Keyring> {
+        let mut keys = Keyring::default();
+        for path in &self.global.identity {
+            keys.extend(read_identity(path)?);
+        }
+        Ok(keys)
+    }
+
+    /// The writer identity of a repository. `None` where the policy has none.
+    pub fn writer(&self, repository: &policy::Repository) -> Result<Option<Keyring>> {
+        let Some(encryption) = &repository.encryption else { return Ok(None) };
+        let Some(reference) = &encryption.writer_identity else { return Ok(None) };
+        let secret = reference.resolve()?;
+        let text = secrecy::ExposeSecret::expose_secret(&secret);
+        Keyring::parse(text, &reference.to_string()).map(Some)
+    }
+
+    /// Opens one repository of a policy, with every key at hand.
+    pub fn open(&self, policy: &Policy, name: &str) -> Result<Opened> {
+        let config = policy.repositories.get(name).ok_or_else(|| {
+            Error::usage(format!("stack {} has no repository `{name}`", policy.stack))
+        })?;
+        let repository = Repository::open(&self.connect(config, false)?)?;
+        let mut keys = self.identities()?;
+        if let Some(encryption) = &config.encryption
+            && let Some(reference) = &encryption.identity
+            && let Ok(secret) = reference.resolve()
+        {
+            let text = secrecy::ExposeSecret::expose_secret(&secret);
+            keys.extend(Keyring::parse(text, &reference.to_string())?);
+        }
+        let mut keys = repository.unlock(&keys)?;
+        // A restore host has no writer identity, and does not need one.
+        if let Ok(Some(writer)) = self.writer(config) {
+            keys.extend(writer);
+        }
+        Ok(Opened { name: name.to_owned(), stack: Some(policy.stack.clone()), repository, keys })
+    }
+
+    /// Every repository that the options mean: the one given by URL, or those of the policies.
+    pub fn repositories(&self) -> Result<Vec<Opened>> {
+        if let Some(url) = self.repository_url() {
+            let repository = Repository::open(&self.connect_url(url, false)?)?;
+            let keys = repository.unlock(&self.identities()?)?;
+            return Ok(vec![Opened { name: url.to_owned(), stack: None, repository, keys }]);
+        }
+        let mut opened = Vec::new();
+        for policy in self.policies(false)?.policies {
+            for name in policy.repositories.keys() {
+                if self.wants_repository(name) {
+                    opened.push(self.open(&policy, name)?);
+                }
+            }
+        }
+        if opened.is_empty() {
+            return Err(Error::usage("no repository is meant")
+                .hint("--repository takes a URL, or a name from the policy"));
+        }
+        Ok(opened)
+    }
+
+    /// The repository that a source's backups are read from: the one given, or the source's own.
+    pub fn repository_of(&self, address: &SourceAddress) -> Result<Opened> {
+        if self.repository_url().is_some() {
+            return self.repositories()?.pop().ok_or_else(|| Error::usage("no repository"));
+        }
+        let set = self.policies(false)?;
+        let policy = self.policy_of(&set, address)?;
+        let own = policy.repository_of(&address.source).map(|(name, _)| name.to_owned());
+        let name = self.global.repository.clone().or(own);
+        let name = name.ok_or_else(|| Error::usage(format!("{address} has no repository")))?;
+        self.open(policy, &name)
+    }
+
+    /// The policy of a source.
+    pub fn policy_of<'a>(&self, set: &'a PolicySet, address: &SourceAddress) -> Result<&'a Policy> {
+        set.policies.iter().find(|policy| policy.stack == address.stack).ok_or_else(|| {
+            let stacks: Vec<&str> = set.policies.iter().map(|p| p.stack.as_str()).collect();
+            Error::usage(format!("there is no stack `{}`", address.stack))
+                .hint(format!("the policies describe: {}", stacks.join(", ")))
+        })
+    }
+
+    /// The address a person gave: `STACK/SOURCE`, or `SOURCE` where only one stack has it.
+    pub fn address(&self, set: &PolicySet, given: &str) -> Result<SourceAddress> {
+        if given.contains('/') {
+            let address = SourceAddress::parse(given)?;
+            let policy = self.policy_of(set, &address)?;
+            if policy.sources.contains_key(&address.source) {
+                return Ok(address);
+            }
+            let names: Vec<&str> = policy.sources.keys().map(String::as_str).collect();
+            return Err(Error::usage(format!(
+                "stack {} has no source `{}`",
+                address.stack, address.source
+            ))
+            .hint(format!("it has: {}", names.join(", "))));
+        }
+        let stacks: Vec<&Policy> =
+            set.policies.iter().filter(|policy| policy.sources.contains_key(given)).collect();
+        match stacks.as_slice() {
+            [policy] => Ok(SourceAddress::new(&policy.stack, given)),
+            [] => Err(Error::usage(format!("there is no source `{given}`"))
+                .hint("sources are named STACK/SOURCE; `backstay check` lists them")),
+            _ => Err(Error::usage(format!("several stacks have a source `{given}`"))
+                .hint(format!("say which: {}/{given} …", stacks[0].stack))),
+        }
+    }
+}
+
+fn read_identity(path: &Path) -> Result<Keyring> {
+    let place = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .doing(|| format!("failed to read the identity file {place}"))?;
+    Keyring::parse(&text, &place)
+}

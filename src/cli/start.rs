@@ -1,0 +1,106 @@
+//! From arguments to an exit code.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use clap::error::ErrorKind as ClapErrorKind;
+
+use super::args::{Cli, Command};
+use super::command;
+use super::exit::ExitStatus;
+use super::printer::Printer;
+use super::progress::Display;
+use super::setup::App;
+use crate::clock::SystemClock;
+use crate::error::{Error, Result};
+use crate::run::{Context, Tuning};
+use crate::source::directory::raise_file_limit;
+use crate::telemetry::Reporter;
+
+/// Runs the program with this process's arguments.
+pub fn main() -> ExitCode {
+    ExitCode::from(run(std::env::args_os()) as u8)
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked =
+                matches!(error.kind(), ClapErrorKind::DisplayHelp | ClapErrorKind::DisplayVersion);
+            let _ = error.print();
+            return if asked { ExitStatus::Done } else { ExitStatus::Usage };
+        }
+    };
+    let printer = Printer::new(&cli.global);
+    match start(cli, &printer) {
+        Ok(status) => status,
+        Err(error) if is_broken_pipe(&error) => ExitStatus::Done,
+        Err(error) => {
+            printer.error(&error);
+            error.kind().into()
+        }
+    }
+}
+
+fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
+    // Not fatal: only very deep trees need it.
+    let _ = raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::io("failed to start", error))?;
+    let display = Display::new(printer, &cli.global);
+    let reporter = Reporter::new(Arc::new(display.clone()));
+    let interrupted = reporter.clone();
+    runtime.spawn(async move {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            interrupted.cancel();
+        }
+    });
+    let interrupted = reporter.clone();
+    runtime.spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+        while terminate.recv().await.is_some() {
+            interrupted.cancel();
+        }
+    });
+    let cx = Context { reporter, clock: Arc::new(SystemClock), tuning: Tuning::default() };
+    let app = App { global: cli.global, printer: printer.clone(), display, cx, runtime };
+    let status = match &cli.command {
+        Command::Init(args) => command::init::run(&app, args),
+        Command::Check(args) => command::check::run(&app, args),
+        Command::Schema(args) => command::schema::run(&app, args),
+        Command::Backup(args) => command::backup::run(&app, args),
+        Command::List(args) => command::list::run(&app, args),
+        Command::Show(args) => command::show::run(&app, args),
+        Command::Ls(args) => command::ls::run(&app, args),
+        Command::Restore(args) => command::restore::run(&app, args),
+        Command::Verify(args) => command::verify::run(&app, args),
+        Command::Key(args) => command::key::run(&app, args),
+        Command::Completions(args) => command::completions::run(&app, args),
+        Command::Man(args) => command::man::run(&app, args),
+    };
+    app.display.clear();
+    let App { runtime, .. } = app;
+    runtime.shutdown_background();
+    status
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::BrokenPipe
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,304 @@
+//! Cron expressions: five fields, civil time.
+//!
+//! `croner` reads them and finds the next run, clock changes included: a fixed time that does not
+//! exist runs at the first instant after the gap, one that exists twice runs once, and wildcards
+//! run in both of the repeated hours. For judging a schedule as a whole each expression also
+//! carries the days and minutes it matches.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use jiff::{
+    ToSpan as _, Zoned,
+    civil::{Date, date},
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::value::ValueError;
+
+/// The sample of the calendar on which schedules are judged: nine years with three leap days, the
+/// same on every day of use, so that a policy that passes today passes tomorrow.
+const FIRST_DAY: Date = date(2024, 1, 1);
+const DAYS: usize = 3288;
+const DAY_WORDS: usize = DAYS.div_ceil(64);
+const MINUTES: usize = 24 * 60;
+const MINUTE_WORDS: usize = MINUTES.div_ceil(64);
+
+/// A cron expression of five fields.
+///
+/// The fields are minute, hour, day of the month, month and day of the week (0 or 7 is Sunday).
+/// Lists, ranges, steps, names, and `L`, `W` and `#` are read.
+#[derive(Clone)]
+pub struct Cron(Arc<Parsed>);
+
+struct Parsed {
+    text: String,
+    expression: croner::Cron,
+    /// The minutes of a day it matches.
+    minutes: Minutes,
+    /// The days of the sample it matches.
+    days: [u64; DAY_WORDS],
+}
+
+impl Cron {
+    /// The expression as written.
+    pub fn as_str(&self) -> &str {
+        &self.0.text
+    }
+
+    /// The first run after `instant`, in the time zone of `instant`. `None` beyond year 5000.
+    pub fn next_after(&self, instant: &Zoned) -> Option<Zoned> {
+        self.0.expression.find_next_occurrence(instant, false).ok()
+    }
+
+    /// All runs from `start` up to but not including `end`, in order.
+    pub(super) fn runs_between(&self, start: &Zoned, end: &Zoned) -> Vec<Zoned> {
+        let mut runs = Vec::new();
+        let mut from = start.clone();
+        let mut inclusive = true;
+        while let Ok(next) = self.0.expression.find_next_occurrence(&from, inclusive) {
+            if next >= *end || (!inclusive && next <= from) {
+                break;
+            }
+            runs.push(next.clone());
+            (from, inclusive) = (next, false);
+        }
+        runs
+    }
+
+    /// Whether both run at the same minute of some day.
+    pub fn meets(&self, other: &Self) -> bool {
+        let common = |a: &[u64], b: &[u64]| a.iter().zip(b).any(|(a, b)| a & b != 0);
+        common(&self.0.days, &other.0.days) && common(&self.0.minutes.0, &other.0.minutes.0)
+    }
+
+    /// Whether it runs on a day of the sample.
+    pub(super) fn runs_on(&self, day: usize) -> bool {
+        self.0.days[day / 64] >> (day % 64) & 1 == 1
+    }
+
+    /// The minutes of a day it runs at.
+    pub(super) fn minutes(&self) -> &Minutes {
+        &self.0.minutes
+    }
+}
+
+impl FromStr for Cron {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let fields: Vec<&str> = text.split_whitespace().collect();
+        check_fields(text, &fields)?;
+        let expression: croner::Cron =
+            text.parse().map_err(|error: croner::errors::CronError| {
+                ValueError::new(
+                    format!(
+                        "bad cron expression: {}",
+                        error
+                            .to_string()
+                            .trim_start_matches("Component error: ")
+                            .trim_end_matches('.')
+                            .to_lowercase()
+                    ),
+                    "the fields are minute 0-59, hour 0-23, day 1-31, month 1-12, weekday 0-7",
+                )
+            })?;
+        let minutes = minutes_of(&expression);
+        let days = days_of(&expression, &minutes);
+        if days.iter().all(|word| *word == 0) {
+            return Err(ValueError::new(
+                format!("`{}` never happens", fields.join(" ")),
+                "the day does not exist in that month: `28` exists in every month, `L` is the last day",
+            ));
+        }
+        let text = fields.join(" ");
+        Ok(Self(Arc::new(Parsed { text, expression, minutes, days })))
+    }
+}
+
+fn check_fields(text: &str, fields: &[&str]) -> Result<(), ValueError> {
+    if text.trim_start().starts_with('@') {
+        let same = match text.trim().to_ascii_lowercase().as_str() {
+            "@hourly" => "0 * * * *",
+            "@weekly" => "0 0 * * 0",
+            "@monthly" => "0 0 1 * *",
+            "@yearly" | "@annually" => "0 0 1 1 *",
+            _ => "0 0 * * *",
+        };
+        return Err(ValueError::new(
+            "nicknames are not cron expressions",
+            format!("write \"{same}\""),
+        ));
+    }
+    if fields.len() != 5 {
+        let hint = if fields.len() == 6 {
+            "there is no field for seconds: leave out the first"
+        } else {
+            "write minute, hour, day of the month, month and day of the week: \"30 2 * * *\" is 02:30 every day"
+        };
+        let found = fields.len();
+        return Err(ValueError::new(
+            format!("a cron expression has 5 fields, this has {found}"),
+            hint,
+        ));
+    }
+    let restricted = |field: &str| !matches!(field, "*" | "?");
+    if restricted(fields[2]) && restricted(fields[4]) {
+        return Err(ValueError::new(
+            "day of the month and day of the week are both restricted",
+            "cron programs disagree on what that means: use two jobs, or `#` for \"the first Monday\" (\"0 3 * * 1#1\")",
+        ));
+    }
+    Ok(())
+}
+
+fn minutes_of(cron: &croner::Cron) -> Minutes {
+    let mut minutes = Minutes::default();
+    for minute in 0..MINUTES {
+        let hour = cron.pattern.hour_match(minute as u32 / 60).unwrap_or(false);
+        if hour && cron.pattern.minute_match(minute as u32 % 60).unwrap_or(false) {
+            minutes.0[minute / 64] |= 1 << (minute % 64);
+        }
+    }
+    minutes
+}
+
+fn days_of(cron: &croner::Cron, minutes: &Minutes) -> [u64; DAY_WORDS] {
+    let mut days = [0; DAY_WORDS];
+    let Some(minute) = minutes.iter().next() else {
+        return days;
+    };
+    for (index, day) in sample().enumerate() {
+        let time = day.at((minute / 60) as i8, (minute % 60) as i8, 0, 0);
+        if cron.is_time_matching(&time).unwrap_or(false) {
+            days[index / 64] |= 1 << (index % 64);
+        }
+    }
+    days
+}
+
+/// The days of the sample, in order.
+pub(super) fn sample() -> impl Iterator<Item = Date> {
+    FIRST_DAY.series(1.day()).take(DAYS)
+}
+
+/// A set of minutes of a day.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Minutes([u64; MINUTE_WORDS]);
+
+impl Minutes {
+    /// Adds all of `other`.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(all, one)| *all |= one);
+    }
+
+    /// The minutes, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().enumerate().flat_map(|(index, word)| {
+            let bits = std::iter::successors(Some(*word), |word| Some(word & word.wrapping_sub(1)));
+            bits.take_while(|word| *word != 0)
+                .map(move |word| index * 64 + word.trailing_zeros() as usize)
+        })
+    }
+}
+
+impl PartialEq for Cron {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Cron {}
+
+impl fmt::Debug for Cron {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Cron").field(&self.as_str()).finish()
+    }
+}
+
+impl fmt::Display for Cron {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Cron {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for Cron {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl JsonSchema for Cron {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Cron".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "Minute, hour, day of the month, month, day of the week: \"30 2 * * *\".",
+            "pattern": "^[^@ ]+( +[^ ]+){4}$"
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn the_library_agrees_with_the_table() {
+        let next = |cron: &str, from: &str| {
+            let from: Zoned = from.parse().unwrap();
+            cron.parse::<Cron>().unwrap().next_after(&from).unwrap().to_string()
+        };
+        // 02:30 does not exist on that day, and exists twice on the other.
+        assert_eq!(
+            next("30 2 * * *", "2027-03-28T00:00:00+01:00[Europe/Berlin]"),
+            "2027-03-28T03:00:00+02:00[Europe/Berlin]"
+        );
+        assert_eq!(
+            next("30 2 * * *", "2027-10-31T02:30:00+02:00[Europe/Berlin]"),
+            "2027-11-01T02:30:00+01:00[Europe/Berlin]"
+        );
+        assert_eq!(
+            next("0 4 * * 1", "2027-01-01T00:00:00+00:00[UTC]"),
+            "2027-01-04T04:00:00+00:00[UTC]"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for text in [
+            "0 0 31 2 *",
+            "0 0 30 2 *",
+            "0 3 13 * 5",
+            "0 0 3 * * *",
+            "@daily",
+            "",
+            "61 * * * *",
+            "* * * *",
+            "a b c d e",
+            "0 25 * * *",
+            "0 0 31 4,6,9,11 *",
+        ] {
+            assert!(text.parse::<Cron>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn meeting_needs_the_same_day_and_minute() {
+        let cron = |text: &str| text.parse::<Cron>().unwrap();
+        assert!(cron("0 3 * * *").meets(&cron("0 3 1 * *")));
+        assert!(!cron("0 3 * * 0").meets(&cron("0 3 * * 1-6")));
+        assert!(!cron("0 3 * * *").meets(&cron("30 */4 * * *")));
+    }
+}

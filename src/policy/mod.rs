@@ -1,0 +1,61 @@
+//! Policies: what is protected, where to, how often, for how long, and how much may be lost.
+//!
+//! One YAML file is one *stack*. The way of a file:
+//!
+//! ```text
+//! bytes ─load→ text ─yaml→ tree with positions ─assemble→ model ─lint→ Policy + warnings
+//!                                  └────────────redact───────────────→ what a message may show
+//! ```
+//!
+//! Everything but [`load`] is pure: [`parse`] takes text and gives a policy or *all* that is wrong
+//! with it, each as a [`Diagnostic`] with file, line, column and what to do now. A policy never
+//! holds a secret, only references to secrets, and no diagnostic shows one that was written there
+//! by mistake.
+//!
+//! | file | for |
+//! |---|---|
+//! | `load` | files and directories, the only I/O |
+//! | `yaml` | text to a tree with positions, within limits; the only user of the YAML library |
+//! | `assemble`, `decode` | tree to model: item by item, by `serde` |
+//! | `model`, `repository`, `source`, `job`, `retention`, `objective`, `value` | the types, and with them the JSON Schema |
+//! | `schedule`, `cron` | when a job runs, and the longest interval between runs |
+//! | `lint` | the rules across fields |
+//! | `redact` | which parts of a text must not be shown |
+//! | `diagnostic`, `suggest` | how a problem is shown |
+
+mod assemble;
+mod cron;
+mod decode;
+mod diagnostic;
+mod job;
+mod lint;
+mod load;
+mod model;
+mod objective;
+mod recipient;
+mod redact;
+mod repository;
+mod retention;
+mod schedule;
+mod source;
+mod suggest;
+mod value;
+mod yaml;
+
+pub use cron::Cron;
+pub use diagnostic::{Diagnostic, Severity, render, render_all};
+pub use job::{BackupKind, Copy, Job, Selection, Work};
+pub use load::{LoadError, MAX_FILE_SIZE, PolicySet, json_schema, load, parse};
+pub use model::{Alertmanager, Notify, Ping, Policy, Role, State, Webhook};
+pub use objective::{Objectives, Targets, Tier};
+pub use recipient::{RecipientError, check_recipient};
+pub use repository::{
+    Encryption, Limits, LocalRepository, LockMode, ObjectLock, Repository, S3Repository, Storage,
+};
+pub use retention::Keep;
+pub use schedule::{Rhythm, Schedule, WorstGap, rhythms, worst_gap};
+pub use source::{
+    CommandSource, Compression, DirectorySource, PostgresCluster, PostgresDump, Program, Source,
+    SourceKind, SourceSpec, Wal, WalArchive,
+};
+pub use value::{Period, Setting, Size, ValueError, is_valid_name};

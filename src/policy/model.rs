@@ -1,0 +1,207 @@
+//! A policy: one stack and all that is done for it.
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use jiff::tz::TimeZone;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    job::Job,
+    objective::{Objectives, Targets, Tier},
+    repository::Repository,
+    source::{Compression, Source},
+    value::Setting,
+};
+
+/// A policy that was read and passed every rule.
+///
+/// Everything that names something else (a repository, a source, a job) names something that
+/// exists.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Policy {
+    /// The version of the policy format: 1.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: u32,
+    /// The name of the stack. It is part of every object's key: it cannot be changed later.
+    #[schemars(pattern(r"^[a-z0-9][a-z0-9._-]{0,63}$"))]
+    pub stack: String,
+    /// What the stack is, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The class of service. This or both of `objectives` is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// Objectives, where they differ from the tier's.
+    #[serde(default)]
+    pub objectives: Targets,
+    /// The IANA time zone of all schedules, such as `Asia/Shanghai`; UTC if left out.
+    #[serde(default)]
+    pub timezone: String,
+    /// Where backups live. The first is the default.
+    pub repositories: IndexMap<String, Repository>,
+    /// What is backed up.
+    pub sources: IndexMap<String, Source>,
+    /// When, how, and kept how long.
+    #[serde(default)]
+    pub jobs: IndexMap<String, Job>,
+    /// Compression, where a source does not say otherwise.
+    #[serde(default)]
+    pub compression: Compression,
+    /// Where it is recorded which site is active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Places where the stack can be active.
+    #[serde(default)]
+    pub sites: IndexMap<String, serde_json::Value>,
+    /// What is done to recover or to move.
+    #[serde(default)]
+    pub playbooks: IndexMap<String, serde_json::Value>,
+    /// Playbooks that are rehearsed on a schedule.
+    #[serde(default)]
+    pub drills: IndexMap<String, serde_json::Value>,
+    /// Who is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Notify>,
+    /// Where runs are recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// The file it was read from.
+    #[serde(skip)]
+    pub file: PathBuf,
+    /// The file's text, to be stored beside the backups.
+    #[serde(skip)]
+    pub text: String,
+}
+
+impl Policy {
+    /// The keys of a policy file.
+    pub(super) const KEYS: [&'static str; 16] = [
+        "version",
+        "stack",
+        "description",
+        "tier",
+        "objectives",
+        "timezone",
+        "repositories",
+        "sources",
+        "jobs",
+        "compression",
+        "role",
+        "sites",
+        "playbooks",
+        "drills",
+        "notify",
+        "state",
+    ];
+
+    /// The objectives of the stack.
+    pub fn objectives(&self) -> Objectives {
+        self.tier.unwrap_or(Tier::Development).objectives().with(self.objectives)
+    }
+
+    /// The objectives of a source; those of the stack for an unknown one.
+    pub fn objectives_of(&self, source: &str) -> Objectives {
+        let targets = self.sources.get(source).map(|source| source.objectives).unwrap_or_default();
+        self.objectives().with(targets)
+    }
+
+    /// The repository that is used where a source names none.
+    pub fn default_repository(&self) -> Option<(&str, &Repository)> {
+        self.repositories.first().map(|(name, repository)| (name.as_str(), repository))
+    }
+
+    /// The repository of a source, with its name.
+    pub fn repository_of(&self, source: &str) -> Option<(&str, &Repository)> {
+        match self.sources.get(source)?.repository.as_deref() {
+            Some(name) => {
+                self.repositories.get_key_value(name).map(|(name, one)| (name.as_str(), one))
+            }
+            None => self.default_repository(),
+        }
+    }
+
+    /// The compression of a source.
+    pub fn compression_of(&self, source: &str) -> Compression {
+        self.sources.get(source).and_then(|source| source.compression).unwrap_or(self.compression)
+    }
+
+    /// The jobs that back a source up.
+    pub fn jobs_of<'a>(&'a self, source: &'a str) -> impl Iterator<Item = (&'a str, &'a Job)> {
+        let jobs = self.jobs.iter().filter(move |(_, job)| job.covers(source));
+        jobs.map(|(name, job)| (name.as_str(), job))
+    }
+
+    /// The time zone of all schedules.
+    pub fn time_zone(&self) -> TimeZone {
+        TimeZone::get(&self.timezone).unwrap_or(TimeZone::UTC)
+    }
+}
+
+/// Where it is recorded which site is active.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Role {
+    /// A repository, best at a third place.
+    pub repository: String,
+}
+
+/// Who is told about failures, misses and recoveries.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Notify {
+    /// A Prometheus Alertmanager.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alertmanager: Option<Alertmanager>,
+    /// A web hook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
+    /// A dead man's switch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ping: Option<Ping>,
+}
+
+/// A Prometheus Alertmanager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Alertmanager {
+    /// Its address, without `/api/…`.
+    pub url: Setting,
+}
+
+/// A web hook that gets events as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Its address; a reference where the address is the secret.
+    pub url: Setting,
+    /// Headers; secrets as references.
+    #[serde(default)]
+    pub headers: IndexMap<String, Setting>,
+}
+
+/// A dead man's switch that is asked for after every good run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ping {
+    /// Its address; a reference where the address is the secret.
+    pub url: Setting,
+}
+
+/// Where runs are recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum State {
+    /// A file of one daemon.
+    Sqlite {
+        /// An absolute path.
+        path: PathBuf,
+    },
+    /// A database that several daemons share.
+    Postgres {
+        /// A libpq connection string or URI; `password=` only as a reference.
+        connection: String,
+    },
+}

@@ -1,0 +1,21 @@
+//! Restore: from a manifest to files, a stream or a consumer.
+//!
+//! Plan: read the index once; create directories; sort what has content by where it lies.
+//! Then: workers read ranges of segments, check every member against the index and every content
+//! against its digest, and write. Links and devices come after all files, attributes of
+//! directories last, and `sync` before success.
+
+mod member;
+mod output;
+mod plan;
+mod request;
+mod selection;
+mod tree;
+mod worker;
+
+pub use member::SegmentCursor;
+pub use output::{stream_to, stream_to_consumer};
+pub use request::{Finding, Outcome, Request};
+pub use selection::Selection;
+pub use tree::restore_tree;
+pub use worker::check_content;

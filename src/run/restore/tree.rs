@@ -1,0 +1,162 @@
+//! Restoring a tree, or part of one.
+
+use std::sync::Mutex;
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+
+use super::plan::{self, Plan, failed};
+use super::request::{Finding, Outcome, Request};
+use super::worker::{self, Shared};
+use crate::archive::entry::{Entry, EntryType};
+use crate::archive::sort::Sorter;
+use crate::error::{Error, ErrorKind, Result};
+use crate::run::Context;
+use crate::source::directory::extract::Extractor;
+use crate::telemetry::{Event, failpoint};
+
+/// Restores what the request selects into its target directory.
+///
+/// Entries that cannot be restored are findings in the outcome; an error means that the restore
+/// as a whole did not come to its end.
+pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
+    let started = Instant::now();
+    let manifest = request.manifest;
+    cx.reporter.emit(Event::Started {
+        verb: "restore",
+        source: manifest.address().to_string(),
+        backup: Some(manifest.backup.to_string()),
+        kind: Some(manifest.kind.to_string()),
+    });
+    cx.reporter.phase("planning");
+    if request.dry_run {
+        let plan = Plan::make(request, cx, &mut |_| Ok(()))?;
+        nothing_selected(request, &plan)?;
+        return Ok(Outcome { files: plan.files, ..plan.outcome() });
+    }
+    let target = Extractor::open(&request.target, request.existing, request.numeric_owner)?;
+    let plan = {
+        let mut cursor = target.cursor();
+        Plan::make(request, cx, &mut |entry| {
+            if entry.kind == EntryType::Dir {
+                cursor.directory(entry)
+            } else {
+                cursor.create_large(entry)
+            }
+        })?
+    };
+    nothing_selected(request, &plan)?;
+    cx.reporter.progress().expect(plan.files, plan.bytes);
+    cx.reporter.phase("restoring");
+    let mut outcome = plan.outcome();
+    let Plan { content, late, attributes, .. } = plan;
+
+    let shared = Shared::default();
+    write_content(request, cx, &target, content, &shared)?;
+    let results = shared.into_results();
+    if let Some(error) = results.fatal {
+        return Err(error);
+    }
+    outcome.files = results.written;
+    outcome.kept = results.kept;
+    outcome.failed.extend(results.failed);
+
+    create_late(cx, &target, late, &mut outcome.failed)?;
+    failpoint::reach("restore.before_attributes");
+    set_attributes(cx, &target, attributes, &mut outcome.failed)?;
+    failpoint::reach("restore.before_sync");
+    cx.reporter.phase("writing to disk");
+    target.sync()?;
+    outcome.not_set = target
+        .problems()
+        .into_iter()
+        .map(|(what, (count, example))| (what, count, example))
+        .collect();
+    outcome.fetched = cx.reporter.progress().snapshot().stored_bytes;
+    outcome.seconds = started.elapsed().as_secs_f64();
+    Ok(outcome)
+}
+
+fn nothing_selected(request: &Request<'_>, plan: &Plan) -> Result<()> {
+    let nothing = plan.files + plan.directories + plan.others == 0 && plan.refused.is_empty();
+    if nothing && !request.selection.is_all() {
+        return Err(Error::not_found(format!(
+            "nothing in {} matches {}",
+            request.manifest.backup,
+            request.selection.patterns().join(", ")
+        ))
+        .hint(format!("`backstay ls {}` shows what is in it", request.manifest.backup)));
+    }
+    Ok(())
+}
+
+fn write_content(
+    request: &Request<'_>,
+    cx: &Context,
+    target: &Extractor,
+    content: Sorter,
+    shared: &Shared,
+) -> Result<()> {
+    let segments = request.manifest.segments_by_reference()?;
+    let (send, receive) = sync_channel(cx.tuning.workers);
+    let receive = Mutex::new(receive);
+    std::thread::scope(|scope| {
+        for _ in 0..cx.tuning.workers {
+            scope.spawn(|| worker::work(request, cx, target, shared, &receive));
+        }
+        let send = send;
+        plan::batches(content, &segments, &mut |batch| {
+            cx.reporter.check()?;
+            if shared.is_over() {
+                // The reason is in the results.
+                return Ok(());
+            }
+            send.send(batch).map_err(|_| Error::failed("the threads that restore are gone"))
+        })
+    })
+}
+
+fn create_late(
+    cx: &Context,
+    target: &Extractor,
+    late: Sorter,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let mut cursor = target.cursor();
+    for record in late.finish()? {
+        cx.reporter.check()?;
+        let entry = parse(&record?.1)?;
+        let made = match &entry.hardlink {
+            Some(leader) => cursor.link(&entry, leader),
+            None => cursor.special(&entry),
+        };
+        match made {
+            Ok(()) => cx.reporter.progress().add_file(),
+            Err(error) => findings.push(failed(&entry, &error)),
+        }
+    }
+    Ok(())
+}
+
+fn set_attributes(
+    cx: &Context,
+    target: &Extractor,
+    attributes: Sorter,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let mut cursor = target.cursor();
+    for record in attributes.finish()? {
+        cx.reporter.check()?;
+        let entry = parse(&record?.1)?;
+        if let Err(error) = cursor.attributes(&entry)
+            && error.kind() != ErrorKind::NotFound
+        {
+            findings.push(failed(&entry, &error));
+        }
+    }
+    Ok(())
+}
+
+fn parse(line: &[u8]) -> Result<Entry> {
+    serde_json::from_slice(line)
+        .map_err(|error| Error::failed("failed to read back an entry").with_source(error))
+}

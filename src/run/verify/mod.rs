@@ -1,0 +1,14 @@
+//! Verify: how much of a backup is proven.
+//!
+//! | depth | proves |
+//! |---|---|
+//! | `list` | every object is there and has its size |
+//! | `stored` | every stored byte has its digest; needs no key |
+//! | `content` | everything decrypts and decodes, every file has its digest, archive and index agree |
+
+mod content;
+mod report;
+mod stored;
+
+pub use report::{Cost, Depth, Finding, Report};
+pub use stored::verify;
