@@ -1,3 +1,8 @@
 //! All integration tests, in one binary.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(missing_docs)]
+
+mod common;
 mod policy;
+mod roundtrip;

@@ -152,6 +152,8 @@ pub struct Counts {
     pub changed: u64,
     /// Files that were listed and then gone.
     pub vanished: u64,
+    /// Files that could not be read. Always 0 in what this program commits: it gives up instead.
+    pub unreadable: u64,
 }
 
 /// Which program wrote the backup, and where.

@@ -562,7 +562,7 @@ def check_manifest(repo, backup, m, findings):
             match = ref(dead, "dead list", RE_OTHER)
             check(match[3] and match[3] + "/" + match[4] == s["_id"], f"manifest: {dead['path']} is not the dead list of {s['path']}")
             check(s["type"] == "tar", f"manifest: a stream segment with a dead list: {s['path']}")
-            check(match[1] == RE_OTHER.fullmatch(m["index"]["path"])[1], f"manifest: {dead['path']} is not beside the index")
+            check(match[1] <= RE_OTHER.fullmatch(m["index"]["path"])[1], f"manifest: {dead['path']} is newer than the index")
     if m["kind"] != "incremental":
         check(owners == {backup}, "manifest: a full or snapshot refers to another backup")
     types = [s["type"] for s in m["segments"]]

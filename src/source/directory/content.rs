@@ -205,7 +205,7 @@ impl Read for ExtentReader<'_> {
 pub fn read_xattrs(file: BorrowedFd<'_>) -> rustix::io::Result<BTreeMap<String, Vec<u8>>> {
     let mut names = Vec::new();
     loop {
-        let length = match rustix::fs::flistxattr(file, &mut [0u8; 0]) {
+        let length = match rustix::fs::flistxattr_query(file) {
             Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(BTreeMap::new()),
             other => other?,
         };
@@ -235,7 +235,7 @@ pub fn read_xattrs(file: BorrowedFd<'_>) -> rustix::io::Result<BTreeMap<String, 
 
 fn read_xattr(file: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Vec<u8>> {
     loop {
-        let length = rustix::fs::fgetxattr(file, name, &mut [0u8; 0])?;
+        let length = rustix::fs::fgetxattr_query(file, name)?;
         let mut value = vec![0; length];
         match rustix::fs::fgetxattr(file, name, &mut value[..]) {
             Ok(length) => {
