@@ -26,4 +26,4 @@ pub use limit::RateLimit;
 pub use probe::{Finding, Probe, Verdict};
 pub use reader::{ObjectReader, ReadAhead};
 pub use repository::{Descriptor, InitOptions, Repository};
-pub use upload::Upload;
+pub use upload::{Completing, Upload};

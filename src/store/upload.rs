@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStoreExt as _};
+use object_store::{MultipartUpload, ObjectStoreExt as _, PutResult};
 use tokio::task::JoinHandle;
 
 use super::blocking::{Store, Written};
@@ -103,31 +103,69 @@ impl Upload {
     }
 
     /// Sends what is left and completes the object.
-    pub fn finish(mut self) -> Result<Written> {
-        if self.parts.is_none() {
-            let body = std::mem::take(&mut self.buffer);
-            let sent = body.len() as u64;
-            self.reporter.check()?;
-            let written = self.store.put_unique(&self.key, body).map_err(|error| {
-                error.into_error(&format!("write {}", self.key), self.store.name())
-            })?;
-            self.reporter.progress().add_stored(sent);
-            return Ok(written);
-        }
-        if !self.buffer.is_empty() {
+    pub fn finish(self) -> Result<Written> {
+        self.finish_later()?.wait()
+    }
+
+    /// Sends what is left and lets the store complete the object in the background: making 256 MiB
+    /// durable takes a while in which the next segment can be compressed.
+    pub fn finish_later(mut self) -> Result<Completing> {
+        self.reporter.check()?;
+        let runtime = self.store.runtime().clone();
+        let key = self.key.clone();
+        if self.parts.is_some() && !self.buffer.is_empty() {
             self.send_part()?;
         }
-        for task in std::mem::take(&mut self.running) {
-            self.join(task)?;
-        }
-        let Some(mut parts) = self.parts.take() else { return Ok(Written::default()) };
-        match self.store.runtime().block_on(parts.complete()) {
+        let running = std::mem::take(&mut self.running);
+        let progress = self.reporter.progress().clone();
+        let task = if let Some(mut parts) = self.parts.take() {
+            runtime.spawn(async move {
+                for part in running {
+                    let sent = match part.await {
+                        Ok(result) => result,
+                        Err(error) => Err(lost(error)),
+                    };
+                    if let Err(error) = sent {
+                        let _ = parts.abort().await;
+                        return Err(error);
+                    }
+                }
+                parts.complete().await
+            })
+        } else {
+            let body = std::mem::take(&mut self.buffer);
+            let sent = body.len() as u64;
+            self.store.upload_limit().take(sent);
+            let (objects, path) = (self.store.objects().clone(), Path::from(key.as_str()));
+            runtime.spawn(async move {
+                let result = objects.put(&path, body.into()).await;
+                progress.add_stored(sent);
+                result
+            })
+        };
+        Ok(Completing { store: self.store.clone(), key, task })
+    }
+}
+
+fn lost(error: tokio::task::JoinError) -> object_store::Error {
+    object_store::Error::Generic { store: "upload", source: Box::new(error) }
+}
+
+/// An object that the store is completing.
+pub struct Completing {
+    store: Store,
+    key: String,
+    task: JoinHandle<Result<PutResult, object_store::Error>>,
+}
+
+impl Completing {
+    /// Waits until the object is there, or is known not to be.
+    pub fn wait(self) -> Result<Written> {
+        let result = self.store.runtime().block_on(self.task).unwrap_or_else(|e| Err(lost(e)));
+        match result {
             Ok(result) => Ok(Written { version: result.version }),
-            Err(error) => {
-                let error = self.error(error);
-                self.parts = Some(parts);
-                Err(error)
-            }
+            Err(error) => Err(StoreError::new(&self.key, error)
+                .into_error(&format!("write {}", self.key), self.store.name())),
         }
     }
 }

@@ -84,6 +84,7 @@ pub fn finish(
                 number = links::store_last(writing, &tally, request.source, last)?;
                 failpoint::reach("backup.last_segment");
             }
+            tally.wait_for_segments()?;
             finishing.contents(tally.into_results(), number, captured)?
         }
     };

@@ -14,7 +14,6 @@ use crate::archive::manifest::{Segment, SegmentType};
 use crate::archive::segment::{SealedWriter, sealed, unseal};
 use crate::error::{Error, Result};
 use crate::store::{Upload, layout};
-use crate::telemetry::failpoint;
 
 /// A stored stream.
 pub struct StoredStream {
@@ -165,20 +164,19 @@ impl<'a> Cutter<'a> {
         let Some(slice) = self.slice.take() else { return Ok(()) };
         let (upload, size, sha256) =
             unseal(slice.out).map_err(|error| Error::io("failed to write a segment", error))?;
-        let written = upload.finish()?;
-        failpoint::reach("backup.segment");
         let plain = slice.digest.bytes();
-        self.tally.add_segment(Segment {
+        let segment = Segment {
             path: slice.path,
             kind: SegmentType::Stream,
             size,
             sha256,
-            version: written.version,
+            version: None,
             plain,
             content: plain,
             live: plain,
             dead: None,
-        });
+        };
+        self.tally.add_segment(segment, upload.finish_later()?)?;
         let sha256 = slice.digest.finish_hex();
         self.parts.push(Part { segment: slice.reference, size: plain, sha256 });
         Ok(())

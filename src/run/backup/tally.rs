@@ -9,10 +9,15 @@ use crate::archive::index::line_of;
 use crate::archive::manifest::{Counts, Segment};
 use crate::archive::sort::Sorter;
 use crate::error::{Error, Result};
+use crate::store::Completing;
+use crate::telemetry::failpoint;
 
 /// Bytes of index lines sorted in memory; more spill to disk.
 const INDEX_BUDGET: usize = 16 << 20;
 const DEAD_BUDGET: usize = 4 << 20;
+
+/// Segments that the store may be completing at once.
+const COMPLETING: usize = 4;
 
 /// Marks a line whose entry consists of slices: it also goes to the list of large files.
 pub const HAS_PARTS: u8 = 1;
@@ -24,6 +29,7 @@ pub struct Tally {
     dead: Mutex<Sorter>,
     live: Mutex<BTreeMap<SegmentRef, u64>>,
     segments: Mutex<Vec<Segment>>,
+    completing: Mutex<Vec<(Segment, Completing)>>,
     counts: Mutex<Counts>,
     error: Mutex<Option<Error>>,
     failed: AtomicBool,
@@ -51,6 +57,7 @@ impl Default for Tally {
             dead: Mutex::new(Sorter::new(DEAD_BUDGET)),
             live: Mutex::default(),
             segments: Mutex::default(),
+            completing: Mutex::default(),
             counts: Mutex::default(),
             error: Mutex::default(),
             failed: AtomicBool::new(false),
@@ -110,12 +117,28 @@ impl Tally {
         lock(&self.dead).push(key, entry.path.clone())
     }
 
-    /// A segment is stored.
-    pub fn add_segment(&self, segment: Segment) {
-        let mut counts = lock(&self.counts);
-        counts.stored_bytes += segment.size;
-        drop(counts);
-        lock(&self.segments).push(segment);
+    /// A segment is on its way; the store is completing it.
+    pub fn add_segment(&self, segment: Segment, completing: Completing) -> Result<()> {
+        let mut waiting = lock(&self.completing);
+        waiting.push((segment, completing));
+        // At most one a thread: a store that is slow to complete slows compression down.
+        let ready = if waiting.len() > COMPLETING { Some(waiting.remove(0)) } else { None };
+        drop(waiting);
+        ready.map_or(Ok(()), |ready| self.stored(ready))
+    }
+
+    /// Waits until every segment is stored.
+    pub fn wait_for_segments(&self) -> Result<()> {
+        let waiting = std::mem::take(&mut *lock(&self.completing));
+        waiting.into_iter().try_for_each(|ready| self.stored(ready))
+    }
+
+    fn stored(&self, (segment, completing): (Segment, Completing)) -> Result<()> {
+        let version = completing.wait()?.version;
+        failpoint::reach("backup.segment");
+        lock(&self.counts).stored_bytes += segment.size;
+        lock(&self.segments).push(Segment { version, ..segment });
+        Ok(())
     }
 
     /// Changes the counts.

@@ -15,7 +15,7 @@ use crate::archive::segment::TarSegment;
 use crate::error::{Error, Result};
 use crate::source::{Content, OpenError};
 use crate::store::{Upload, layout};
-use crate::telemetry::{WarningCode, failpoint};
+use crate::telemetry::WarningCode;
 
 /// One entry to be stored.
 pub struct Job {
@@ -303,19 +303,18 @@ impl<'a> SegmentSeries<'a> {
     pub fn finish(&mut self) -> Result<()> {
         let Some((reference, segment)) = self.open.take() else { return Ok(()) };
         let done = segment.finish()?;
-        let written = done.out.finish()?;
-        failpoint::reach("backup.segment");
-        self.tally.add_segment(Segment {
+        let segment = Segment {
             path: layout::segment(&reference, SegmentType::Tar, self.writing.is_encrypted()),
             kind: SegmentType::Tar,
             size: done.size,
             sha256: done.sha256,
-            version: written.version,
+            version: None,
             plain: done.plain,
             content: done.content,
             live: done.content,
             dead: None,
-        });
+        };
+        self.tally.add_segment(segment, done.out.finish_later()?)?;
         self.settled.extend(done.entries);
         self.flush_settled()
     }

@@ -1,0 +1,51 @@
+# Backstay: build, proofs and measurements. `make help` lists the targets.
+#
+# Everything here works on a fresh Debian with nothing but Rust: what is missing is installed by
+# scripts/install-deps.sh, as root or with sudo. CARGO_TARGET_DIR is respected.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+# Targets run after one another: two cargo processes would wait for each other.
+
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# The lock file is part of the source: a build that would change it fails.
+LOCKED := --locked
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build
+build: deps-build ## Build the release binary: target/release/backstay
+	$(CARGO) build --release $(LOCKED)
+
+.PHONY: demo
+demo: deps-demo ## Back up, change, destroy, restore and verify real files, and show what was proved
+	@scripts/demo.sh
+
+.PHONY: test
+test: deps-test ## Everything CI runs: format, lints, tests, documentation, licences, drift, the demo
+	@scripts/test.sh
+
+.PHONY: bench
+bench: deps-bench ## Measure against tar|zstd, restic and borg (BENCH_FILES, BENCH_BYTES, BENCH_RUNS)
+	@scripts/bench.sh $(BENCH_ARGS)
+
+.PHONY: test-compose
+test-compose: deps-test ## Run the suite against the servers of docker-compose.test.yml (needs Docker)
+	@scripts/test-compose.sh
+
+.PHONY: docs
+docs: deps-build ## Write the documents that are generated from the code again
+	@scripts/generated.sh --write
+
+.PHONY: fmt
+fmt: ## Format the source
+	$(CARGO) fmt
+
+.PHONY: deps-build deps-test deps-demo deps-bench
+deps-build deps-test deps-demo deps-bench: deps-%:
+	@scripts/install-deps.sh $*
