@@ -37,8 +37,8 @@ human() {
 now() { date +%s.%N; }
 since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.2f", b - a }'; }
 
-# The newest of the binaries built so far is no proof that it is current: build first.
 need_cargo() {
+    # shellcheck disable=SC1091  # written by rustup, if at all
     has cargo || [ ! -r "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
     has cargo || die "cargo is missing" "install Rust from https://rustup.rs, or your distribution's rustup"
 }

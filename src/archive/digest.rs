@@ -20,7 +20,7 @@ impl Digest {
 
     /// Takes in `count` zero bytes: a hole in a file.
     pub fn update_zeros(&mut self, mut count: u64) {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         while count > 0 {
             let step = count.min(ZEROS.len() as u64);
             self.update(&ZEROS[..step as usize]);

@@ -275,7 +275,7 @@ pub fn decode(input: &mut dyn Read, place: &str) -> Result<Option<Member>> {
         if block.iter().all(|&b| b == 0) {
             return Ok(None);
         }
-        let header = checked_header(block, place)?;
+        let header = checked_header(&block, place)?;
         let size = header
             .entry_size()
             .map_err(|error| Error::damaged(bad(place, "size")).with_source(error))?;
@@ -306,9 +306,9 @@ pub fn read_error(error: io::Error, place: &str) -> Error {
     }
 }
 
-fn checked_header(block: [u8; BLOCK], place: &str) -> Result<Header> {
+fn checked_header(block: &[u8; BLOCK], place: &str) -> Result<Header> {
     let mut header = Header::new_old();
-    header.as_mut_bytes().copy_from_slice(&block);
+    header.as_mut_bytes().copy_from_slice(block);
     let sum: u32 = block
         .iter()
         .enumerate()

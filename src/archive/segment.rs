@@ -165,7 +165,9 @@ impl<W: Write> TarSegment<W> {
         let (sealed, plain, compressed) = self.frames.finish_counted().map_err(failed)?;
         let mut entries: Vec<Entry> = self.pending.into_iter().map(|(_, entry)| entry).collect();
         // At most two frames are closed here: the one these entries are in and the end marker's.
-        entries.iter_mut().for_each(|entry| place(entry, compressed));
+        for entry in &mut entries {
+            place(entry, compressed);
+        }
         let (out, size, sha256) = unseal(sealed).map_err(failed)?;
         Ok(FinishedSegment { out, entries, size, sha256, plain, content })
     }

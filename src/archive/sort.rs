@@ -169,10 +169,13 @@ impl Read for RunReader {
     }
 }
 
+/// The next record of a run: key, run, value. Runs are in the order records came in.
+type Candidate = (Vec<u8>, usize, Vec<u8>);
+
 /// Records in key order.
 pub struct Sorted {
     runs: Vec<Run>,
-    heap: BinaryHeap<Reverse<(Vec<u8>, usize, Vec<u8>)>>,
+    heap: BinaryHeap<Reverse<Candidate>>,
 }
 
 impl Sorted {

@@ -48,7 +48,8 @@ impl App {
         let path = self.policy_path()?;
         match policy::load(&path) {
             Ok(set) => {
-                if warn && !set.warnings.is_empty() && !self.printer.is_json() {
+                let show = warn && !self.global.quiet && !self.printer.is_json();
+                if show && !set.warnings.is_empty() {
                     self.printer.rendered(&policy::render_all(&set.warnings, self.printer.color()));
                 }
                 Ok(set)

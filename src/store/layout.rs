@@ -97,7 +97,7 @@ pub fn sums(backup: &BackupId) -> String {
 
 /// Whether the object is encrypted, by its name.
 pub fn is_encrypted(path: &str) -> bool {
-    path.ends_with(".age")
+    path.strip_suffix(".age").is_some()
 }
 
 fn age(encrypted: bool) -> &'static str {

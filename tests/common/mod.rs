@@ -64,7 +64,7 @@ impl Sandbox {
             .expect(0)
             .stdout
             .trim()
-            .to_owned();
+            .into();
         sandbox.run_bare(&["key", "generate", "--out", "writer.key"]).expect(0);
         sandbox.write_policy(true, "");
         sandbox

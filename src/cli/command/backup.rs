@@ -229,7 +229,7 @@ fn one(
         kind,
         run: run.to_owned(),
         job: job.map(|(name, _)| name.clone()),
-        keep: job.and_then(|(_, job)| serde_json::to_value(&job.keep).ok()),
+        keep: job.and_then(|(_, job)| serde_json::to_value(job.keep).ok()),
         level: policy.compression_of(&address.source).level.into(),
         paranoid,
         writer: if repository.is_encrypted() { writer } else { Keyring::default() },

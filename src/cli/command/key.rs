@@ -183,9 +183,10 @@ fn add(app: &App, recipients: &[String], dry_run: bool) -> Result<ExitStatus> {
         plan.push((key, secret));
     }
     for (key, secret) in plan {
-        // Wraps are only ever added: number after the highest there is.
-        let number = (1..).find(|n| !key.wraps.contains(&layout::wrapped_key(&key.id, *n)));
-        let number = number.unwrap_or(u32::MAX);
+        // Wraps are only ever added.
+        let free = |number: &u32| !key.wraps.contains(&layout::wrapped_key(&key.id, *number));
+        let highest = key.wraps.len() as u32 + 1;
+        let number = (1..=highest).find(free).unwrap_or(highest);
         if dry_run {
             app.printer.talk(format!("would write {}", layout::wrapped_key(&key.id, number)));
             continue;

@@ -216,7 +216,7 @@ fn to_directory(
             format::count(*count, "entry")
         ));
     }
-    if outcome.not_set.iter().any(|(what, _, _)| what == "owner") {
+    if outcome.not_set.iter().any(|(what, _, _)| what.starts_with("owner")) {
         app.printer.hint("only root may give files to others: restore as root to get owners back");
     }
     if outcome.is_complete() {

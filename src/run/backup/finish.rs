@@ -50,7 +50,7 @@ pub fn pretend(
     tally: Tally,
     gathered: &Gathered,
     captured: &Captured,
-) -> Result<(bool, Counts)> {
+) -> (bool, Counts) {
     let unchanged = finishing.is_unchanged(gathered);
     let mut counts = tally.into_results().counts;
     counts.skipped += captured.skipped;
@@ -61,7 +61,7 @@ pub fn pretend(
         counts.files += gathered.links.len();
         counts.directories += gathered.last.len();
     }
-    Ok((unchanged, counts))
+    (unchanged, counts)
 }
 
 /// Stores what is left and commits. Returns the manifest, and whether all of the base is shared.

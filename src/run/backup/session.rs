@@ -1,5 +1,6 @@
 //! One backup from its intent to its commit.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 
@@ -18,6 +19,7 @@ use crate::id::{self, BackupId, BackupKind};
 use crate::run::Context;
 use crate::run::context::host_name;
 use crate::source::Captured;
+use crate::store::KeyInfo;
 use crate::store::{Intent, IntentWriter, Repository, SourceStore, layout};
 use crate::telemetry::{Event, WarningCode, failpoint};
 
@@ -75,7 +77,7 @@ pub fn backup(repository: &Repository, request: &Request<'_>, cx: &Context) -> R
     };
     let backup = BackupId::new(kind, start, commits.last().map(|commit| &commit.backup));
     let key = repository.write_key();
-    let content = key.map(|key| key.recipients()).transpose()?.unwrap_or_default();
+    let content = key.map(KeyInfo::recipients).transpose()?.unwrap_or_default();
     let index = if key.is_some() {
         content.with(&request.writer.recipients())
     } else {
@@ -172,7 +174,7 @@ fn run(
         announce(writing, base.as_ref(), start)?;
     }
     // Only now: prune lists intents after it made its mark, so one of both sees the other.
-    let marked = if base.is_some() { writing.source.marked()? } else { Default::default() };
+    let marked = if base.is_some() { writing.source.marked()? } else { BTreeSet::new() };
     let base = base.map(|manifest| Base::new(manifest, &marked)).transpose()?;
     let tally = Tally::default();
     writing.cx.reporter.phase("reading");
@@ -180,7 +182,7 @@ fn run(
     let finishing = finish::Finishing { writing, request, base: base.as_ref(), start };
     let base_id = base.as_ref().map(|base| base.manifest.backup.clone());
     if request.dry_run {
-        let (unchanged, counts) = finish::pretend(&finishing, tally, &gathered, &captured)?;
+        let (unchanged, counts) = finish::pretend(&finishing, tally, &gathered, &captured);
         return Ok((None, unchanged, counts, base_id));
     }
     let (manifest, unchanged) = finish::finish(&finishing, tally, gathered, &captured)?;

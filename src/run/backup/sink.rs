@@ -209,7 +209,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    fn to_links(&mut self, device: u64, entry: &Entry) -> Result<()> {
+    fn push_link(&mut self, device: u64, entry: &Entry) -> Result<()> {
         let mut key = Vec::with_capacity(16 + entry.path.len());
         key.extend_from_slice(&device.to_be_bytes());
         key.extend_from_slice(&entry.ino.to_be_bytes());
@@ -256,7 +256,7 @@ impl EntrySink for Sink<'_> {
                     if let Some(base) = &base {
                         self.tally.bury(base)?;
                     }
-                    return self.to_links(device, &entry);
+                    return self.push_link(device, &entry);
                 }
                 self.queue(Job { entry, content, base, reusable })
             }

@@ -88,7 +88,7 @@ impl Plan {
                 let Some(links) = leaders.get(&entry.path) else { continue };
                 for link in links {
                     let stand_in = Entry { path: link.clone(), ..entry.clone() };
-                    planner.file(stand_in, prepare)?;
+                    planner.file(&stand_in, prepare)?;
                 }
             }
         }
@@ -139,7 +139,7 @@ impl Planner<'_> {
         }
         match entry.kind {
             EntryType::Dir => self.directory(&entry, prepare),
-            EntryType::File | EntryType::Stream => self.file(entry, prepare),
+            EntryType::File | EntryType::Stream => self.file(&entry, prepare),
             EntryType::Hardlink => self.hardlink(entry),
             EntryType::Symlink | EntryType::Char | EntryType::Block => {
                 self.plan.others += 1;
@@ -173,30 +173,30 @@ impl Planner<'_> {
 
     /// Deepest first: a directory that may not be written to is closed after what is below it.
     fn push_attributes(&mut self, entry: &Entry) -> Result<()> {
-        let depth = entry.path.iter().filter(|b| **b == b'/').count() as u32
-            + u32::from(entry.path != b".");
+        let depth =
+            entry.path.split(|b| *b == b'/').count() as u32 - 1 + u32::from(entry.path != b".");
         let mut key = (u32::MAX - depth).to_be_bytes().to_vec();
         key.extend(sort_key(&entry.path));
         self.plan.attributes.push(key, line_of(entry)?)
     }
 
-    fn file(&mut self, entry: Entry, prepare: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
+    fn file(&mut self, entry: &Entry, prepare: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
         self.plan.files += 1;
         self.plan.bytes += entry.size;
         if entry.parts.is_empty() {
-            return self.content(&entry);
+            return self.content(entry);
         }
-        if let Err(error) = prepare(&entry) {
-            self.plan.refused.push(failed(&entry, &error));
+        if let Err(error) = prepare(entry) {
+            self.plan.refused.push(failed(entry, &error));
             return Ok(());
         }
         for (number, part) in entry.parts.iter().enumerate() {
             let key = position_key(&part.segment, 0, 0);
             let mut value = (number as u32 + 1).to_be_bytes().to_vec();
-            value.extend(line_of(&entry)?);
+            value.extend(line_of(entry)?);
             self.plan.content.push(key, value)?;
         }
-        self.push_attributes(&entry)
+        self.push_attributes(entry)
     }
 
     fn content(&mut self, entry: &Entry) -> Result<()> {

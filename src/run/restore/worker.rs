@@ -167,7 +167,7 @@ impl Worker<'_> {
             self.cursor.discard(&restored, &new);
             return Err(error);
         }
-        self.cursor.complete(&restored, new)?;
+        self.cursor.complete(&restored, &new)?;
         self.shared.with(|results| results.written += 1);
         self.done(&restored);
         failpoint::reach("restore.first_file");

@@ -21,9 +21,9 @@ use crate::run::restore::check_content;
 use crate::store::{ObjectReader, SourceStore, layout};
 
 /// Entries of one segment handed over at once; more follow as they are wanted.
-const AT_ONCE: usize = 50_000;
+const AT_ONCE: usize = 10_000;
 const CHUNK: usize = 1024;
-const BUDGET: usize = 16 << 20;
+const BUDGET: usize = 12 << 20;
 
 /// Reads everything and adds what is wrong to the report.
 pub fn check(

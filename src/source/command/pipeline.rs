@@ -121,10 +121,13 @@ const GOING: u8 = 0;
 const TIMED_OUT: u8 = 1;
 const CANCELLED: u8 = 2;
 
+/// What a stage says on its standard error, and the thread that listens.
+type Talk = (Arc<Mutex<Vec<u8>>>, JoinHandle<()>);
+
 /// Stages at work. Dropping it ends them.
 pub struct Running {
     children: Vec<(String, Child)>,
-    talk: Vec<(Arc<Mutex<Vec<u8>>>, JoinHandle<()>)>,
+    talk: Vec<Talk>,
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
     reporter: Reporter,
@@ -170,7 +173,9 @@ impl Running {
                 if late || reporter.is_cancelled() {
                     let why = if late { TIMED_OUT } else { CANCELLED };
                     reason.store(why, Ordering::SeqCst);
-                    groups.iter().for_each(|group| kill_group(*group));
+                    for group in &groups {
+                        kill_group(*group);
+                    }
                     return;
                 }
                 std::thread::park_timeout(WATCH);

@@ -91,9 +91,11 @@ impl Extractor {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn problem(&self, what: &str, entry: &Entry) {
+    fn problem(&self, what: &str, why: Errno, entry: &Entry) {
+        let why = io::Error::from(why);
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        problems.entry(what.to_owned()).or_insert_with(|| (0, entry.display_path())).0 += 1;
+        problems.entry(format!("{what} ({why})")).or_insert_with(|| (0, entry.display_path())).0 +=
+            1;
     }
 
     /// Everything written so far is on disk when this returns.
@@ -233,7 +235,7 @@ impl Cursor<'_> {
     }
 
     /// A complete file gets its size, attributes and name.
-    pub fn complete(&mut self, entry: &Entry, new: NewFile) -> Result<()> {
+    pub fn complete(&mut self, entry: &Entry, new: &NewFile) -> Result<()> {
         if entry.sparse.is_some() {
             new.file
                 .set_len(entry.size)
@@ -351,13 +353,14 @@ impl Cursor<'_> {
         target.set_owner_at(entry, directory, name);
         if entry.kind != EntryType::Symlink {
             let mode = Mode::from_raw_mode(entry.mode);
-            if rustix::fs::chmodat(directory, name, mode, AtFlags::empty()).is_err() {
-                target.problem("permissions", entry);
+            if let Err(why) = rustix::fs::chmodat(directory, name, mode, AtFlags::empty()) {
+                target.problem("permissions", why, entry);
             }
         }
-        if rustix::fs::utimensat(directory, name, &times(entry), AtFlags::SYMLINK_NOFOLLOW).is_err()
+        let times = times(entry);
+        if let Err(why) = rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)
         {
-            target.problem("times", entry);
+            target.problem("times", why, entry);
         }
         Ok(())
     }
@@ -419,8 +422,8 @@ impl Extractor {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let set =
             rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
-        if set.is_err() {
-            self.problem("owner", entry);
+        if let Err(why) = set {
+            self.problem("owner", why, entry);
         }
     }
 
@@ -433,8 +436,8 @@ impl Extractor {
         if !is_ours {
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
             // Who may not give files away may still give them to a group of his.
-            if rustix::fs::fchown(file, uid, gid).is_err() {
-                self.problem("owner", entry);
+            if let Err(why) = rustix::fs::fchown(file, uid, gid) {
+                self.problem("owner", why, entry);
                 let _ = rustix::fs::fchown(file, None, gid);
                 owned = false;
             }
@@ -442,18 +445,19 @@ impl Extractor {
         if !owned && mode & 0o6000 != 0 && entry.kind != EntryType::Dir {
             // A set-id program of another owner is another program.
             mode &= !0o6000;
-            self.problem("set-id bit (the owner could not be set)", entry);
+            self.problem("set-id bit without its owner", Errno::PERM, entry);
         }
-        if rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).is_err() {
-            self.problem("permissions", entry);
+        if let Err(why) = rustix::fs::fchmod(file, Mode::from_raw_mode(mode)) {
+            self.problem("permissions", why, entry);
         }
         for (name, value) in &entry.xattrs {
-            if rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()).is_err() {
-                self.problem(&format!("attribute {name}"), entry);
+            let set = rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty());
+            if let Err(why) = set {
+                self.problem(&format!("attribute {name}"), why, entry);
             }
         }
-        if rustix::fs::futimens(file, &times(entry)).is_err() {
-            self.problem("times", entry);
+        if let Err(why) = rustix::fs::futimens(file, &times(entry)) {
+            self.problem("times", why, entry);
         }
     }
 }
