@@ -7,14 +7,21 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{
+    BackoffConfig, Certificate, ClientOptions, ObjectStore, ObjectStoreExt as _, RetryConfig,
+};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 
 use super::blocking::Store;
+use super::error::StoreError;
+use super::layout;
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::policy::{self, Storage};
 use crate::secret::SecretRef;
+
+/// How long a server may take for its first answer, retries included.
+const FIRST_ANSWER: Duration = Duration::from_secs(15);
 
 /// Where a repository lies.
 #[derive(Debug, Clone)]
@@ -132,7 +139,7 @@ impl Location {
         }
     }
 
-    /// Connects. Nothing is requested from a bucket yet; a local directory is created only if
+    /// Connects, and makes sure that a bucket answers at all. A local directory is created only if
     /// `create`.
     pub fn connect(&self, runtime: &Handle, create: bool) -> Result<Store> {
         let objects: Arc<dyn ObjectStore> = match self {
@@ -149,7 +156,36 @@ impl Location {
                 }
             }
         };
-        Ok(Store::new(objects, runtime.clone(), &self.name()))
+        let store = Store::new(objects, runtime.clone(), &self.name());
+        if matches!(self, Self::S3(_)) {
+            greet(&store)?;
+        }
+        Ok(store)
+    }
+}
+
+/// Asks for one small object with less patience than the work has: a long backup should outlast a
+/// server's restart, and a person who mistyped an endpoint should not wait minutes to learn it.
+fn greet(store: &Store) -> Result<()> {
+    let path = object_store::path::Path::from(layout::DESCRIPTOR);
+    let asked = store
+        .runtime()
+        .block_on(async { tokio::time::timeout(FIRST_ANSWER, store.objects().get(&path)).await });
+    match asked {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => match StoreError::new(layout::DESCRIPTOR, error) {
+            // No repository yet, but a bucket.
+            StoreError::NotFound { .. } => Ok(()),
+            error => {
+                let doing = format!("read {}", layout::DESCRIPTOR);
+                Err(error.into_error(&doing, store.name()))
+            }
+        },
+        Err(_) => Err(Error::new(
+            ErrorKind::Unreachable,
+            format!("{} did not answer within {} s", store.name(), FIRST_ANSWER.as_secs()),
+        )
+        .hint("check the endpoint, and that this machine reaches it: name, port, firewall")),
     }
 }
 
