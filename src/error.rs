@@ -154,7 +154,8 @@ impl Error {
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             let part = error.to_string();
-            if !text.ends_with(&part) {
+            // Libraries like to repeat their causes in their own message.
+            if !text.contains(&part) {
                 text.push_str(": ");
                 text.push_str(&part);
             }

@@ -116,10 +116,13 @@ impl Printer {
         let mut cause = std::error::Error::source(error);
         while let Some(error) = cause {
             let text = error.to_string();
-            if text != previous {
+            // Libraries like to repeat their causes in their own message.
+            if !previous.contains(&text) {
                 self.line(&format!("  caused by: {}", text.trim().replace('\n', "\n    ")));
             }
-            previous = text;
+            if !previous.contains(&text) {
+                previous = text;
+            }
             cause = error.source();
         }
         for hint in error.hints() {

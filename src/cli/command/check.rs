@@ -40,6 +40,7 @@ struct RepositoryLine {
     place: String,
     ready: bool,
     note: String,
+    hints: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -145,6 +146,7 @@ fn look_at_repository(app: &App, policy: &Policy, name: &str) -> RepositoryLine 
         place: String::new(),
         ready: false,
         note: String::new(),
+        hints: Vec::new(),
     };
     let looked = app.connect(config, false).and_then(|store| {
         store.name().clone_into(&mut line.place);
@@ -173,7 +175,7 @@ fn look_at_repository(app: &App, policy: &Policy, name: &str) -> RepositoryLine 
     });
     match looked {
         Ok(note) => (line.ready, line.note) = (true, note),
-        Err(error) => line.note = error.chain(),
+        Err(error) => (line.note, line.hints) = (error.chain(), error.hints().to_vec()),
     }
     line
 }
@@ -222,13 +224,20 @@ fn print(printer: &Printer, report: &Report) -> Result<()> {
                     if line.ready { "ok".into() } else { "NOT READY".into() },
                     line.repository.clone(),
                     line.place.clone(),
-                    line.note.clone(),
+                    if line.ready { line.note.clone() } else { String::new() },
                 ]
             })
             .collect();
         let head = [("", left), ("REPOSITORY", left), ("PLACE", left), ("", left)];
         for line in table(&head, &rows) {
             printer.data(line)?;
+        }
+        // An error is too long for a column.
+        for line in report.repositories.iter().filter(|line| !line.ready) {
+            printer.data(format!("  {}: {}", line.repository, line.note))?;
+            for hint in &line.hints {
+                printer.data(format!("    hint: {hint}"))?;
+            }
         }
     }
     Ok(())
