@@ -6,3 +6,4 @@
 mod common;
 mod policy;
 mod roundtrip;
+mod s3;

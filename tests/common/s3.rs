@@ -1,0 +1,249 @@
+//! A real S3 server in this process, over a directory, with a record of what was asked of it.
+//!
+//! Beside the bucket it plays what lies around one: an instance metadata service, a container
+//! credentials service, a TLS listener with a certificate of its own, and a proxy (a request with
+//! an absolute URI is answered as well, so that any host name can be tried without a resolver).
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use s3s::auth::SimpleAuth;
+use s3s::host::MultiDomain;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+
+pub const ACCESS_KEY: &str = "AKIDTESTING0001";
+pub const SECRET_KEY: &str = "s3cr3t/Never+Printed0123456789";
+pub const TOKEN: &str = "session-token-that-is-secret-too";
+pub const BUCKET: &str = "backups";
+
+/// The domain whose subdomains are buckets.
+pub const DOMAIN: &str = "s3.test";
+
+/// A request as it arrived.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: String,
+    pub host: String,
+    pub path: String,
+    pub query: String,
+    pub token: Option<String>,
+}
+
+pub struct S3Server {
+    pub root: tempfile::TempDir,
+    pub port: u16,
+    /// The certificate authority's certificate, for a server with TLS.
+    pub ca: Option<PathBuf>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+struct Handler {
+    s3: S3Service,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    /// s3s-fs looks whether the object exists and then writes it: conditional creates that race
+    /// would all win. A real store decides once, so they are let in one at a time.
+    creating: tokio::sync::Mutex<()>,
+}
+
+impl S3Server {
+    pub fn start() -> Self {
+        Self::with(false)
+    }
+
+    pub fn start_tls() -> Self {
+        Self::with(true)
+    }
+
+    fn with(tls: bool) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join(BUCKET)).unwrap();
+        let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
+        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        builder.set_host(MultiDomain::new([DOMAIN]).unwrap());
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let handler = Arc::new(Handler {
+            s3: builder.build(),
+            seen: seen.clone(),
+            creating: tokio::sync::Mutex::default(),
+        });
+        let (acceptor, ca) = if tls {
+            let (acceptor, pem) = certificates();
+            let path = root.path().with_extension("ca.pem");
+            std::fs::write(&path, pem).unwrap();
+            (Some(acceptor), Some(path))
+        } else {
+            (None, None)
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        runtime.spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (handler, acceptor) = (handler.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => serve(socket, handler).await,
+                        Some(acceptor) => {
+                            // A client that does not trust the certificate hangs up here.
+                            if let Ok(socket) = acceptor.accept(socket).await {
+                                serve(socket, handler).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self { root, port, ca, seen, runtime: Some(runtime) }
+    }
+
+    pub fn endpoint(&self) -> String {
+        let scheme = if self.ca.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Keys in the bucket, sorted. Names with a leading dot are the server's own.
+    pub fn keys(&self) -> Vec<String> {
+        let bucket = self.root.path().join(BUCKET);
+        let mut found = Vec::new();
+        let mut todo = vec![bucket.clone()];
+        while let Some(directory) = todo.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    todo.push(path);
+                } else {
+                    found.push(path.strip_prefix(&bucket).unwrap().display().to_string());
+                }
+            }
+        }
+        found.retain(|key| !key.rsplit('/').next().unwrap().starts_with('.'));
+        found.sort();
+        found
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        if let Some(ca) = &self.ca {
+            let _ = std::fs::remove_file(ca);
+        }
+    }
+}
+
+async fn serve<S>(socket: S, handler: Arc<Handler>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let handler = handler.clone();
+        async move { Ok::<_, Infallible>(handler.answer(request).await) }
+    });
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(socket), service)
+        .await;
+}
+
+impl Handler {
+    async fn answer(&self, request: Request<Incoming>) -> Response<s3s::Body> {
+        let header = |name: &str| {
+            request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned)
+        };
+        let seen = Seen {
+            method: request.method().to_string(),
+            host: header("host").unwrap_or_default(),
+            path: request.uri().path().to_owned(),
+            query: request.uri().query().unwrap_or_default().to_owned(),
+            token: header("x-amz-security-token"),
+        };
+        self.seen.lock().unwrap().push(seen.clone());
+        if let Some(text) = credentials(&seen, header("authorization").as_deref()) {
+            return Response::new(s3s::Body::from(text));
+        }
+        // s3s-fs makes directories as it goes, missing buckets included; a real store does not.
+        if !seen.host.ends_with(DOMAIN) && seen.path.split('/').nth(1) != Some(BUCKET) {
+            let text = "<Error><Code>NoSuchBucket</Code><Message>no such bucket</Message></Error>";
+            let mut response = Response::new(s3s::Body::from(text.to_owned()));
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            return response;
+        }
+        let creates = header("if-none-match").is_some() && seen.method == "PUT";
+        let turn = if creates { Some(self.creating.lock().await) } else { None };
+        let answer = self.s3.call(request.map(s3s::Body::from)).await;
+        drop(turn);
+        answer.unwrap_or_else(|error| {
+            let mut response = Response::new(s3s::Body::from(format!("{error:?}")));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        })
+    }
+}
+
+/// What an instance metadata service and a container credentials service say.
+fn credentials(seen: &Seen, authorization: Option<&str>) -> Option<String> {
+    let json = |access: &str| {
+        format!(
+            r#"{{"Code":"Success","Type":"AWS-HMAC","LastUpdated":"2026-01-01T00:00:00Z",
+               "{access}":"{ACCESS_KEY}","SecretAccessKey":"{SECRET_KEY}","Token":"{TOKEN}",
+               "Expiration":"2099-01-01T00:00:00Z"}}"#
+        )
+    };
+    match (seen.method.as_str(), seen.path.as_str()) {
+        ("PUT", "/latest/api/token") => Some("metadata-token".into()),
+        ("GET", "/latest/meta-data/iam/security-credentials/") => Some("backup-role".into()),
+        ("GET", "/latest/meta-data/iam/security-credentials/backup-role") => {
+            Some(json("AccessKeyId"))
+        }
+        ("GET", "/container-credentials") if authorization == Some("pod-token") => {
+            Some(json("AccessKeyId"))
+        }
+        _ => None,
+    }
+}
+
+/// A certificate for 127.0.0.1 and the authority that signed it.
+fn certificates() -> (TlsAcceptor, String) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = Issuer::new(ca, ca_key);
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        )
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), ca_pem)
+}
