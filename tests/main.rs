@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 mod common;
+mod live;
 mod policy;
 mod roundtrip;
 mod s3;
