@@ -66,7 +66,7 @@ root=''
 # --- small helpers in Python: an independent look at a tree, and the odd files -----------------------
 
 cat >facts/tool.py <<'END'
-import hashlib, json, os, stat, sys
+import hashlib, json, os, re, stat, sys
 
 sys.stdout.reconfigure(errors="surrogateescape", newline="\n")
 
@@ -129,7 +129,7 @@ def put(root, name, data, mode=0o644, when=None):
     return full
 
 
-def odd(root, marker):
+def odd(root, marker, outside):
     """Everything a file system allows and a backup likes to trip over."""
     old = 1_600_000_000_123_456_789
     at = os.path.join(root, "odd")
@@ -158,7 +158,7 @@ def odd(root, marker):
     links = os.path.join(at, "links")
     os.makedirs(links)
     for name, target in [("relative", "../marker.txt"), ("absolute", "/etc/hostname"), ("dangling", "nowhere/at/all"),
-                         ("to-dir", "../dirs"), ("loop", "loop"), ("long", "z/" * 800 + "end"),
+                         ("to-dir", "../dirs"), ("loop", "loop"), ("out", outside), ("long", "z/" * 800 + "end"),
                          ("not-utf8", b"\xff\xfe")]:
         os.symlink(os.fsencode(target), os.path.join(os.fsencode(links), name.encode()))
     first = put(at, b"hard/one", os.urandom(300_000), when=old)
@@ -235,11 +235,13 @@ def change(root, which):
         os.symlink("../elsewhere", full(b"odd/links/relative"))
         os.remove(full(b"odd/hard/two"))
         os.link(full(b"odd/hard/one"), full(b"odd/hard/four"))
-        os.remove(full(b"odd/links/dangling"))
-        os.mkdir(full(b"odd/links/dangling"))
+        # A link becomes a directory: what is in it must never be restored to where the link led.
+        for name in ("dangling", "out"):
+            os.remove(full(b"odd/links/" + name.encode()))
+            put(root, f"odd/links/{name}/backstay-demo-inside".encode(), b"not through the link")
         os.rmdir(full(b"odd/dirs/empty"))
         put(root, b"odd/dirs/empty", b"a file where a directory was")
-        done["other"] += 5
+        done["other"] += 6
     else:
         with open(full(b"odd/hard/one"), "ab") as file:
             file.write(b"through one of its names")
@@ -268,15 +270,39 @@ def backups(path, source):
             print(line["backup"], line["kind"], line["files"], line["bytes"], line["stored_bytes"])
 
 
-def costs(path):
-    """Names that the findings of a verification say are lost."""
-    names = set()
-    for report in json.load(open(path)):
+def display(path):
+    """How a name may be spelled in a report: as it is, or escaped."""
+    plain = path.decode(errors="surrogateescape")
+    quoted = "".join(chr(c) if c >= 128 else {10: "\\n", 9: "\\t", 13: "\\r", 92: "\\\\"}.get(c) or
+                     (chr(c) if 32 <= c < 127 else f"\\x{c:02x}") for c in path)
+    mixed = path.decode(errors="backslashreplace").replace("\n", "\\n").replace("\t", "\\t")
+    return {plain, quoted, mixed, escaped(path), mixed.replace("\\", "\\\\")}
+
+
+def damage(verified, restored, want, have):
+    """Do verify, restore and the restored tree agree on what is lost? Says so, or what is wrong."""
+    named, cost = set(), 0
+    for report in json.load(open(verified)):
         for finding in report["findings"]:
-            cost = finding["costs"] or {"paths": [], "count": 0}
-            assert cost["count"] == len(cost["paths"]), "more names than are printed"
-            names.update(cost["paths"])
-    print(*sorted(names), sep="\n")
+            found = finding["costs"] or {"paths": [], "count": 0}
+            cost += found["count"]
+            named.update(found["paths"])
+    failed = {finding["path"] for finding in json.load(open(restored))["tree"]["failed"]}
+    want, have = ({line.split("\t")[0]: line for line in open(path)} for path in (want, have))
+    unescape = lambda text: re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), text.encode())
+    lost = {path for path, line in want.items() if have.get(path) != line}
+    trouble = [f"nothing said of {path}" for path in lost if not display(unescape(path)) & failed]
+    if len(lost) != len(failed):
+        trouble.append(f"restore names {len(failed)} entries, {len(lost)} are lost")
+    if len(named) == cost:
+        trouble += [f"verify does not name {path}" for path in failed - named]
+    else:
+        print(f"verify names only {len(named)} of {cost}", file=sys.stderr)
+    if not named or not lost:
+        trouble.append("nothing is lost" if not lost else "verify names nothing")
+    if trouble:
+        sys.exit(f"{trouble[0]}" + (f" and {len(trouble) - 1} more" if len(trouble) > 1 else ""))
+    print(cost, len(lost), len(want) - len(lost))
 
 
 command, *rest = sys.argv[1:]
@@ -294,7 +320,7 @@ proved() {
     [ -n "$brief" ] || say "  ${GREEN}proved:${PLAIN} $1 ($2)"
 }
 not_proved() {
-    facts+=("FAILED"$'\t'"$1"$'\t'"$2"$'\t')
+    facts+=("FAILED"$'\t'"$1"$'\t'"see above"$'\t')
     failed=$((failed + 1))
     say "  ${RED}NOT PROVED:${PLAIN} $1: $2"
 }
@@ -314,9 +340,16 @@ bs() {
     RC=0
     bin/backstay --no-progress "$@" >logs/out 2>logs/err </dev/null || RC=$?
     SECS=$(since "$from")
-    cat logs/err logs/out >logs/all
+    if [ "$RC" -eq 0 ]; then cat logs/err logs/out; else cat logs/out logs/err; fi >logs/all
     cat logs/all >>logs/everything
-    [ -n "$brief" ] || [ -n "${QUIET-}" ] || sed 's/^/    /' logs/all | cut -c1-180 | tail -n "${LINES_SHOWN:-14}"
+    if [ -z "$brief" ] && [ -z "${QUIET-}" ]; then
+        awk -v most="${LINES_SHOWN:-20}" '{ line[NR] = $0 } END {
+            for (n = 1; n <= NR; n++) {
+                if (NR > most && n == most - 4) print "    ..."
+                if (NR <= most || n < most - 4 || n > NR - 4) print "    " line[n]
+            }
+        }' logs/all | cut -c1-200
+    fi
 }
 # must ARGS: like bs, and the demo cannot go on without it.
 must() {
@@ -343,7 +376,7 @@ budget=$((${DEMO_MIB:-150} << 10))
 while read -r tree; do
     [ -d "$tree" ] || continue
     kib=$(du -skx "$tree" 2>/dev/null | cut -f1) || true
-    [ "${kib:-0}" -gt 0 ] && [ "$kib" -le "$budget" ] || continue
+    if [ "${kib:-0}" -eq 0 ] || [ "$kib" -gt "$budget" ]; then continue; fi
     budget=$((budget - kib))
     # Only what everyone may read: this copy does not spread secrets.
     find "$tree" -xdev \( -type d -perm -005 -o -type f -perm -004 -o -type l \) -print0 2>/dev/null |
@@ -365,7 +398,8 @@ done <<'END'
 END
 token="demo-token-$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')"
 marker="marker-$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')"
-features=$(tool odd live/files "$marker")
+mkdir -m 1777 outside
+features=$(tool odd live/files "$marker" "$W/outside")
 if has setfacl && setfacl -m u:1:r--,g:2:rwx live/files/odd/attributes/user 2>/dev/null &&
     setfacl -d -m u:1:rwx live/files/odd/attributes 2>/dev/null; then
     features="$features acls"
@@ -385,7 +419,9 @@ talk "  A SQLite database of $(wc -l <facts/rows) rows, dumped by a command. A s
 
 chapter "Keys, policy, repository"
 must key generate --out keys/recovery.key
-recipient=$(cat logs/out)
+recipients=$(cat logs/out)
+must key generate --out keys/safe.key
+recipients="$recipients, $(cat logs/out)"
 must key generate --out keys/writer.key
 cat >policy.yaml <<END
 version: 1
@@ -397,7 +433,7 @@ repositories:
   main:
     local: { path: $W/repository }
     encryption:
-      recipients: [$recipient]
+      recipients: [$recipients]
       writer_identity: "\${file:$W/keys/writer.key}"
 
 sources:
@@ -413,7 +449,7 @@ jobs:
     keep: { for: 7d, at_least: 3 }
 END
 export BACKSTAY_POLICY=policy.yaml DEMO_TOKEN=$token
-if [ -z "$brief" ]; then sed "s,^,    ,; s,$W,/demo,; s/\(age1.......\)[a-z0-9]*/\1.../" policy.yaml; fi
+if [ -z "$brief" ]; then sed "s,^,    ,; s,$W,/demo,; s/\(age1.......\)[a-z0-9]*/\1.../g" policy.yaml; fi
 must init
 must check
 
@@ -432,6 +468,8 @@ talk "  then: $(tool change live/files 2), and more rows"
 sqlite3 live/inventory.db "insert into files select size, mtime, 'copy of ' || name from files where rowid % 5 = 0;"
 fingerprint live/files >facts/files.2
 sqlite3 live/inventory.db .dump >facts/dump.2
+talk "  (two seconds later: what changed less than 2 s before it is read is stored again next time, to be sure)"
+sleep 2.2
 must backup demo/files demo/inventory
 LINES_SHOWN=20 must list
 QUIET=1 bs list --output json
@@ -486,7 +524,7 @@ chapter "Everything is destroyed, and restored"
 chmod -R u+rwX live
 rm -rf live/files live/inventory.db
 unset DEMO_TOKEN
-[ ! -e live/files ] && [ -z "$(ls -A live)" ] || die "could not destroy $W/live"
+[ -z "$(ls -A live)" ] || die "could not destroy $W/live"
 talk "  $ rm -rf live/*"
 identity=(--identity keys/recovery.key)
 
@@ -583,9 +621,9 @@ fi
 
 # --- 8. by hand --------------------------------------------------------------------------------------
 
-chapter "By hand: restore.sh, age, zstd, tar; no backstay, no privileges"
+chapter "By hand: restore.sh, age, zstd, tar, the second recovery key; no backstay, no privileges"
 cp -a repository hand/repository
-cp keys/recovery.key hand/recovery.key
+cp keys/safe.key hand/safe.key
 mkdir hand/tmp
 by=(env -i "PATH=/usr/local/bin:/usr/bin:/bin" "TMPDIR=$W/hand/tmp" "LC_ALL=C.UTF-8")
 who=$(id -un)
@@ -595,8 +633,8 @@ if [ -n "$root" ]; then
     by=(setpriv --reuid=nobody "--regid=$(id -gn nobody)" --clear-groups -- "${by[@]}")
 fi
 by_hand() { # ARGS of restore.sh
-    talk "  $BOLD$who\$ sh restore.sh -i recovery.key repository $*$PLAIN"
-    (cd hand && "${by[@]}" sh repository/restore.sh -i recovery.key repository "$@") >logs/hand.out 2>logs/hand.err </dev/null
+    talk "  $BOLD$who\$ sh restore.sh -i safe.key repository $*$PLAIN"
+    (cd hand && "${by[@]}" sh repository/restore.sh -i safe.key repository "$@") >logs/hand.out 2>logs/hand.err </dev/null
 }
 hand_tree() { # NUMBER WHAT
     local from took
@@ -623,6 +661,12 @@ else
     not_proved "by hand: the stream" "$(tail -n 1 logs/hand.err)"
 fi
 
+if [ -z "$(ls -A outside)" ]; then
+    proved "no restore leaves its target" "where a link in an older backup led, nothing was written"
+else
+    not_proved "no restore leaves its target" "$(find outside -type f | head -n 1) was written through a link"
+fi
+
 # --- 9. damage ---------------------------------------------------------------------------------------
 
 chapter "One bit of one object is flipped, in a copy of the repository"
@@ -630,64 +674,45 @@ cp -a repository damaged
 object=$(find damaged/demo/sources/files/data -name '*.tar.zst.age' -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
 where=$(tool flip "$object")
 talk "  ${object#damaged/}: $where"
-bs --repository "$W/damaged" "${identity[@]}" verify --depth stored "demo/files@${ids[2]}"
+at=(--repository ./damaged "${identity[@]}")
+LINES_SHOWN=12 bs verify "demo/files@${ids[2]}" --depth stored "${at[@]}"
 stored_rc=$RC
-bs --repository "$W/damaged" "${identity[@]}" verify --depth content "demo/files@${ids[2]}"
+LINES_SHOWN=12 bs verify "demo/files@${ids[2]}" --depth content "${at[@]}"
 found_secs=$SECS
 content_rc=$RC
-QUIET=1 bs --repository "$W/damaged" "${identity[@]}" verify --depth content --output json "demo/files@${ids[2]}"
-tool costs logs/out >facts/costs 2>logs/err || true
-lost=$(grep -c . facts/costs || true)
-if [ "$stored_rc" -eq 5 ] && [ "$content_rc" -eq 5 ] && [ "$lost" -gt 0 ]; then
-    proved "verify finds one flipped bit and names the files it costs" "exit status 5, $lost of $(entries facts/files.2) entries" "$found_secs"
-else
-    not_proved "verify finds one flipped bit and names the files" "exit status $stored_rc (stored), $content_rc (content), $lost names"
-fi
-bs --repository "$W/damaged" "${identity[@]}" restore demo/files --backup "${ids[2]}" --to restored/damaged
+QUIET=1 bs verify "demo/files@${ids[2]}" --depth content --output json "${at[@]}"
+cp logs/out facts/verified.json
+QUIET=1 bs restore demo/files --backup "${ids[2]}" --to restored/damaged --output json "${at[@]}"
 took=$SECS
+cp logs/out facts/restored.json
 fingerprint restored/damaged >facts/restored.damaged
-# Every line that differs must be of a file that was named, by its name or that of a hard link to it.
-python3 - facts/files.2 facts/restored.damaged facts/costs >logs/unnamed <<'END'
-import re, sys
-want, have = ({l.split("\t")[0]: l for l in open(p)} for p in sys.argv[1:3])
-spell = lambda b: "".join(chr(c) if 33 <= c < 127 and c != 92 else f"\\x{c:02x}" for c in b)
-named = set()
-for line in open(sys.argv[3]):
-    # The program escapes names for display in its own way; both spellings are looked up.
-    text = line.rstrip("\n")
-    named.add(spell(text.encode()))
-    named.add(spell(re.sub(rb"\\x([0-9a-f]{2})|\\(.)", lambda m: bytes([int(m[1], 16)]) if m[1] else
-                           {b"n": b"\n", b"t": b"\t"}.get(m[2], m[2]), text.encode())))
-for path, line in want.items():
-    group = line.split("\t")[6]
-    peers = {p for p, l in want.items() if group != "-" and l.split("\t")[6] == group}
-    if have.get(path) != line and path not in named and not named & peers:
-        print(path)
-END
-if [ "$RC" -eq 5 ] && [ ! -s logs/unnamed ]; then
-    proved "what is not damaged is restored all the same" \
-        "$(comm -12 <(sort facts/files.2) <(sort facts/restored.damaged) | wc -l) entries identical, exit status 5" "$took"
+if [ "$stored_rc" -ne 5 ] || [ "$content_rc" -ne 5 ] || [ "$RC" -ne 5 ]; then
+    not_proved "one flipped bit is found" "exit status $stored_rc (verify stored), $content_rc (content), $RC (restore)"
+elif verdict=$(tool damage facts/verified.json facts/restored.json facts/files.2 facts/restored.damaged 2>logs/err); then
+    read -r cost lost whole <<<"$verdict"
+    [ ! -s logs/err ] || talk "    $(cat logs/err)"
+    proved "verify finds one flipped bit and names what it may cost" "exit status 5, $cost of $(entries facts/files.2) entries" "$found_secs"
+    proved "all else is restored, and what is not is named" "$whole entries identical, $lost named, exit status 5" "$took"
 else
-    not_proved "what is not damaged is restored all the same" \
-        "exit status $RC, $(wc -l <logs/unnamed) other entries differ: $(head -n 1 logs/unnamed)"
+    not_proved "verify, restore and the files agree on the damage" "$(tail -n 1 logs/err)"
 fi
 rm -rf damaged
 
 # --- 10. nothing but libc ----------------------------------------------------------------------------
 
 chapter "Nothing but libc"
-libraries=$(ldd "$binary" 2>/dev/null | sed -n 's,^[[:space:]]*\(.*=> \)\{0,1\}\(/[^ ]*\).*,\2,p') || true
+libraries=$(ldd "$binary" 2>/dev/null | grep -oE '/[^ ]+') || true
 other=$(printf '%s\n' "$libraries" | grep -Ev '/(libc|libm|libgcc_s|libpthread|libdl|librt|ld-linux[^/]*|ld-musl[^/]*)\.so' || true)
 if [ -n "${other//[[:space:]]/}" ]; then
     not_proved "the program needs nothing but libc" "it needs ${other//$'\n'/ }"
 elif [ -n "$root" ]; then
-    mkdir -p bare/tmp
+    mkdir bare
     # shellcheck disable=SC2086  # a list of paths
     [ -z "$libraries" ] || cp --parents -L $libraries bare/
     cp "$binary" bare/backstay
     cp -a repository keys/recovery.key bare/
     from=$(now)
-    if env -i chroot bare /backstay --quiet --repository /repository --identity /recovery.key restore demo/inventory --to - 2>logs/err </dev/null | cmp -s - facts/dump.2; then
+    if env -i "PATH=$PATH" chroot bare /backstay --quiet --repository /repository --identity /recovery.key restore demo/inventory --to - 2>logs/err </dev/null | cmp -s - facts/dump.2; then
         proved "restores in a bare chroot: one binary, the repository, a key" "no policy, no state; libraries: $(find bare -name '*.so*' | wc -l)" "$(since "$from")"
     else
         not_proved "restores in a bare chroot" "$(tail -n 1 logs/err)"
@@ -712,7 +737,7 @@ for mark, what, evidence, seconds in rows:
 
 rate() { awk -v b="$1" -v s="$2" 'BEGIN { printf "%.0f MiB/s", b / s / 1048576 }'; }
 head_line "Times and sizes"
-say "  files        $(entries facts/files.0) entries, $(human "${bytes[0]}") ($(human "$(size_of live/files 2>/dev/null || echo 0)") left after the destruction)" | sed 's/ (0 B left after the destruction)//'
+say "  files        $(entries facts/files.0) entries, $(human "${bytes[0]}"), of which 256 MiB are the sparse file"
 say "  full         $full_secs s for all three sources ($(rate "${bytes[0]}" "$full_secs")), $(human "${stored[0]}") stored, encrypted"
 say "  incremental  $incr_secs s, $(human "${stored[1]}") stored"
 say "  restore      $restore_secs s on disk ($(rate "${bytes[2]}" "$restore_secs"))"

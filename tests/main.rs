@@ -1,7 +1,7 @@
 //! All integration tests, in one binary.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::print_stderr)]
 
 mod common;
 mod live;

@@ -96,13 +96,19 @@ impl App {
 
     /// Connects to a repository of a policy.
     pub fn connect(&self, repository: &policy::Repository, create: bool) -> Result<Store> {
-        let location = Location::from_policy(repository)?;
-        let limits = &repository.limits;
-        let store = location.connect(self.runtime.handle(), create)?;
-        Ok(store.limited(
-            limits.upload.map(policy::Size::bytes),
-            limits.download.map(policy::Size::bytes),
-        ))
+        self.connect_limited(repository, &repository.limits, create)
+    }
+
+    /// Connects to a repository of a policy, with other limits than its own.
+    pub fn connect_limited(
+        &self,
+        repository: &policy::Repository,
+        limits: &policy::Limits,
+        create: bool,
+    ) -> Result<Store> {
+        let store = Location::from_policy(repository)?.connect(self.runtime.handle(), create)?;
+        let rate = |limit: Option<policy::Size>| limit.map(policy::Size::bytes);
+        Ok(store.limited(rate(limits.upload), rate(limits.download)))
     }
 
     /// Connects to a repository by URL.

@@ -59,6 +59,9 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
     let interrupted = reporter.clone();
     runtime.spawn(async move {
         while tokio::signal::ctrl_c().await.is_ok() {
+            if interrupted.is_cancelled() {
+                leave();
+            }
             interrupted.cancel();
         }
     });
@@ -90,6 +93,12 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
     let App { runtime, .. } = app;
     runtime.shutdown_background();
     status
+}
+
+/// Ends at once: somebody asked twice. Whatever is under way was not committed.
+#[expect(clippy::exit, reason = "the thread that works may wait for a store for minutes")]
+fn leave() {
+    std::process::exit(ExitStatus::Interrupted as i32);
 }
 
 fn is_broken_pipe(error: &Error) -> bool {

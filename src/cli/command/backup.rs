@@ -212,10 +212,15 @@ fn one(
     let (name, config) = policy
         .repository_of(&address.source)
         .ok_or_else(|| Error::usage(format!("{address} has no repository")))?;
-    let repository = Repository::open(&app.connect(config, false)?)
+    let job = args.job.as_ref().and_then(|job| Some((job, policy.jobs.get(job)?)));
+    let mut limits = config.limits;
+    if let Some((_, job)) = job {
+        limits.upload = job.limits.upload.or(limits.upload);
+        limits.download = job.limits.download.or(limits.download);
+    }
+    let repository = Repository::open(&app.connect_limited(config, &limits, false)?)
         .map_err(|error| error.context(format!("failed to open repository `{name}`")))?;
     let writer = app.writer(config)?.unwrap_or_default();
-    let job = args.job.as_ref().and_then(|job| Some((job, policy.jobs.get(job)?)));
     let job_kind = job.and_then(|(_, job)| match &job.work {
         Work::Backup { kind, .. } => Some(*kind),
         Work::Copy(_) => None,

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufReader;
 
 use crate::archive::crypt::{DecryptReader, Keyring};
+use crate::archive::digest::DigestReader;
 use crate::archive::entry::{Entry, SegmentRef};
 use crate::archive::index::IndexReader;
 use crate::archive::manifest::{Form, Manifest, Segment};
-use crate::error::Result;
+use crate::archive::member::read_error;
+use crate::error::{Error, Result};
 use crate::id::BackupKind;
 use crate::store::{CommitRef, ObjectReader, SourceStore};
 use crate::telemetry::{Reporter, WarningCode};
@@ -65,8 +67,7 @@ pub fn find(
                 manifest.source_kind
             ));
         }
-        // All of it is read once to be sure: a base that turns out to be damaged halfway would
-        // cost the whole run.
+        // A base that turned out to be damaged halfway would fail this run and every later one.
         return match check(source, &manifest, keys, reporter) {
             Ok(()) => Ok(Some(manifest)),
             Err(error) => became_full(error.chain()),
@@ -81,7 +82,16 @@ fn check(
     keys: &Keyring,
     reporter: &Reporter,
 ) -> Result<()> {
-    source.index(manifest, keys, &reporter.fresh()).map(drop)
+    let reporter = reporter.fresh();
+    source.index(manifest, keys, &reporter)?;
+    let index = &manifest.index;
+    let stored = source.open(&index.path, index.size, &reporter).whole();
+    let (_, digest) =
+        DigestReader::new(stored).finish().map_err(|error| read_error(error, &index.path))?;
+    if digest.finish_hex() == index.sha256 {
+        return Ok(());
+    }
+    Err(Error::damaged(format!("the index of {} was altered", manifest.backup)))
 }
 
 impl Base {

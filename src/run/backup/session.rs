@@ -230,11 +230,17 @@ fn gather(
         let options = (request.paranoid, request.dry_run);
         let mut sink = Sink::new(writing, tally, send, base, options)?;
         let source_cx = writing.cx.for_source();
-        let captured = request.source.backup(&source_cx, &mut sink)?;
-        // Dropping the sink ends the workers, on errors too.
-        Ok((sink.finish()?, captured))
+        match request.source.backup(&source_cx, &mut sink) {
+            // Dropping the sink ends the workers.
+            Ok(captured) => Ok((sink.finish()?, captured)),
+            Err(error) => {
+                // Told to the workers first, so that they drop what they have and do not store it.
+                // If one of them failed before, that is the cause.
+                tally.fail(error);
+                Err(Error::failed("storing failed"))
+            }
+        }
     });
-    // What a worker failed with is the cause of what the walk failed with.
     match tally.take_error() {
         Some(error) => Err(error),
         None => result,

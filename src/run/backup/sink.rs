@@ -221,7 +221,7 @@ impl<'a> Sink<'a> {
 impl EntrySink for Sink<'_> {
     fn entry(&mut self, item: Item) -> Result<()> {
         if self.tally.has_failed() {
-            return Err(self.tally.take_error().unwrap_or_else(|| Error::failed("storing failed")));
+            return Err(Error::failed("storing failed"));
         }
         let Item { entry, link_group, content } = item;
         self.check_order(&entry.path)?;

@@ -26,6 +26,8 @@ pub struct Plan {
     pub files: u64,
     /// Bytes of content.
     pub bytes: u64,
+    /// Large files that are right already.
+    pub kept: u64,
     /// Directories.
     pub directories: u64,
     /// Links and devices.
@@ -50,18 +52,19 @@ impl Plan {
             attributes: Sorter::new(LATE_BUDGET),
             files: 0,
             bytes: 0,
+            kept: 0,
             directories: 0,
             others: 0,
             refused: Vec::new(),
         }
     }
 
-    /// Reads the index and plans. `each_directory` and `each_large` are called in index order, so
-    /// that parents exist before what they hold.
+    /// Reads the index and plans. `prepare` is called for directories and large files, in index
+    /// order, so that parents exist before what they hold; it says whether content is needed.
     pub fn make(
         request: &Request<'_>,
         cx: &Context,
-        prepare: &mut dyn FnMut(&Entry) -> Result<()>,
+        prepare: &mut dyn FnMut(&Entry) -> Result<bool>,
     ) -> Result<Self> {
         let mut planner = Planner {
             plan: Self::new(),
@@ -119,7 +122,11 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn entry(&mut self, entry: Entry, prepare: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
+    fn entry(
+        &mut self,
+        entry: Entry,
+        prepare: &mut dyn FnMut(&Entry) -> Result<bool>,
+    ) -> Result<()> {
         self.ancestors.retain(|above| is_above(&above.path, &entry.path));
         if !self.selection.contains(&entry.path) {
             if entry.kind == EntryType::Dir {
@@ -161,7 +168,7 @@ impl Planner<'_> {
     fn directory(
         &mut self,
         entry: &Entry,
-        prepare: &mut dyn FnMut(&Entry) -> Result<()>,
+        prepare: &mut dyn FnMut(&Entry) -> Result<bool>,
     ) -> Result<()> {
         self.plan.directories += 1;
         if let Err(error) = prepare(entry) {
@@ -180,15 +187,27 @@ impl Planner<'_> {
         self.plan.attributes.push(key, line_of(entry)?)
     }
 
-    fn file(&mut self, entry: &Entry, prepare: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
+    fn file(
+        &mut self,
+        entry: &Entry,
+        prepare: &mut dyn FnMut(&Entry) -> Result<bool>,
+    ) -> Result<()> {
         self.plan.files += 1;
         self.plan.bytes += entry.size;
         if entry.parts.is_empty() {
             return self.content(entry);
         }
-        if let Err(error) = prepare(entry) {
-            self.plan.refused.push(failed(entry, &error));
-            return Ok(());
+        match prepare(entry) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.plan.kept += 1;
+                self.plan.files -= 1;
+                return Ok(());
+            }
+            Err(error) => {
+                self.plan.refused.push(failed(entry, &error));
+                return Ok(());
+            }
         }
         for (number, part) in entry.parts.iter().enumerate() {
             let key = position_key(&part.segment, 0, 0);

@@ -11,7 +11,7 @@ use crate::archive::entry::{Entry, EntryType};
 use crate::archive::sort::Sorter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::Context;
-use crate::source::directory::extract::Extractor;
+use crate::source::directory::extract::{Existing, Extractor};
 use crate::telemetry::{Event, failpoint};
 
 /// Restores what the request selects into its target directory.
@@ -29,7 +29,7 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
     });
     cx.reporter.phase("planning");
     if request.dry_run {
-        let plan = Plan::make(request, cx, &mut |_| Ok(()))?;
+        let plan = Plan::make(request, cx, &mut |_| Ok(true))?;
         nothing_selected(request, &plan)?;
         return Ok(Outcome { files: plan.files, ..plan.outcome() });
     }
@@ -38,17 +38,19 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
         let mut cursor = target.cursor();
         Plan::make(request, cx, &mut |entry| {
             if entry.kind == EntryType::Dir {
-                cursor.directory(entry)
-            } else {
-                cursor.create_large(entry)
+                return cursor.directory(entry).map(|()| true);
             }
+            if request.existing == Existing::Delta && worker::is_right(&mut cursor, entry, cx)? {
+                return Ok(false);
+            }
+            cursor.create_large(entry).map(|()| true)
         })?
     };
     nothing_selected(request, &plan)?;
     cx.reporter.progress().expect(plan.files, plan.bytes);
     cx.reporter.phase("restoring");
     let mut outcome = plan.outcome();
-    let Plan { content, late, attributes, .. } = plan;
+    let Plan { content, late, attributes, kept, .. } = plan;
 
     let shared = Shared::default();
     write_content(request, cx, &target, content, &shared)?;
@@ -57,7 +59,7 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
         return Err(error);
     }
     outcome.files = results.written;
-    outcome.kept = results.kept;
+    outcome.kept = kept + results.kept;
     outcome.failed.extend(results.failed);
 
     create_late(cx, &target, late, &mut outcome.failed)?;

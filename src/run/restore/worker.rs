@@ -133,7 +133,7 @@ impl Worker<'_> {
     }
 
     fn file(&mut self, segment: &Segment, entry: &Entry) -> Result<()> {
-        if self.existing == Existing::Delta && self.is_right(entry)? {
+        if self.existing == Existing::Delta && is_right(&mut self.cursor, entry, self.cx)? {
             self.shared.with(|results| results.kept += 1);
             self.done(entry);
             return Ok(());
@@ -225,27 +225,6 @@ impl Worker<'_> {
         check_content(entry, digest, value.as_deref())
     }
 
-    /// Whether the file that is there has the right content. If so its attributes are set.
-    fn is_right(&mut self, entry: &Entry) -> Result<bool> {
-        let Some(mut file) = self.cursor.existing(entry) else { return Ok(false) };
-        let mut digest = Digest::default();
-        loop {
-            self.cx.reporter.check()?;
-            let read = file
-                .read(&mut self.buffer)
-                .doing(|| format!("failed to read `{}` in the target", entry.display_path()))?;
-            if read == 0 {
-                break;
-            }
-            digest.update(&self.buffer[..read]);
-        }
-        if entry.sha256 != Some(digest.finish()) {
-            return Ok(false);
-        }
-        self.cursor.adopt(entry, &file);
-        Ok(true)
-    }
-
     /// One slice of a large file, into the file that the plan created.
     fn slice(&mut self, segment: &Segment, entry: &Entry, number: usize) -> Result<()> {
         let part = entry.parts.get(number).ok_or_else(|| Error::failed("no such slice"))?;
@@ -297,6 +276,28 @@ fn write_error(entry: &Entry, error: std::io::Error) -> Error {
     let error = Error::io(format!("failed to restore `{}`", entry.display_path()), error)
         .with_kind(ErrorKind::Failed);
     if full { error.hint("the target's file system is full") } else { error }
+}
+
+/// Whether the file that is there has the right content. If so its attributes are set.
+pub fn is_right(cursor: &mut Cursor<'_>, entry: &Entry, cx: &Context) -> Result<bool> {
+    let Some(mut file) = cursor.existing(entry) else { return Ok(false) };
+    let mut digest = Digest::default();
+    let mut buffer = vec![0; (256 << 10).min(entry.size.max(1) as usize)];
+    loop {
+        cx.reporter.check()?;
+        let read = file
+            .read(&mut buffer)
+            .doing(|| format!("failed to read `{}` in the target", entry.display_path()))?;
+        if read == 0 {
+            break;
+        }
+        digest.update(&buffer[..read]);
+    }
+    if entry.sha256 != Some(digest.finish()) {
+        return Ok(false);
+    }
+    cursor.adopt(entry, &file);
+    Ok(true)
 }
 
 /// An error unless the content read is what was backed up.
