@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use tokio::runtime::Runtime;
-
 use super::args::Global;
 use super::printer::Printer;
 use super::progress::Display;
+use super::start::Runtime;
 use crate::archive::crypt::Keyring;
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id::SourceAddress;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use clap::error::ErrorKind as ClapErrorKind;
+pub use tokio::runtime::Runtime;
 
 use super::args::{Cli, Command};
 use super::command;
