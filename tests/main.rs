@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![allow(missing_docs, clippy::print_stderr)]
 
+mod architecture;
 mod common;
 mod live;
 mod policy;
 mod roundtrip;
 mod s3;
+mod stores;

@@ -363,6 +363,25 @@ fn a_wrong_secret_is_refused_without_showing_it() {
 }
 
 #[test]
+fn a_server_that_overwrites_is_refused_unless_it_is_accepted() {
+    let server = S3Server::start_lying();
+    let sandbox = Sandbox::new();
+    Setup::of(&server).write(&sandbox, BUCKET, "");
+    let ran = run(&sandbox, &["init"]).expect(1);
+    assert!(ran.stderr.contains("a second create of the same key was accepted"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--accept-weak-store"), "no way out:\n{}", ran.stderr);
+    assert_eq!(server.keys(), [""; 0], "something was created, or a probe was left");
+
+    let report = run(&sandbox, &["init", "--accept-weak-store", "--output", "json"]).expect(0);
+    assert_eq!(report.json()[0]["weak_store"], true);
+    let descriptor = fs::read(server.root.path().join(BUCKET).join("backstay.json")).unwrap();
+    let descriptor: serde_json::Value = serde_json::from_slice(&descriptor).unwrap();
+    assert_eq!(descriptor["weak_store"], true);
+    let checked = run(&sandbox, &["check"]);
+    assert!(checked.stdout.contains("failed a probe"), "{}", checked.stdout);
+}
+
+#[test]
 fn a_missing_bucket_is_named() {
     let server = S3Server::start();
     let sandbox = Sandbox::new();

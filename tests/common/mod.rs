@@ -3,6 +3,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
+pub mod faulty;
 pub mod s3;
 
 use std::collections::BTreeMap;

@@ -54,18 +54,25 @@ struct Handler {
     /// s3s-fs looks whether the object exists and then writes it: conditional creates that race
     /// would all win. A real store decides once, so they are let in one at a time.
     creating: tokio::sync::Mutex<()>,
+    /// Where to remove what exists before it is created again, so that every create succeeds.
+    overwrite: Option<PathBuf>,
 }
 
 impl S3Server {
     pub fn start() -> Self {
-        Self::with(false)
+        Self::with(false, false)
     }
 
     pub fn start_tls() -> Self {
-        Self::with(true)
+        Self::with(true, false)
     }
 
-    fn with(tls: bool) -> Self {
+    /// A server that does not know `If-None-Match`, as some do: every create overwrites.
+    pub fn start_lying() -> Self {
+        Self::with(false, true)
+    }
+
+    fn with(tls: bool, lies: bool) -> Self {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
@@ -76,6 +83,7 @@ impl S3Server {
             s3: builder.build(),
             seen: seen.clone(),
             creating: tokio::sync::Mutex::default(),
+            overwrite: lies.then(|| root.path().to_owned()),
         });
         let (acceptor, ca) = if tls {
             let (acceptor, pem) = certificates();
@@ -189,6 +197,9 @@ impl Handler {
             return response;
         }
         let creates = header("if-none-match").is_some() && seen.method == "PUT";
+        if creates && let Some(root) = &self.overwrite {
+            let _ = std::fs::remove_file(root.join(seen.path.trim_start_matches('/')));
+        }
         let turn = if creates { Some(self.creating.lock().await) } else { None };
         let answer = self.s3.call(request.map(s3s::Body::from)).await;
         drop(turn);
