@@ -1,5 +1,6 @@
 //! From options to policies, repositories and keys.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use super::args::Global;
@@ -25,6 +26,8 @@ pub struct App {
     pub cx: Context,
     /// Runs requests.
     pub runtime: Runtime,
+    /// A repository could not be opened and the others were used: the command is not done.
+    pub missed: Cell<bool>,
 }
 
 /// A repository with the way it was named.
@@ -162,13 +165,30 @@ impl App {
             let keys = repository.unlock(&self.identities()?)?;
             return Ok(vec![Opened { name: url.to_owned(), stack: None, repository, keys }]);
         }
-        let mut opened = Vec::new();
+        let (mut opened, mut errors) = (Vec::new(), Vec::new());
         for policy in self.policies(false)?.policies {
             for name in policy.repositories.keys() {
-                if self.wants_repository(name) {
-                    opened.push(self.open(&policy, name)?);
+                if !self.wants_repository(name) {
+                    continue;
+                }
+                match self.open(&policy, name) {
+                    Ok(repository) => opened.push(repository),
+                    // With one site gone, what the other has is what somebody looks for.
+                    Err(error) => errors.push(error.context(format!(
+                        "failed to open repository `{name}` of stack {}",
+                        policy.stack
+                    ))),
                 }
             }
+        }
+        if opened.is_empty()
+            && let Some(error) = errors.pop()
+        {
+            return Err(error);
+        }
+        for error in errors {
+            self.printer.error(&error);
+            self.missed.set(true);
         }
         if opened.is_empty() {
             return Err(Error::usage("no repository is meant")
@@ -187,7 +207,19 @@ impl App {
         let own = policy.repository_of(&address.source).map(|(name, _)| name.to_owned());
         let name = self.global.repository.clone().or(own);
         let name = name.ok_or_else(|| Error::usage(format!("{address} has no repository")))?;
-        self.open(policy, &name)
+        self.open(policy, &name).map_err(|error| {
+            let others: Vec<&str> = policy
+                .repositories
+                .keys()
+                .filter(|other| **other != name)
+                .map(String::as_str)
+                .collect();
+            let error = error.context(format!("failed to open repository `{name}`"));
+            if others.is_empty() {
+                return error;
+            }
+            error.hint(format!("the stack has others: try --repository {}", others.join(" or ")))
+        })
     }
 
     /// The policy of a source.

@@ -1,5 +1,6 @@
 //! From arguments to an exit code.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -75,7 +76,14 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
         }
     });
     let cx = Context { reporter, clock: Arc::new(SystemClock), tuning: Tuning::default() };
-    let app = App { global: cli.global, printer: printer.clone(), display, cx, runtime };
+    let app = App {
+        global: cli.global,
+        printer: printer.clone(),
+        display,
+        cx,
+        runtime,
+        missed: Cell::new(false),
+    };
     let status = match &cli.command {
         Command::Init(args) => command::init::run(&app, args),
         Command::Check(args) => command::check::run(&app, args),
@@ -91,9 +99,12 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
         Command::Man(args) => command::man::run(&app, args),
     };
     app.display.clear();
-    let App { runtime, .. } = app;
+    let App { runtime, missed, .. } = app;
     runtime.shutdown_background();
-    status
+    match status {
+        Ok(ExitStatus::Done) if missed.get() => Ok(ExitStatus::Failed),
+        status => status,
+    }
 }
 
 /// Ends at once: somebody asked twice. Whatever is under way was not committed.
