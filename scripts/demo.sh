@@ -51,7 +51,7 @@ finish() {
     if [ -n "$keep" ]; then
         echo "everything is in $W"
     else
-        chmod -R u+rwX "$W/live" "$W/restored" 2>/dev/null || true
+        chmod -R u+rwX "$W" 2>/dev/null || true
         rm -rf -- "$W"
     fi
 }
