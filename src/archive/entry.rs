@@ -186,6 +186,11 @@ impl Entry {
         matches!(self.kind, EntryType::File | EntryType::Stream)
     }
 
+    /// Whether it is a file in slices of its own.
+    pub fn is_large(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
     /// Whether no line-based list can hold the path: it has a line break, or ends in white space,
     /// which GNU tar drops from the lines of a list.
     pub fn is_awkward(&self) -> bool {

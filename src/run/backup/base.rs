@@ -132,11 +132,6 @@ impl Base {
         }
     }
 
-    /// Whether the content of `entry` lies in the last tree segment.
-    pub fn has_in_last(&self, entry: &Entry) -> bool {
-        entry.segment.is_some() && entry.segment == self.last
-    }
-
     /// What the base's manifest says of a segment.
     pub fn segment(&self, reference: &SegmentRef) -> Option<&Segment> {
         self.segments.get(reference)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::groups::GROUP;
 use super::session::Writing;
 use super::sink::push_last;
 use super::tally::Tally;
@@ -10,9 +11,6 @@ use crate::archive::entry::{Entry, EntryType};
 use crate::archive::sort::Sorter;
 use crate::error::{Error, Result};
 use crate::source::Source;
-
-/// Bytes of a link record's key that name the group: device and inode.
-const GROUP: usize = 16;
 
 /// Stores files with several names, each group in one segment, its first name first. Groups with
 /// a name that no list can hold, and links to large files, are left to the last segment.
@@ -84,7 +82,8 @@ fn store_group(
     series.end_if_full()
 }
 
-fn linked(mut name: Entry, leader: &[u8]) -> Entry {
+/// The name as a link to `leader`.
+pub fn linked(mut name: Entry, leader: &[u8]) -> Entry {
     name.kind = EntryType::Hardlink;
     name.hardlink = Some(leader.to_vec());
     name.xattrs.clear();
@@ -92,7 +91,7 @@ fn linked(mut name: Entry, leader: &[u8]) -> Entry {
 }
 
 /// Gives a link what it repeats of its first name.
-fn with_content_of(mut link: Entry, leader: &Entry) -> Entry {
+pub fn with_content_of(mut link: Entry, leader: &Entry) -> Entry {
     link.size = leader.size;
     link.sha256 = leader.sha256;
     link.leader_at = leader.at;

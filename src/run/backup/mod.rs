@@ -10,6 +10,7 @@
 
 mod base;
 mod finish;
+mod groups;
 mod links;
 mod request;
 mod session;

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::sync::mpsc::SyncSender;
 
 use super::base::{Base, BaseIndex};
+use super::groups::{BaseName, Groups};
 use super::session::Writing;
 use super::stream;
 use super::tally::Tally;
@@ -17,7 +18,6 @@ use crate::source::{EntrySink, Item};
 /// Content of one batch: enough to keep a worker busy, little enough to share work evenly.
 const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_FILES: usize = 128;
-const LINKS_BUDGET: usize = 4 << 20;
 const LAST_BUDGET: usize = 8 << 20;
 
 /// The sink of a backup.
@@ -28,8 +28,8 @@ pub struct Sink<'a> {
     batch: Batch,
     batch_bytes: u64,
     base: Option<BaseSide<'a>>,
-    /// Files with several names, by device, inode and path.
-    links: Sorter,
+    /// Files with several names.
+    links: Groups,
     /// Entries of the last segment: other than directories first, then those; by path.
     last: Sorter,
     changed: bool,
@@ -66,7 +66,7 @@ pub fn push_last(last: &mut Sorter, entry: &Entry) -> Result<()> {
 
 /// What is left to be done when a source has brought everything.
 pub struct Gathered {
-    /// Files with several names.
+    /// Files with several names that are to be stored, by device, inode and path.
     pub links: Sorter,
     /// Entries of the last segment.
     pub last: Sorter,
@@ -96,7 +96,7 @@ impl<'a> Sink<'a> {
             batch_bytes: 0,
             changed: base.is_none(),
             base,
-            links: Sorter::new(LINKS_BUDGET),
+            links: Groups::new(),
             last: Sorter::new(LAST_BUDGET),
             previous: None,
             paranoid,
@@ -111,7 +111,8 @@ impl<'a> Sink<'a> {
         }
         self.send()?;
         self.batches = None;
-        Ok(Gathered { links: self.links, last: self.last, changed: self.changed })
+        let (links, changed) = self.links.resolve(self.tally, &mut self.last)?;
+        Ok(Gathered { links, last: self.last, changed: self.changed || changed })
     }
 
     /// Drops the base's next entry: the source has nothing there any more.
@@ -208,14 +209,6 @@ impl<'a> Sink<'a> {
             _ => base.same_metadata(entry) && base.mtime == entry.mtime,
         }
     }
-
-    fn push_link(&mut self, device: u64, entry: &Entry) -> Result<()> {
-        let mut key = Vec::with_capacity(16 + entry.path.len());
-        key.extend_from_slice(&device.to_be_bytes());
-        key.extend_from_slice(&entry.ino.to_be_bytes());
-        key.extend(sort_key(&entry.path));
-        self.links.push(key, line_of(entry)?)
-    }
 }
 
 impl EntrySink for Sink<'_> {
@@ -233,14 +226,12 @@ impl EntrySink for Sink<'_> {
         };
         let unchanged = base.as_ref().is_some_and(|(base, _)| self.is_unchanged(&entry, base));
 
-        // What lies in the base's last segment is shared with all of the base or stored again.
-        let in_last = match (&self.base, &base) {
-            (Some(side), Some((base, _))) => side.base.has_in_last(base),
-            _ => false,
-        };
-        if goes_last(&entry) && link_group.is_none() {
-            self.changed |= !unchanged;
-            return push_last(&mut self.last, &entry);
+        if let Some(device) = link_group {
+            let base = base.map(|(entry, line)| BaseName { entry, line, unchanged, reusable });
+            if unchanged {
+                self.writing.cx.reporter.progress().add_bytes(entry.size);
+            }
+            return self.links.push(device, &entry, base.as_ref());
         }
         match (unchanged && reusable, base) {
             (true, Some((base, line))) => {
@@ -249,15 +240,13 @@ impl EntrySink for Sink<'_> {
                 }
                 self.tally.keep(&base, &line)
             }
+            // What lies in the base's last segment is shared with all of the base or stored again.
+            _ if goes_last(&entry) => {
+                self.changed |= !unchanged;
+                push_last(&mut self.last, &entry)
+            }
             (_, base) => {
                 let base = base.map(|(base, _)| base);
-                if let Some(device) = link_group {
-                    self.changed |= !(unchanged && in_last);
-                    if let Some(base) = &base {
-                        self.tally.bury(base)?;
-                    }
-                    return self.push_link(device, &entry);
-                }
                 self.queue(Job { entry, content, base, reusable })
             }
         }
