@@ -5,6 +5,7 @@
 
 mod architecture;
 mod common;
+mod increments;
 mod live;
 mod policy;
 mod roundtrip;

@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
 pub mod faulty;
+pub mod doctor;
 pub mod s3;
 
 use std::collections::BTreeMap;
@@ -350,4 +351,107 @@ pub fn settle() {
 /// Waits for a child and shows what it printed.
 pub fn finish(child: std::process::Child) -> Ran {
     Ran::from(&child.wait_with_output().unwrap())
+}
+
+impl Sandbox {
+    /// A sandbox whose policy has only the source `files`, a directory source with these settings.
+    pub fn with_files(encrypted: bool, settings: &str) -> Self {
+        let sandbox = Self::new();
+        sandbox.set_files(encrypted, settings, "");
+        sandbox.run(&["init"]).expect(0);
+        sandbox
+    }
+
+    /// Writes the policy with other settings of the directory source `files`. `SRC` in them is
+    /// the sandbox's `src`; `sources` are further lines below `sources:`, indented by two.
+    pub fn set_files(&self, encrypted: bool, settings: &str, sources: &str) {
+        self.write_policy(encrypted, sources);
+        let src = self.path("src").display().to_string();
+        let text = fs::read_to_string(self.path("policy.yaml")).unwrap();
+        let settings = settings.replace("SRC", &src);
+        let text = text.replace(
+            &format!("directory: {{ path: {src} }}"),
+            &format!("directory: {{ {settings} }}"),
+        );
+        fs::write(self.path("policy.yaml"), text).unwrap();
+    }
+
+    /// Backs `demo/files` up and returns what JSON output says of it.
+    #[track_caller]
+    pub fn backup_json(&self, more: &[&str]) -> serde_json::Value {
+        let mut args = vec!["backup", "demo/files", "--output", "json"];
+        args.extend(more);
+        let ran = self.run(&args).expect(0);
+        ran.json()["backups"][0].clone()
+    }
+
+    /// How many backups are listed.
+    #[track_caller]
+    pub fn listed(&self) -> usize {
+        self.run(&["list", "--output", "json"]).expect(0).json().as_array().unwrap().len()
+    }
+
+    /// Restores `demo/files` into the directory `out` of the sandbox, with the recovery key.
+    #[track_caller]
+    pub fn restore(&self, out: &str, more: &[&str]) -> Ran {
+        let mut args = vec!["restore", "demo/files", "--to", out];
+        args.extend(more);
+        self.run_with_key(&args).expect(0)
+    }
+
+    /// Lets users other than the tests' own into the sandbox.
+    pub fn open_to_all(&self) {
+        fs::set_permissions(self.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+/// Whether these programs are here. Where `CI` is set a missing one fails the test; elsewhere the
+/// test says so and is left.
+#[must_use]
+pub fn has_tools(tools: &[&str]) -> bool {
+    let paths: Vec<PathBuf> =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+    let missing: Vec<&&str> =
+        tools.iter().filter(|tool| !paths.iter().any(|path| path.join(tool).exists())).collect();
+    missing.is_empty() || cannot(&format!("these programs are missing: {missing:?}"))
+}
+
+/// Whether the tests run as root, which this one needs.
+#[must_use]
+pub fn has_root() -> bool {
+    is_root() || cannot("it needs root")
+}
+
+/// Says that a test cannot run here; fails it where `CI` is set. Always `false`.
+pub fn cannot(why: &str) -> bool {
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "this test cannot run: {why}");
+    eprintln!("\n*** NOT TESTED: {why} ***\n");
+    false
+}
+
+/// Makes a command run as the user `nobody`, who owns nothing.
+pub fn as_nobody(command: &mut Command) -> &mut Command {
+    use std::os::unix::process::CommandExt as _;
+    command.uid(65534).gid(65534)
+}
+
+/// Sets a file's modification time.
+pub fn set_mtime(path: &Path, seconds: i64, nanos: i64) {
+    let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanos };
+    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+    rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+        .unwrap();
+}
+
+/// Bytes that do not compress, the same for the same seed.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 24) as u8
+        })
+        .collect()
 }
