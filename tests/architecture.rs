@@ -146,9 +146,8 @@ fn imports_point_right_only() {
         let from = group(own).unwrap_or_else(|| panic!("src/{own} is in no group of this test"));
         let last = GROUPS.len() - 1;
         imports(&line.text).into_iter().find_map(|import| {
-            let to = match group(&import) {
-                Some(to) => to,
-                None => return Some(format!("`{import}` is in no group of this test")),
+            let Some(to) = group(&import) else {
+                return Some(format!("`{import}` is in no group of this test"));
             };
             let ok = import == own || to > from || (to == from && to == last);
             (!ok).then(|| {

@@ -3,8 +3,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
-pub mod faulty;
 pub mod doctor;
+pub mod faulty;
 pub mod s3;
 
 use std::collections::BTreeMap;

@@ -69,11 +69,11 @@ impl Groups {
         for record in self.sorter.finish()? {
             let (key, value) = record?;
             if group.first().is_some_and(|first| first.key[..GROUP] != key[..GROUP]) {
-                changed |= settle(std::mem::take(&mut group), tally, last, &mut stored)?;
+                changed |= settle(&std::mem::take(&mut group), tally, last, &mut stored)?;
             }
             group.push(name(key, &value)?);
         }
-        changed |= settle(group, tally, last, &mut stored)?;
+        changed |= settle(&group, tally, last, &mut stored)?;
         Ok((stored, changed))
     }
 }
@@ -99,8 +99,8 @@ fn name(key: Vec<u8>, value: &[u8]) -> Result<Name> {
 }
 
 /// Takes one group over, or adds it to what is stored. Whether it differs from the base.
-fn settle(group: Vec<Name>, tally: &Tally, last: &mut Sorter, stored: &mut Sorter) -> Result<bool> {
-    let same = is_same(&group);
+fn settle(group: &[Name], tally: &Tally, last: &mut Sorter, stored: &mut Sorter) -> Result<bool> {
+    let same = is_same(group);
     if same && group.iter().all(|name| name.base.as_ref().is_some_and(|base| base.reusable)) {
         for base in group.iter().filter_map(|name| name.base.as_ref()) {
             tally.keep(&base.entry, &base.line)?;
@@ -117,7 +117,7 @@ fn settle(group: Vec<Name>, tally: &Tally, last: &mut Sorter, stored: &mut Sorte
         }
         return Ok(false);
     }
-    for name in &group {
+    for name in group {
         if let Some(base) = &name.base {
             tally.bury(&base.entry)?;
         }
