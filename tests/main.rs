@@ -1,7 +1,7 @@
 //! All integration tests, in one binary.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![allow(missing_docs, clippy::print_stderr)]
+#![allow(missing_docs, clippy::print_stderr, clippy::default_trait_access)]
 
 mod architecture;
 mod common;
