@@ -36,6 +36,9 @@ compose run --rm --no-deps buckets
 export BACKSTAY_TEST_S3_ENDPOINT=http://127.0.0.1:$s3_port
 export BACKSTAY_TEST_S3_BUCKET=backstay-test
 export BACKSTAY_TEST_S3_LOCKED_BUCKET=backstay-test-locked
+export BACKSTAY_TEST_COMPOSE=1
+export BACKSTAY_TEST_S3_ACCESS_KEY=backstay-test
+export BACKSTAY_TEST_S3_SECRET_KEY=backstay-test-only
 export AWS_ACCESS_KEY_ID=backstay-test
 export AWS_SECRET_ACCESS_KEY=backstay-test-only
 export AWS_REGION=us-east-1
