@@ -166,7 +166,7 @@ END
     printf '%s\n' "$made" >"$W/tree.made"
 fi
 have_files=$(find "$W/tree" -type f | wc -l)
-have_bytes=$(find "$W/tree" -type f -printf '%s\n' | awk '{ s += $1 } END { printf "%d", s }')
+have_bytes=$(find "$W/tree" -type f -printf '%s\n' | awk '{ s += $1 } END { printf "%.0f", s }')
 # A small file from the middle of the tree, for the restore of one.
 small=$(cd "$W/tree" && find . -type f -size +3k -size -40k | sed 's,^\./,,' | LC_ALL=C sort | awk '{ l[NR] = $0 } END { print l[int(NR / 2)] }')
 say "tree: $have_files files, $(human "$have_bytes")"

@@ -38,6 +38,11 @@ fn every_incremental_restores_alone() {
             3 => {
                 fs::remove_dir_all(src.join("dir")).unwrap();
                 fs::write(src.join("dir"), "a file where a directory was").unwrap();
+                for name in ["dangling", "empty"] {
+                    fs::remove_file(src.join(name)).unwrap();
+                    fs::create_dir(src.join(name)).unwrap();
+                    fs::write(src.join(name).join("inside"), "a directory now").unwrap();
+                }
             }
             _ => {}
         }

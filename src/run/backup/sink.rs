@@ -241,8 +241,12 @@ impl EntrySink for Sink<'_> {
                 self.tally.keep(&base, &line)
             }
             // What lies in the base's last segment is shared with all of the base or stored again.
-            _ if goes_last(&entry) => {
+            (_, base) if goes_last(&entry) => {
                 self.changed |= !unchanged;
+                // A directory now where a file or a link was: that one is not wanted any more.
+                if let Some((base, _)) = base {
+                    self.tally.bury(&base)?;
+                }
                 push_last(&mut self.last, &entry)
             }
             (_, base) => {
