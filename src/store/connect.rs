@@ -67,7 +67,7 @@ impl Location {
             return Ok(Self::Local(path));
         }
         let bad = |what: &str| {
-            Error::usage(format!("`{text}` is no repository: {what}")).hint(
+            Error::usage(format!("`{}` is no repository: {what}", without_login(text))).hint(
                 "give a directory, file:///PATH or s3://BUCKET/PREFIX?endpoint=URL&region=REGION",
             )
         };
@@ -164,6 +164,14 @@ impl Location {
     }
 }
 
+/// A URL as it may be shown: what somebody wrote before the `@` is likely to be a secret.
+fn without_login(url: &str) -> String {
+    match url.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('@'))) {
+        Some((scheme, Some((_, rest)))) => format!("{scheme}://…@{rest}"),
+        _ => url.to_owned(),
+    }
+}
+
 /// Asks for one small object with less patience than the work has: a long backup should outlast a
 /// server's restart, and a person who mistyped an endpoint should not wait minutes to learn it.
 fn greet(store: &Store) -> Result<()> {
@@ -199,13 +207,13 @@ fn local(path: &Path, create: bool) -> Result<LocalFileSystem> {
             .doing(|| format!("failed to create {}", path.display()))?;
     }
     let store = LocalFileSystem::new_with_prefix(path).map_err(|error| {
-        let missing = !path.exists();
-        let error = Error::new(
-            if missing { ErrorKind::NotFound } else { ErrorKind::Failed },
-            format!("failed to open the repository at {}", path.display()),
-        )
-        .with_source(error);
-        if missing { error.hint("`backstay init` creates a repository") } else { error }
+        // The library's cause says no more than that, in more words.
+        if !path.exists() {
+            return Error::not_found(format!("there is no repository at {}", path.display()))
+                .hint("`backstay init` creates one; check the path if there should be one");
+        }
+        Error::failed(format!("failed to open the repository at {}", path.display()))
+            .with_source(error)
     })?;
     Ok(store.with_fsync(true))
 }
