@@ -10,7 +10,7 @@ pub fn type_name(what: &str, name: &str, yes: bool) -> Result<()> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Error::new(ErrorKind::Waiting, format!("{what} needs a confirmation"))
+        return Err(Error::new(ErrorKind::Waiting, format!("{what}: this needs a confirmation"))
             .hint("there is no terminal to ask on: give --yes if that is what you want"));
     }
     let mut err = std::io::stderr().lock();

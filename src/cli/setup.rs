@@ -204,7 +204,9 @@ impl App {
         }
         let set = self.policies(false)?;
         let policy = self.policy_of(&set, address)?;
-        let own = policy.repository_of(&address.source).map(|(name, _)| name.to_owned());
+        // A source that is gone from the policy went into the first repository, most likely.
+        let own = policy.repository_of(&address.source).or_else(|| policy.default_repository());
+        let own = own.map(|(name, _)| name.to_owned());
         let name = self.global.repository.clone().or(own);
         let name = name.ok_or_else(|| Error::usage(format!("{address} has no repository")))?;
         self.open(policy, &name).map_err(|error| {
@@ -225,9 +227,9 @@ impl App {
     /// The policy of a source.
     pub fn policy_of<'a>(&self, set: &'a PolicySet, address: &SourceAddress) -> Result<&'a Policy> {
         set.policies.iter().find(|policy| policy.stack == address.stack).ok_or_else(|| {
-            let stacks: Vec<&str> = set.policies.iter().map(|p| p.stack.as_str()).collect();
+            let stacks = set.policies.iter().map(|policy| policy.stack.as_str());
             Error::usage(format!("there is no stack `{}`", address.stack))
-                .hint(format!("the policies describe: {}", stacks.join(", ")))
+                .hint(policy::hint_at(&address.stack, stacks))
         })
     }
 
@@ -239,19 +241,23 @@ impl App {
             if policy.sources.contains_key(&address.source) {
                 return Ok(address);
             }
-            let names: Vec<&str> = policy.sources.keys().map(String::as_str).collect();
+            let names = policy.sources.keys().map(String::as_str);
             return Err(Error::usage(format!(
                 "stack {} has no source `{}`",
                 address.stack, address.source
             ))
-            .hint(format!("it has: {}", names.join(", "))));
+            .hint(policy::hint_at(&address.source, names)));
         }
         let stacks: Vec<&Policy> =
             set.policies.iter().filter(|policy| policy.sources.contains_key(given)).collect();
         match stacks.as_slice() {
             [policy] => Ok(SourceAddress::new(&policy.stack, given)),
-            [] => Err(Error::usage(format!("there is no source `{given}`"))
-                .hint("sources are named STACK/SOURCE; `backstay check` lists them")),
+            [] => {
+                let sources = set.policies.iter().flat_map(|policy| policy.sources.keys());
+                Err(Error::usage(format!("there is no source `{given}`"))
+                    .hint(policy::hint_at(given, sources.map(String::as_str)))
+                    .hint("sources are named STACK/SOURCE; `backstay check` lists them"))
+            }
             _ => Err(Error::usage(format!("several stacks have a source `{given}`"))
                 .hint(format!("say which: {}/{given} …", stacks[0].stack))),
         }

@@ -58,4 +58,5 @@ pub use source::{
     CommandSource, Compression, DirectorySource, PostgresCluster, PostgresDump, Program, Source,
     SourceKind, SourceSpec, Wal, WalArchive,
 };
+pub use suggest::hint as hint_at;
 pub use value::{Period, Setting, Size, ValueError, is_valid_name};

@@ -25,7 +25,7 @@ pub(super) fn nearest<'a>(
 }
 
 /// The hint for an unknown name: the nearest known one, or all of them.
-pub(super) fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
+pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     if let Some(name) = nearest(word, known.clone()) {
         return format!("did you mean `{name}`?");
     }

@@ -163,7 +163,9 @@ fn select(app: &App, set: &PolicySet, args: &Args) -> Result<Vec<SourceAddress>>
                 .any(|policy| policy.jobs.get(job).is_some_and(|job| job.covers(&address.source)))
         };
         if !set.policies.iter().any(|policy| policy.jobs.contains_key(job)) {
-            return Err(Error::usage(format!("there is no job `{job}`")));
+            let jobs = set.policies.iter().flat_map(|policy| policy.jobs.keys());
+            return Err(Error::usage(format!("there is no job `{job}`"))
+                .hint(crate::policy::hint_at(job, jobs.map(String::as_str))));
         }
         addresses.retain(covers);
         if addresses.is_empty() {

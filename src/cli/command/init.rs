@@ -75,7 +75,11 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             }
         }
         if lines.is_empty() {
-            return Err(Error::usage("no repository has that name"));
+            let known = set.policies.iter().flat_map(|policy| policy.repositories.keys());
+            let wanted = args.names.first().or(app.global.repository.as_ref());
+            let wanted = wanted.map(String::as_str).unwrap_or_default();
+            return Err(Error::usage(format!("there is no repository `{wanted}` in the policies"))
+                .hint(crate::policy::hint_at(wanted, known.map(String::as_str))));
         }
     }
     if app.printer.is_json() {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::archive::crypt::{Keyring, Recipients};
 use crate::cli::ExitStatus;
+use crate::cli::format;
 use crate::cli::setup::{App, Opened};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::store::{generate_repository_key, layout, wrap_key};
@@ -144,11 +145,11 @@ fn list(app: &App) -> Result<ExitStatus> {
         let role = if line.writes { "for new backups" } else { "for older backups" };
         let opens = if line.opens { "opened by an identity given" } else { "not opened" };
         app.printer.data(format!(
-            "{}  {}  {}  {role}, wrapped {} times, {opens}",
+            "{}  {}  {}  {role}, {}, {opens}",
             line.repository,
             line.key,
             line.public,
-            line.wraps.len()
+            format::count(line.wraps.len() as u64, "wrap")
         ))?;
     }
     Ok(ExitStatus::Done)

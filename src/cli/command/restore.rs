@@ -86,8 +86,8 @@ struct Report<'a> {
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let address = address(app, &args.source)?;
-    let opened = app.repository_of(&address)?;
     let choice = choice(app, args)?;
+    let opened = app.repository_of(&address)?;
     let manifest = find_backup(&opened.repository, &address, &choice)?;
     check_keys(&opened, &manifest)?;
     let existing = match (args.overwrite, args.delta) {

@@ -87,9 +87,9 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     }
     if damaged > 0 {
         return Err(Error::damaged(format!(
-            "{} of {} damaged",
-            damaged,
-            format::count(reports.len().max(damaged as usize) as u64, "backup")
+            "{damaged} of {} {} damaged",
+            format::count(reports.len().max(damaged as usize) as u64, "backup"),
+            if damaged == 1 { "is" } else { "are" }
         ))
         .hint("restore what is sound, and take a full backup of the source now")
         .hint("a copy in another repository may have what is missing"));

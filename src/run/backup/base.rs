@@ -73,7 +73,12 @@ pub fn find(
             Err(error) => became_full(error.chain()),
         };
     }
-    became_full("there is no earlier backup to build on".into())
+    // Nothing to warn of: every first backup is a full.
+    reporter.note(format!(
+        "{}: there is no earlier backup to build on, so this is a full one",
+        source.address()
+    ));
+    Ok(None)
 }
 
 fn check(
