@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::print_stderr, clippy::default_trait_access)]
 
 mod architecture;
+mod cli;
 mod common;
 mod increments;
 mod live;

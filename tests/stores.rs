@@ -4,6 +4,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use backstay::archive::crypt::Keyring;
 use backstay::clock::{ManualClock, SystemClock};
 use backstay::error::{Error, ErrorKind, Result};
 use backstay::id::{BackupKind, SourceAddress};
@@ -71,7 +72,7 @@ impl Bench {
             keep: None,
             level: 3,
             paranoid: false,
-            writer: Default::default(),
+            writer: Keyring::default(),
             pinned_key: None,
             policy: None,
             dry_run: false,
@@ -93,7 +94,7 @@ impl Bench {
         let request = restore::Request {
             source: self.repository.source(&Self::address()),
             manifest: &manifest,
-            keys: Default::default(),
+            keys: Keyring::default(),
             selection: Selection::new(&[])?,
             target: self.dir.path().join(to),
             existing: Existing::Refuse,
@@ -106,7 +107,7 @@ impl Bench {
     fn verify(&self, depth: Depth) -> Result<Report> {
         let manifest = find_backup(&self.repository, &Self::address(), &BackupChoice::Latest)?;
         let source = self.repository.source(&Self::address());
-        verify(&source, &manifest, depth, &Default::default(), &self.cx.fresh())
+        verify(&source, &manifest, depth, &Keyring::default(), &self.cx.fresh())
     }
 
     /// Asserts that the newest backup is what lies in the directory.

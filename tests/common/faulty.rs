@@ -9,9 +9,9 @@ use futures::stream::{BoxStream, StreamExt as _};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, Error, Extensions, GetOptions, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
 /// What the store does wrong.
@@ -152,7 +152,8 @@ impl ObjectStore for Faulty {
             }
             Fault::SeveralWinners if creates && present => {
                 self.happens();
-                Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
+                let extensions = Extensions::default();
+                Ok(PutResult { e_tag: None, version: None, extensions })
             }
             Fault::LosesReply(times) if self.happened() < times => {
                 self.happens();
