@@ -90,31 +90,21 @@ pub enum Color {
     Never,
 }
 
-/// The commands.
+/// The commands. Their descriptions are those of their arguments: one written here would replace
+/// the long form in `--help`.
+#[allow(missing_docs)]
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create and probe repositories.
     Init(init::Args),
-    /// Lint policies, and look whether their sources and repositories would work.
     Check(check::Args),
-    /// Print the JSON Schema of policies.
     Schema(schema::Args),
-    /// Back up now.
     Backup(backup::Args),
-    /// List backups.
     List(list::Args),
-    /// Show one backup.
     Show(show::Args),
-    /// List the files in a backup.
     Ls(ls::Args),
-    /// Restore a backup, or part of one.
     Restore(restore::Args),
-    /// Prove that backups are sound.
     Verify(verify::Args),
-    /// Make and manage keys.
     Key(key::Args),
-    /// Print shell completions.
     Completions(completions::Args),
-    /// Print the manual page, or write all of them.
     Man(man::Args),
 }
