@@ -1,4 +1,41 @@
 //! Backstay: backup, restore and disaster recovery for data platforms.
+//!
+//! # The way of a byte
+//!
+//! ```text
+//! Source ─entries in order→ sink ─unchanged→ index
+//!                            │ new, changed
+//!                            └→ tar → 4 MiB zstd frames → age → SHA-256 → multipart upload
+//! all stored → index → dead lists → SHA256SUMS → the store is asked → commit
+//! ```
+//!
+//! A backup comes into being with its commit, one create-only object. Restore is the same road
+//! backwards: manifest, index, plan, ranged reads, frames, members, target. What lies in a
+//! repository is specified in `docs/format.md`.
+//!
+//! # Modules
+//!
+//! | module | for |
+//! |---|---|
+//! | [`cli`] | one file per command; output, progress, exit codes |
+//! | [`run`] | the verbs: backup, restore, verify |
+//! | [`source`] | what can be backed up: directories, commands, secrets |
+//! | [`store`] | repositories: keys, uploads, ranged reads, catalogue, intents, probes |
+//! | [`archive`] | tar members, frames, age, digests, index, manifest; synchronous |
+//! | [`policy`] | what is protected, where to, how often: model, linter, schema |
+//! | [`telemetry`] | typed events, progress |
+//! | [`secret`], [`clock`], [`id`], [`error`] | what everything else stands on |
+//!
+//! # The dependency rule
+//!
+//! Imports point right only, and `tests/architecture.rs` keeps it so:
+//!
+//! ```text
+//! main → cli → run → source → store → archive → policy → {telemetry, secret, clock, id, error}
+//! ```
+//!
+//! Only `store` sees the network and the async runtime (which `cli` starts); everything else is
+//! threads that may block. Only `cli` prints. Only `clock` reads the time of day.
 
 pub mod archive;
 pub mod cli;
