@@ -6,6 +6,7 @@
 mod architecture;
 mod cli;
 mod common;
+mod docs;
 mod increments;
 mod live;
 mod policy;

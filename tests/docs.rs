@@ -1,0 +1,237 @@
+//! Pages that are made from the code, and pages that must not lead nowhere.
+//!
+//! `BACKSTAY_WRITE_DOCS=1` writes the generated ones again (`make docs`).
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use backstay::cli::{Cli, EXIT_CODES};
+use clap::{Arg, Command, CommandFactory as _};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Compares a page with what the code says, or writes it.
+#[track_caller]
+fn generated(name: &str, expected: &str) {
+    let path = root().join("docs").join(name);
+    if std::env::var_os("BACKSTAY_WRITE_DOCS").is_some_and(|value| value == "1") {
+        fs::write(&path, expected).unwrap();
+        return;
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    let differs = expected.lines().zip(found.lines()).position(|(a, b)| a != b);
+    assert!(
+        found == expected,
+        "docs/{name} is out of date (first at line {:?}): run `make docs`",
+        differs.map(|at| at + 1)
+    );
+}
+
+/// Text for Markdown: `<` would begin a tag.
+fn escaped(text: &str) -> String {
+    text.replace('<', "\\<").replace('|', "\\|").replace('\n', " ")
+}
+
+/// Text with a full stop, so that more can follow.
+fn sentence(text: &str) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.ends_with('.') { text } else { format!("{text}.") }
+}
+
+fn about(command: &Command) -> String {
+    let text = command.get_long_about().or(command.get_about());
+    let text = text.map(ToString::to_string).unwrap_or_default();
+    if text.ends_with('.') { text } else { format!("{text}.") }
+}
+
+fn argument(arg: &Arg) -> String {
+    let values: Vec<String> = arg
+        .get_value_names()
+        .filter(|_| arg.get_action().takes_values())
+        .map(|names| names.iter().map(|name| format!("<{name}>")).collect())
+        .unwrap_or_default();
+    let name = match (arg.get_short(), arg.get_long()) {
+        (Some(short), Some(long)) => format!("-{short}, --{long}"),
+        (None, Some(long)) => format!("--{long}"),
+        (Some(short), None) => format!("-{short}"),
+        (None, None) => String::new(),
+    };
+    let name = [vec![name], values].concat().join(" ").trim().to_owned();
+    let mut help = arg.get_long_help().or(arg.get_help()).map(|help| sentence(&help.to_string()));
+    if arg.get_action().takes_values() {
+        let possible: Vec<String> = arg
+            .get_possible_values()
+            .iter()
+            .map(|value| format!("`{}`", value.get_name()))
+            .collect();
+        if !possible.is_empty() {
+            help = help.map(|help| format!("{help} One of {}.", possible.join(", ")));
+        }
+        let default: Vec<_> =
+            arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        if !default.is_empty() {
+            help = help.map(|help| format!("{help} Default: `{}`.", default.join(" ")));
+        }
+    }
+    if let Some(variable) = arg.get_env() {
+        help = help.map(|help| format!("{help} Environment: `{}`.", variable.to_string_lossy()));
+    }
+    format!("| `{}` | {} |\n", name.replace('|', "\\|"), escaped(&help.unwrap_or_default()))
+}
+
+fn arguments(command: &Command, global: bool) -> String {
+    let rows: String = command
+        .get_arguments()
+        .filter(|arg| arg.is_global_set() == global && !arg.is_hide_set())
+        .filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()))
+        .map(argument)
+        .collect();
+    if rows.is_empty() { rows } else { format!("| | |\n|---|---|\n{rows}\n") }
+}
+
+fn section(page: &mut String, path: &str, command: &Command) {
+    let name = format!("{path} {}", command.get_name());
+    write!(page, "## `{name}`\n\n{}\n\n", escaped_lines(&about(command))).unwrap();
+    let positional: String = command
+        .get_positionals()
+        .map(|arg| {
+            let value = arg.get_value_names().and_then(|names| names.first()).unwrap();
+            let many =
+                if arg.get_num_args().is_some_and(|n| n.max_values() > 1) { "…" } else { "" };
+            if arg.is_required_set() {
+                format!(" {value}{many}")
+            } else {
+                format!(" [{value}{many}]")
+            }
+        })
+        .collect();
+    let required: String = command
+        .get_opts()
+        .filter(|arg| arg.is_required_set())
+        .map(|arg| {
+            let value = arg.get_value_names().and_then(|names| names.first()).unwrap();
+            format!(" --{} {value}", arg.get_long().unwrap())
+        })
+        .collect();
+    let sub = if command.has_subcommands() { " COMMAND" } else { " [OPTIONS]" };
+    write!(page, "```\n{name}{sub}{positional}{required}\n```\n\n").unwrap();
+    page.push_str(&arguments(command, false));
+    for below in command.get_subcommands() {
+        section(page, &name, below);
+    }
+}
+
+fn escaped_lines(text: &str) -> String {
+    text.lines().map(|line| line.replace('<', "\\<")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_page_of_commands_is_what_the_program_says() {
+    let command = Cli::command();
+    let mut page = String::from(
+        "# Command line\n\n<!-- generated by tests/docs.rs; `make docs` writes it again -->\n\n\
+         Standard output is data, standard error is talk. Exit codes: [exit-codes.md](exit-codes.md).\n\n",
+    );
+    page.push_str("## Options of every command\n\n");
+    page.push_str(&arguments(&command, true));
+    for below in command.get_subcommands() {
+        section(&mut page, "backstay", below);
+    }
+    generated("cli.md", &format!("{}\n", page.trim_end()));
+}
+
+#[test]
+fn the_page_of_exit_codes_is_what_the_program_has() {
+    let mut page = String::from(
+        "# Exit codes\n\n<!-- generated by tests/docs.rs; `make docs` writes it again -->\n\n\
+         They are an interface: scripts may branch on them.\n\n| code | meaning |\n|---|---|\n",
+    );
+    for (status, meaning) in EXIT_CODES {
+        writeln!(page, "| {} | {meaning} |", *status as u8).unwrap();
+    }
+    page.push_str(
+        "\nWhat this version cannot end with yet: 4, which needs `status` and drills, and 75, which needs leases.\n",
+    );
+    generated("exit-codes.md", &page);
+}
+
+#[test]
+fn the_schema_is_what_the_types_say() {
+    let schema = serde_json::to_string_pretty(&backstay::policy::json_schema()).unwrap();
+    generated("policy.schema.json", &format!("{schema}\n"));
+}
+
+#[test]
+fn every_example_policy_in_the_pages_is_valid() {
+    let mut found = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            if block.starts_with("version: 1\n") {
+                found += 1;
+                let directory = tempfile::tempdir().unwrap();
+                let path = directory.path().join("policy.yaml");
+                fs::write(&path, block).unwrap();
+                if let Err(error) = backstay::policy::load(&path) {
+                    panic!("{}:\n{}", page.display(), error.render(false));
+                }
+            }
+        }
+    }
+    assert!(found >= 3, "only {found} whole policies were found in the pages");
+}
+
+fn pages() -> Vec<PathBuf> {
+    let mut found = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    let mut todo = vec![root().join("docs")];
+    while let Some(directory) = todo.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else if path.extension().is_some_and(|found| found == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn what_a_project_needs_is_there() {
+    let read = |name: &str| {
+        fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    assert!(read("LICENSE").contains("Apache License"));
+    let version = format!("## [{}]", env!("CARGO_PKG_VERSION"));
+    let changes = read("CHANGELOG.md");
+    assert!(changes.contains("## [Unreleased]") || changes.contains(&version), "no entry");
+}
+
+#[test]
+fn every_page_is_linked_from_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(readme.contains(&format!("docs/{name}")), "README.md does not link docs/{name}");
+    }
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap();
+            if target.is_empty() || target.contains("://") || target.contains(' ') {
+                continue;
+            }
+            let there = page.parent().unwrap().join(target).exists();
+            assert!(there, "{} links {target}, which is not there", page.display());
+        }
+    }
+}
