@@ -42,7 +42,6 @@ fn ready(encrypted: bool) -> Sandbox {
         let path = sandbox.path("src").join(name);
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
-    settle();
     sandbox
 }
 
@@ -172,6 +171,7 @@ fn a_policy_that_is_wrong_is_exit_3() {
 #[test]
 fn the_main_job_reads_well() {
     let sandbox = ready(false);
+    settle();
     let run = |name: &str, args: &[&str], code: i32| check(name, &sandbox, args, code);
     run("check", &["check"], 0);
     run("list_empty", &["list"], 0);

@@ -108,14 +108,11 @@ fn section(page: &mut String, path: &str, command: &Command) {
             }
         })
         .collect();
-    let required: String = command
-        .get_opts()
-        .filter(|arg| arg.is_required_set())
-        .map(|arg| {
-            let value = arg.get_value_names().and_then(|names| names.first()).unwrap();
-            format!(" --{} {value}", arg.get_long().unwrap())
-        })
-        .collect();
+    let mut required = String::new();
+    for arg in command.get_opts().filter(|arg| arg.is_required_set()) {
+        let value = arg.get_value_names().and_then(|names| names.first()).unwrap();
+        write!(required, " --{} {value}", arg.get_long().unwrap()).unwrap();
+    }
     let sub = if command.has_subcommands() { " COMMAND" } else { " [OPTIONS]" };
     write!(page, "```\n{name}{sub}{positional}{required}\n```\n\n").unwrap();
     page.push_str(&arguments(command, false));

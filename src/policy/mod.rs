@@ -7,7 +7,7 @@
 //!                                  └────────────redact───────────────→ what a message may show
 //! ```
 //!
-//! Everything but [`load`] is pure: [`parse`] takes text and gives a policy or *all* that is wrong
+//! Everything but [`load()`] is pure: [`parse`] takes text and gives a policy or *all* that is wrong
 //! with it, each as a [`Diagnostic`] with file, line, column and what to do now. A policy never
 //! holds a secret, only references to secrets, and no diagnostic shows one that was written there
 //! by mistake.

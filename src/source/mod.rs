@@ -1,6 +1,6 @@
 //! What can be backed up.
 //!
-//! A source is one file or folder here, one variant of [`Definition`] and one entry in the
+//! A source is one file or folder here, one variant of [`crate::policy::SourceSpec`] and one entry in the
 //! conformance suite. It brings entries in index order, or one stream, to an [`EntrySink`], and
 //! knows nothing of bases, segments or stores.
 
