@@ -170,11 +170,16 @@ pub struct FrameReader<R> {
     consumed: u64,
     frame_start: u64,
     in_frame: u64,
+    /// Plain bytes given so far, of all frames.
+    plain: u64,
     /// Plain bytes the open frame says it has.
     frame_size: Option<u64>,
     frame_open: bool,
     at_end: bool,
 }
+
+/// The first of the sixteen magic numbers of skippable frames.
+const SKIPPABLE: u32 = 0x184d_2a50;
 
 /// The longest header of a zstd frame.
 const FRAME_HEADER_MAX: usize = 18;
@@ -196,6 +201,7 @@ impl<R: Read> FrameReader<R> {
             consumed: offset,
             frame_start: offset,
             in_frame: 0,
+            plain: 0,
             frame_size: None,
             frame_open: false,
             at_end: false,
@@ -206,6 +212,11 @@ impl<R: Read> FrameReader<R> {
     pub fn position(&mut self) -> io::Result<(u64, u64)> {
         self.close_if_complete()?;
         Ok(if self.frame_open { (self.frame_start, self.in_frame) } else { (self.consumed, 0) })
+    }
+
+    /// Plain bytes decoded so far, those skipped included.
+    pub fn plain(&self) -> u64 {
+        self.plain
     }
 
     /// The input; what it stands at is undefined until [`FrameReader::restart`].
@@ -281,8 +292,23 @@ impl<R: Read> FrameReader<R> {
             return Ok(false);
         }
         (self.frame_start, self.in_frame, self.frame_open) = (self.consumed, 0, true);
-        self.frame_size =
-            zstd_safe::get_frame_content_size(&self.buffer[self.start..self.end]).ok().flatten();
+        let header = &self.buffer[self.start..self.end];
+        // A skippable frame says its length, has no content, and closes itself.
+        let skippable = header
+            .first_chunk::<4>()
+            .is_some_and(|magic| u32::from_le_bytes(*magic) & 0xffff_fff0 == SKIPPABLE);
+        self.frame_size = if skippable {
+            None
+        } else {
+            let size = zstd_safe::get_frame_content_size(header).ok().flatten();
+            if size.is_none_or(|size| size > FRAME_SIZE as u64) {
+                return Err(invalid("a frame that does not say its size, or is larger than 4 MiB"));
+            }
+            if zstd_safe::get_dict_id_from_frame(header).is_some() {
+                return Err(invalid("a frame that needs a dictionary"));
+            }
+            size
+        };
         Ok(true)
     }
 
@@ -308,9 +334,14 @@ impl<R: Read> FrameReader<R> {
         self.start += taken;
         self.consumed += taken as u64;
         self.in_frame += given as u64;
+        self.plain += given as u64;
         self.frame_open = hint != 0;
         Ok((given, fed))
     }
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 fn truncated() -> io::Error {

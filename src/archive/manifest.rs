@@ -290,7 +290,7 @@ impl Manifest {
 
     /// Bytes stored for this backup alone and together with what it shares.
     pub fn stored_total(&self) -> u64 {
-        self.objects().map(|object| object.1).sum()
+        self.objects().fold(0, |sum, object| sum.saturating_add(object.1))
     }
 
     /// Every object the backup needs: path, size and SHA-256; each once.
@@ -326,8 +326,55 @@ impl Manifest {
         if self.backup.kind() != self.kind {
             return Err(damaged(format!("says it is {}", self.kind)));
         }
-        self.segments_by_reference()?;
+        if self.segments_by_reference()?.len() != self.segments.len() {
+            return Err(damaged("names a segment twice".into()));
+        }
+        if let Some(path) = self.misplaced() {
+            return Err(damaged(format!("names {path} where it cannot be")));
+        }
+        let encrypted = self.objects().any(|(path, _, _)| path.ends_with(".age"));
+        let known = self.encryption.as_ref().map(|e| e.keys.contains(&e.key));
+        if known == Some(false) || encrypted != known.is_some() {
+            return Err(damaged("does not say which keys it needs".into()));
+        }
         Ok(())
+    }
+
+    /// A path that is not of its field's type, or belongs to a backup that this one cannot refer
+    /// to: a later one, or any other for a full.
+    fn misplaced(&self) -> Option<&str> {
+        let is = |path: &str, right: &dyn Fn(&str) -> bool| {
+            parse_data_path(path).is_some_and(|(backup, name)| {
+                let older = backup < self.backup && self.kind == BackupKind::Incremental;
+                (older || backup == self.backup) && right(name)
+            })
+        };
+        let segment_is = |segment: &Segment| {
+            let tar = segment.kind == SegmentType::Tar;
+            is(&segment.path, &|name| {
+                name.as_bytes()[0].is_ascii_digit() && name.contains(".tar.") == tar
+            })
+        };
+        let dead_is = |segment: &Segment, dead: &StoredObject| {
+            let of = segment.reference().map(|reference| reference.to_string().replace('/', "-"));
+            of.is_ok_and(|of| is(&dead.path, &|name| name.starts_with(&format!("dead-{of}."))))
+        };
+        if !is(&self.index.path, &|name| name.starts_with("index.")) {
+            return Some(&self.index.path);
+        }
+        let large =
+            self.large.as_ref().filter(|l| !is(&l.path, &|name| name.starts_with("large.")));
+        if let Some(large) = large {
+            return Some(&large.path);
+        }
+        if self.sums.path != format!("data/{}/SHA256SUMS", self.backup) {
+            return Some(&self.sums.path);
+        }
+        self.segments.iter().find_map(|segment| match &segment.dead {
+            _ if !segment_is(segment) => Some(segment.path.as_str()),
+            Some(dead) if !dead_is(segment, dead) => Some(dead.path.as_str()),
+            _ => None,
+        })
     }
 }
 

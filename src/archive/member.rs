@@ -5,6 +5,7 @@ use std::io::{self, Read};
 
 use tar::{EntryType as TarType, Header};
 
+use super::attributes::{Attributes, Records};
 use super::entry::{Entry, EntryType, Time, display_path};
 use crate::error::{Error, Result};
 
@@ -231,6 +232,8 @@ pub struct Member {
     pub link: Option<Vec<u8>>,
     /// Extents, for a sparse member.
     pub sparse: Option<Vec<(u64, u64)>>,
+    /// Owner, permissions, times, attributes.
+    pub attributes: Attributes,
 }
 
 impl Member {
@@ -263,6 +266,28 @@ impl Member {
             return differs("extents");
         }
         Ok(())
+    }
+
+    /// Like [`Member::expect`], and owner, permissions and attributes must be the same too: who
+    /// restores with tar and who restores by the index must get the same tree. The time of a file
+    /// in an older segment may be another, because files that were only touched stay there.
+    pub fn expect_all(&self, entry: &Entry, older: bool, place: &str) -> Result<()> {
+        self.expect(entry, place)?;
+        // A hard link has no attributes of its own.
+        if entry.kind == EntryType::Hardlink {
+            return Ok(());
+        }
+        let (blocks, _) = encode(entry)?;
+        let Some(written) = decode(&mut &blocks[..], place)? else { return Ok(()) };
+        let same_time = self.attributes.mtime == written.attributes.mtime;
+        let time = (!same_time && !(older && entry.kind == EntryType::File)).then_some("time");
+        match self.attributes.differs(&written.attributes).or(time) {
+            None => Ok(()),
+            Some(what) => Err(Error::damaged(format!(
+                "index and archive disagree on the {what} of `{}` in {place}",
+                entry.display_path()
+            ))),
+        }
     }
 }
 
@@ -320,7 +345,7 @@ fn checked_header(block: &[u8; BLOCK], place: &str) -> Result<Header> {
     }
 }
 
-fn read_pax(input: &mut dyn Read, size: u64, place: &str) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+fn read_pax(input: &mut dyn Read, size: u64, place: &str) -> Result<Records> {
     if size > PAX_LIMIT {
         return Err(Error::damaged(bad(place, "pax size")));
     }
@@ -331,7 +356,9 @@ fn read_pax(input: &mut dyn Read, size: u64, place: &str) -> Result<BTreeMap<Vec
     while !rest.is_empty() {
         let (key, value, after) =
             split_record(rest).ok_or_else(|| Error::damaged(bad(place, "pax record")))?;
-        records.insert(key.to_vec(), value.to_vec());
+        if records.insert(key.to_vec(), value.to_vec()).is_some() {
+            return Err(Error::damaged(bad(place, "pax record: it is there twice")));
+        }
         rest = after;
     }
     Ok(records)
@@ -349,7 +376,7 @@ fn member(
     input: &mut dyn Read,
     header: &Header,
     size: u64,
-    pax: &BTreeMap<Vec<u8>, Vec<u8>>,
+    pax: &Records,
     place: &str,
 ) -> Result<Member> {
     let kind = match header.entry_type() {
@@ -372,7 +399,8 @@ fn member(
     let link = matches!(kind, EntryType::Symlink | EntryType::Hardlink).then(|| {
         pax.get(&b"linkpath"[..]).cloned().unwrap_or_else(|| field(&header.as_old().linkname))
     });
-    let mut member = Member { path, kind, size, data: size, link, sparse: None };
+    let attributes = Attributes::read(header, pax, place)?;
+    let mut member = Member { path, kind, size, data: size, link, sparse: None, attributes };
     if let Some(real) = pax.get(&b"GNU.sparse.realsize"[..]) {
         member.size = std::str::from_utf8(real)
             .ok()
@@ -380,8 +408,11 @@ fn member(
             .ok_or_else(|| Error::damaged(bad(place, "sparse size")))?;
         let (extents, map_size) = read_sparse_map(input, place)?;
         let stored: u64 = extents.iter().map(|&(_, length)| length).fold(0, u64::saturating_add);
+        let mut end = Some(0);
         let fits = extents.iter().all(|&(offset, length)| {
-            offset.checked_add(length).is_some_and(|end| end <= member.size)
+            let after = end.is_some_and(|end| offset >= end);
+            end = offset.checked_add(length);
+            after && end.is_some_and(|end| end <= member.size)
         });
         if !fits || size.checked_sub(map_size) != Some(stored) {
             return Err(Error::damaged(bad(place, "sparse map")));

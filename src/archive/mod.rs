@@ -4,6 +4,7 @@
 //! implementation. Everything that reads here reads untrusted bytes: sizes are bounded and
 //! nothing is believed because it was written down.
 
+pub mod attributes;
 pub mod crypt;
 pub mod digest;
 pub mod entry;

@@ -46,7 +46,8 @@ impl SegmentCursor {
     /// Says that positions up to compressed offset `until` will be read.
     pub fn expect_until(&mut self, until: u64) {
         self.announced = until;
-        let stored = if self.encrypted { until + until / 4096 + SLACK } else { until };
+        let stored =
+            if self.encrypted { until.saturating_add(until / 4096 + SLACK) } else { until };
         self.read_ahead.set(stored);
     }
 
@@ -56,15 +57,16 @@ impl SegmentCursor {
         let damaged = |error| read_error(error, &self.path);
         let (current, inside) = self.frames.position().map_err(damaged)?;
         let behind = frame < current || (frame == current && skip < inside);
-        if behind || frame > current + GAP {
+        if behind || frame > current.saturating_add(GAP) {
             self.frames
                 .input_mut()
                 .move_to(frame)
                 .and_then(|()| self.frames.restart(frame))
                 .map_err(|error| read_error(error, &self.path))?;
         }
-        if frame + span > self.announced {
-            self.expect_until(frame + span);
+        let end = frame.saturating_add(span);
+        if end > self.announced {
+            self.expect_until(end);
         }
         self.frames.advance_to(frame, skip).map_err(|error| read_error(error, &self.path))?;
         let place = self.path.clone();

@@ -193,7 +193,7 @@ impl Planner<'_> {
         prepare: &mut dyn FnMut(&Entry) -> Result<bool>,
     ) -> Result<()> {
         self.plan.files += 1;
-        self.plan.bytes += entry.size;
+        self.plan.bytes = self.plan.bytes.saturating_add(entry.size);
         if entry.parts.is_empty() {
             return self.content(entry);
         }
@@ -249,7 +249,7 @@ impl Planner<'_> {
             }
             self.adopted.insert(leader, entry.path.clone());
             self.plan.files += 1;
-            self.plan.bytes += entry.size;
+            self.plan.bytes = self.plan.bytes.saturating_add(entry.size);
             return self.content(&entry);
         }
         self.link(&entry)
@@ -326,7 +326,7 @@ pub fn batches(
             part.and_then(|part| entry.parts.get(part)).map_or(entry.size, |part| part.size);
         let piece = Piece { entry, part };
         if let Some((_, batch, sum)) = &mut open {
-            *sum += bytes;
+            *sum = sum.saturating_add(bytes);
             batch.pieces.push(piece);
         } else {
             let segment = segments.get(&reference).ok_or_else(|| {

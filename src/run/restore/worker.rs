@@ -228,7 +228,8 @@ impl Worker<'_> {
     /// One slice of a large file, into the file that the plan created.
     fn slice(&mut self, segment: &Segment, entry: &Entry, number: usize) -> Result<()> {
         let part = entry.parts.get(number).ok_or_else(|| Error::failed("no such slice"))?;
-        let start: u64 = entry.parts[..number].iter().map(|part| part.size).sum();
+        let start: u64 =
+            entry.parts[..number].iter().fold(0, |sum, part| part.size.saturating_add(sum));
         let mut new = self.cursor.reopen(entry)?;
         new.skip_to(start);
         let (request, reporter) = (self.request, &self.cx.reporter);
@@ -246,6 +247,10 @@ impl Worker<'_> {
             }
             let bytes = &self.buffer[..read];
             digest.update(bytes);
+            if digest.bytes() > part.size {
+                // What follows would be written over the next slice, or past the file's end.
+                break;
+            }
             position += read as u64;
             // Zeros need not be written: the file was created in its full size.
             if bytes.iter().all(|&b| b == 0) {

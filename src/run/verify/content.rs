@@ -7,8 +7,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::report::{Cost, Finding, Report};
 use super::stored::altered;
+use super::sums::check_sums;
+use super::totals::Totals;
 use crate::archive::crypt::{DecryptReader, Keyring};
-use crate::archive::digest::{Digest, DigestReader, sha256_hex};
+use crate::archive::digest::{Digest, DigestReader};
 use crate::archive::entry::{Entry, EntryType, SegmentRef, sort_key};
 use crate::archive::frame::FrameReader;
 use crate::archive::lists::DeadListReader;
@@ -38,7 +40,8 @@ pub fn check(
         return Ok(());
     }
     let checker = Checker { source, manifest, keys, cx };
-    let (sorter, bytes) = match checker.sort_index(report) {
+    let mut totals = Totals::default();
+    let (sorter, bytes) = match checker.sort_index(&mut totals, report) {
         Ok(Some(sorted)) => sorted,
         Ok(None) => return Ok(()),
         Err(error) if error.kind() == ErrorKind::Damaged => {
@@ -49,46 +52,10 @@ pub fn check(
         Err(error) => return Err(error),
     };
     cx.reporter.progress().expect(report.entries, bytes);
+    report.findings.extend(totals.compare(manifest)?);
     checker.check_lists(report)?;
+    checker.check_large(totals.large(), report)?;
     checker.check_segments(sorter, report)
-}
-
-fn check_sums(
-    source: &SourceStore,
-    manifest: &Manifest,
-    cx: &Context,
-    report: &mut Report,
-) -> Result<()> {
-    let sums = &manifest.sums;
-    if report.findings.iter().any(|finding| finding.object == sums.path) {
-        return Ok(());
-    }
-    let mut text = String::new();
-    let read = source.open(&sums.path, sums.size, &cx.reporter).whole().read_to_string(&mut text);
-    if let Err(error) = read {
-        let error = Error::io(format!("failed to read {}", sums.path), error);
-        if error.kind() != ErrorKind::Damaged && error.kind() != ErrorKind::Failed {
-            return Err(error);
-        }
-    }
-    if sha256_hex(text.as_bytes()) != sums.sha256 {
-        report.findings.push(altered(&sums.path));
-        return Ok(());
-    }
-    let listed: BTreeSet<&str> = text.lines().collect();
-    let expected: Vec<String> = manifest
-        .objects()
-        .filter(|(path, _, _)| *path != sums.path)
-        .map(|(path, _, sha256)| format!("{sha256}  {path}"))
-        .collect();
-    if listed != expected.iter().map(String::as_str).collect() {
-        report.findings.push(Finding {
-            object: sums.path.clone(),
-            problem: "lists other objects or digests than the manifest".to_owned(),
-            costs: None,
-        });
-    }
-    Ok(())
 }
 
 struct Checker<'a> {
@@ -107,7 +74,11 @@ struct Task {
 
 impl Checker<'_> {
     /// Reads the index, which checks it, and sorts entries by where they lie.
-    fn sort_index(&self, report: &mut Report) -> Result<Option<(Sorter, u64)>> {
+    fn sort_index(
+        &self,
+        totals: &mut Totals,
+        report: &mut Report,
+    ) -> Result<Option<(Sorter, u64)>> {
         let index = &self.manifest.index;
         let object = self.source.open(&index.path, index.size, &self.cx.reporter).whole();
         let mut hashing = DigestReader::new(object);
@@ -125,7 +96,8 @@ impl Checker<'_> {
             for entry in entries {
                 let entry = entry?;
                 report.entries += 1;
-                bytes += entry.size;
+                bytes = entry.size.saturating_add(bytes);
+                totals.add(&entry, self.manifest);
                 let line = crate::archive::index::line_of(&entry)?;
                 let places: Vec<(&SegmentRef, u64, u64)> = match (&entry.segment, entry.at) {
                     (Some(segment), Some(at)) => vec![(segment, at.0, at.1)],
@@ -185,6 +157,33 @@ impl Checker<'_> {
                     error => return Err(error),
                 },
             }
+        }
+        Ok(())
+    }
+
+    /// The large list says of slices what the index says.
+    fn check_large(&self, expected: Option<String>, report: &mut Report) -> Result<()> {
+        let index = || self.manifest.index.path.clone();
+        let (object, same) = match (&self.manifest.large, expected) {
+            (None, None) => return Ok(()),
+            (None, Some(_)) => (index(), false),
+            (Some(list), None) => (list.path.clone(), false),
+            (Some(list), _) if report.findings.iter().any(|f| f.object == list.path) => {
+                return Ok(());
+            }
+            (Some(list), Some(expected)) => {
+                let reporter = &self.cx.reporter;
+                let plain = self.source.open_plain(&list.path, list.size, self.keys, reporter)?;
+                let damaged = |error| read_error(error, &list.path);
+                let mut digest = DigestReader::new(FrameReader::new(plain, 0).map_err(damaged)?);
+                std::io::copy(&mut digest, &mut std::io::sink()).map_err(damaged)?;
+                let (_, digest) = digest.finish().map_err(damaged)?;
+                (list.path.clone(), digest.finish_hex() == expected)
+            }
+        };
+        if !same {
+            let problem = "large list and index name other slices".to_owned();
+            report.findings.push(Finding { object, problem, costs: None });
         }
         Ok(())
     }
@@ -333,6 +332,10 @@ impl Checker<'_> {
             .find(|(_, part)| {
                 part.segment == reference && (part.size != bytes || part.sha256 != digest)
             });
+        let said = [segment.plain, segment.content];
+        if findings.is_empty() && said != [bytes; 2] {
+            findings.push(miscounted(&segment));
+        }
         if let (Some((entry, _)), true) = (wrong, findings.is_empty()) {
             let mut costs = Cost::default();
             costs.add(entry.display_path());
@@ -412,10 +415,13 @@ impl Checker<'_> {
         let mut frames = FrameReader::new(plain, 0).map_err(damaged)?;
         let mut unwanted = Sorter::new(BUDGET / 4);
         let mut next = expected.next();
+        let mut content = 0u64;
+        let older = segment.reference()?.backup != self.manifest.backup;
         loop {
             self.cx.reporter.check()?;
             let (frame, skip) = frames.position().map_err(damaged)?;
             let Some(found) = member::decode(&mut frames, &segment.path)? else { break };
+            content = content.saturating_add(found.data);
             let wanted = next.take_if(|e| e.at.is_some_and(|at| (at.0, at.1) == (frame, skip)));
             let Some(entry) = wanted else {
                 skip_content(&mut frames, &found).map_err(damaged)?;
@@ -424,7 +430,7 @@ impl Checker<'_> {
             };
             next = expected.next();
             let checked = found
-                .expect(&entry, &segment.path)
+                .expect_all(&entry, older, &segment.path)
                 .and_then(|()| self.content(&mut frames, &entry, &found, segment));
             if let Err(error) = checked {
                 if error.kind() != ErrorKind::Damaged {
@@ -447,9 +453,18 @@ impl Checker<'_> {
             if read == 0 {
                 break;
             }
+            if frames.plain() > segment.plain {
+                return Err(Error::damaged(format!(
+                    "{} has more in it than the manifest says",
+                    segment.path
+                )));
+            }
             if rest[..read].iter().any(|&b| b != 0) {
                 return Err(Error::damaged(format!("{} goes on after its end", segment.path)));
             }
+        }
+        if [frames.plain(), content] != [segment.plain, segment.content] {
+            findings.push(miscounted(segment));
         }
         match next {
             None => Ok(unwanted),
@@ -561,6 +576,14 @@ impl Iterator for Expected {
             }
             self.first = self.more.recv().ok()?.into_iter();
         }
+    }
+}
+
+fn miscounted(segment: &Segment) -> Finding {
+    Finding {
+        object: segment.path.clone(),
+        problem: "has another length than the manifest says".to_owned(),
+        costs: Some(Cost::default()),
     }
 }
 

@@ -9,6 +9,8 @@
 mod content;
 mod report;
 mod stored;
+mod sums;
+mod totals;
 
 pub use report::{Cost, Depth, Finding, Report};
 pub use stored::verify;
