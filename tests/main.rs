@@ -4,9 +4,12 @@
 #![allow(missing_docs, clippy::print_stderr, clippy::default_trait_access)]
 
 mod architecture;
+mod by_hand;
 mod cli;
 mod common;
+mod damage;
 mod docs;
+mod hostile;
 mod increments;
 mod live;
 mod policy;
