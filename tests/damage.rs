@@ -92,7 +92,9 @@ impl Lab {
             .collect();
         let mut expected = picture(&sandbox.path("src"));
         // The tree the restore is compared with is made of what can be told apart.
-        expected.values_mut().for_each(|picture| picture.links = 0);
+        for picture in expected.values_mut() {
+            picture.links = 0;
+        }
         let lab =
             Self { runtime, memory, store, keys, unlocked: None, cx, objects, expected, scratch };
         for (key, bytes) in &lab.objects {
@@ -127,10 +129,7 @@ impl Lab {
     /// everything.
     fn examine(&self, what: &str) -> Outcome {
         let out = self.scratch.path().join("out");
-        let (sound, restored) = match self.verify_and_restore(&out) {
-            Ok(both) => both,
-            Err(_) => (false, false),
-        };
+        let (sound, restored) = self.verify_and_restore(&out).unwrap_or_default();
         if restored {
             let mut found = picture(&out);
             found.values_mut().for_each(|picture| picture.links = 0);

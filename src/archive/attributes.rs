@@ -48,12 +48,11 @@ impl Attributes {
             Some(name) => name.clone(),
             None => field.unwrap_or_default().to_vec(),
         };
-        let mtime = match pax.get(&b"mtime"[..]) {
-            Some(text) => decimal_time(text).ok_or_else(|| bad("mtime"))?,
-            None => {
-                let seconds = header.mtime().map_err(|error| bad("mtime").with_source(error))?;
-                (i64::try_from(seconds).map_err(|_| bad("mtime"))?, 0)
-            }
+        let mtime = if let Some(text) = pax.get(&b"mtime"[..]) {
+            decimal_time(text).ok_or_else(|| bad("mtime"))?
+        } else {
+            let seconds = header.mtime().map_err(|error| bad("mtime").with_source(error))?;
+            (i64::try_from(seconds).map_err(|_| bad("mtime"))?, 0)
         };
         let kind = header.entry_type();
         let rdev = if kind.is_character_special() || kind.is_block_special() {

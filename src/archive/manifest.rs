@@ -332,7 +332,7 @@ impl Manifest {
         if let Some(path) = self.misplaced() {
             return Err(damaged(format!("names {path} where it cannot be")));
         }
-        let encrypted = self.objects().any(|(path, _, _)| path.ends_with(".age"));
+        let encrypted = self.objects().any(|(path, _, _)| path.strip_suffix(".age").is_some());
         let known = self.encryption.as_ref().map(|e| e.keys.contains(&e.key));
         if known == Some(false) || encrypted != known.is_some() {
             return Err(damaged("does not say which keys it needs".into()));

@@ -280,7 +280,7 @@ impl Member {
         let (blocks, _) = encode(entry)?;
         let Some(written) = decode(&mut &blocks[..], place)? else { return Ok(()) };
         let same_time = self.attributes.mtime == written.attributes.mtime;
-        let time = (!same_time && !(older && entry.kind == EntryType::File)).then_some("time");
+        let time = (!same_time && (!older || entry.kind != EntryType::File)).then_some("time");
         match self.attributes.differs(&written.attributes).or(time) {
             None => Ok(()),
             Some(what) => Err(Error::damaged(format!(

@@ -161,13 +161,15 @@ impl<W: Write> TarSegment<W> {
     pub fn finish(mut self) -> Result<FinishedSegment<W>> {
         let failed = |error| Error::io("failed to write a segment", error);
         self.frames.write_all(&member::END).map_err(failed)?;
+        // What the last member closed is settled exactly; what is left ends in the last frame.
+        let mut entries = Vec::new();
+        self.settle(&mut entries);
         let content = self.content;
         let (sealed, plain, compressed) = self.frames.finish_counted().map_err(failed)?;
-        let mut entries: Vec<Entry> = self.pending.into_iter().map(|(_, entry)| entry).collect();
-        // At most two frames are closed here: the one these entries are in and the end marker's.
-        for entry in &mut entries {
-            place(entry, compressed);
-        }
+        entries.extend(self.pending.into_iter().map(|(_, mut entry)| {
+            place(&mut entry, compressed);
+            entry
+        }));
         let (out, size, sha256) = unseal(sealed).map_err(failed)?;
         Ok(FinishedSegment { out, entries, size, sha256, plain, content })
     }

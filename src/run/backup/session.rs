@@ -225,6 +225,8 @@ fn gather(
             let receive = receive.clone();
             scope.spawn(move || worker::work(writing, tally, &receive));
         }
+        // The workers hold it from here on: without them sending fails instead of waiting.
+        drop(receive);
         let open = |base| open_base(writing, base, &request.writer);
         let base = base.map(|base| Ok::<_, Error>((base, open(base)?))).transpose()?;
         let options = (request.paranoid, request.dry_run);

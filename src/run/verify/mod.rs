@@ -8,6 +8,7 @@
 
 mod content;
 mod report;
+mod segments;
 mod stored;
 mod sums;
 mod totals;
