@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Busy,
     /// The user interrupted the work.
     Interrupted,
+    /// Whoever read our standard output is gone.
+    OutputClosed,
     /// Anything else: the work was tried and failed.
     Failed,
 }

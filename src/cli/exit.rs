@@ -54,6 +54,7 @@ impl From<ErrorKind> for ExitStatus {
             | ErrorKind::Unreachable
             | ErrorKind::Conflict
             | ErrorKind::Unsupported
+            | ErrorKind::OutputClosed
             | ErrorKind::Failed => Self::Failed,
         }
     }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write};
 use serde::Serialize;
 
 use super::args::{Color, Global, Output};
-use crate::error::{Error, IoContext as _, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Writes data and talk.
 #[derive(Debug, Clone)]
@@ -48,15 +48,13 @@ impl Printer {
     /// Writes a line of data.
     pub fn data(&self, line: impl AsRef<str>) -> Result<()> {
         let mut out = io::stdout().lock();
-        writeln!(out, "{}", line.as_ref()).doing(|| "failed to write the output".to_owned())
+        writeln!(out, "{}", line.as_ref()).map_err(output_error)
     }
 
     /// Writes data as it is.
     pub fn raw(&self, text: &str) -> Result<()> {
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .doing(|| "failed to write the output".to_owned())
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(output_error)
     }
 
     /// Writes a value as JSON.
@@ -139,4 +137,10 @@ impl Printer {
         // Nobody is left to be told that standard error is closed.
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
+}
+
+fn output_error(error: io::Error) -> Error {
+    let closed = error.kind() == io::ErrorKind::BrokenPipe;
+    let error = Error::io("failed to write the output", error);
+    if closed { error.with_kind(ErrorKind::OutputClosed) } else { error }
 }

@@ -16,7 +16,7 @@ use super::printer::Printer;
 use super::progress::Display;
 use super::setup::App;
 use crate::clock::SystemClock;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Context, Tuning};
 use crate::source::directory::raise_file_limit;
 use crate::telemetry::Reporter;
@@ -39,7 +39,8 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
     let printer = Printer::new(&cli.global);
     match start(cli, &printer) {
         Ok(status) => status,
-        Err(error) if is_broken_pipe(&error) => ExitStatus::Done,
+        // `backstay list | head -1` is well.
+        Err(error) if error.kind() == ErrorKind::OutputClosed => ExitStatus::Done,
         Err(error) => {
             printer.error(&error);
             error.kind().into()
@@ -111,17 +112,4 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
 #[expect(clippy::exit, reason = "the thread that works may wait for a store for minutes")]
 fn leave() {
     std::process::exit(ExitStatus::Interrupted as i32);
-}
-
-fn is_broken_pipe(error: &Error) -> bool {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::BrokenPipe
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }

@@ -57,6 +57,12 @@ pub fn find_backup(
                     "the newest backup is damaged; `backstay list` shows older ones for --backup",
                 ));
             }
+            // By its name it is what was asked for.
+            (BackupChoice::At(at), Err(error)) if commit.backup.time() <= *at => {
+                return Err(error.hint(
+                    "the newest backup from then is damaged; `backstay list` shows older ones",
+                ));
+            }
             (_, Err(error)) => {
                 damaged.get_or_insert(error);
             }

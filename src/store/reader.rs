@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use object_store::ObjectStoreExt as _;
 use tokio::task::JoinHandle;
 
 use super::blocking::Store;
@@ -145,24 +146,23 @@ impl ObjectReader {
         ))
     }
 
+    /// Whether the store has fewer bytes than there should be. If it cannot say, it does not.
+    fn is_shorter(&self) -> bool {
+        let path = object_store::path::Path::from(self.key.as_str());
+        let head = self.store.runtime().block_on(self.store.objects().head(&path));
+        head.is_ok_and(|meta| meta.size < self.size)
+    }
+
     fn error(&self, error: StoreError) -> Error {
         match error {
             StoreError::NotFound { .. } => {
                 Error::damaged(format!("{} is missing from {}", self.key, self.store.name()))
             }
             // A range that starts beyond the end is how a truncated object shows.
-            StoreError::Failed { source, .. } if is_range_error(&source) => self.truncated(),
+            StoreError::Failed { .. } if self.is_shorter() => self.truncated(),
             other => other.into_error(&format!("read {}", self.key), self.store.name()),
         }
     }
-}
-
-fn is_range_error(error: &object_store::Error) -> bool {
-    let text = format!("{error:?}");
-    text.contains("InvalidGetRange")
-        || text.contains("OutOfRange")
-        || text.contains("InvalidRange")
-        || text.contains("416")
 }
 
 impl Read for ObjectReader {

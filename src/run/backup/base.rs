@@ -11,6 +11,7 @@ use crate::archive::manifest::{Form, Manifest, Segment};
 use crate::archive::member::read_error;
 use crate::error::{Error, Result};
 use crate::id::BackupKind;
+use crate::run::verify::check_sizes;
 use crate::store::{CommitRef, ObjectReader, SourceStore};
 use crate::telemetry::{Reporter, WarningCode};
 
@@ -99,14 +100,34 @@ fn check(
     Err(Error::damaged(format!("the index of {} was altered", manifest.backup)))
 }
 
+/// Objects of the base that the store has lost, or has in another size. What was in them is
+/// stored again, so that the next backup is whole whatever became of the last one.
+pub fn lost(
+    source: &SourceStore,
+    manifest: &Manifest,
+    reporter: &Reporter,
+) -> Result<BTreeSet<String>> {
+    let mut lost = BTreeSet::new();
+    for finding in check_sizes(source, manifest)? {
+        let message = format!(
+            "{} of {} {}: what was in it is stored again",
+            finding.object, manifest.backup, finding.problem
+        );
+        reporter.warn(WarningCode::Damage, finding.object.clone(), message);
+        lost.insert(finding.object);
+    }
+    Ok(lost)
+}
+
 impl Base {
-    /// The base `manifest`, with what prune marked.
+    /// The base `manifest`. What is `marked`, by prune or because it is lost, is not referred to.
     pub fn new(manifest: Manifest, marked: &BTreeSet<String>) -> Result<Self> {
         let mut barred = BTreeSet::new();
         let mut segments = BTreeMap::new();
         for segment in &manifest.segments {
             let reference = segment.reference()?;
-            if marked.contains(&segment.path) || segment.is_mostly_dead() {
+            let dead_marked = segment.dead.as_ref().is_some_and(|dead| marked.contains(&dead.path));
+            if marked.contains(&segment.path) || dead_marked || segment.is_mostly_dead() {
                 barred.insert(reference.clone());
             }
             segments.insert(reference, segment.clone());

@@ -23,7 +23,6 @@ use crate::archive::manifest::{
 use crate::archive::segment::{SealedWriter, sealed, unseal};
 use crate::archive::sort::{Sorted, Sorter};
 use crate::error::{Error, IoContext as _, Result};
-use crate::id;
 use crate::run::context::host_name;
 use crate::source::Captured;
 use crate::store::{Upload, layout};
@@ -318,7 +317,7 @@ impl Finishing<'_> {
                 host: host_name(),
                 system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             },
-            nonce: id::nonce(),
+            nonce: writing.nonce.clone(),
         })
     }
 

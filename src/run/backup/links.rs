@@ -147,6 +147,8 @@ fn store_file(
     };
     match stored {
         Stored::Yes => Ok(true),
+        // Another file by now: it is stored as that, and leads no group.
+        Stored::Replaced => Ok(false),
         Stored::Vanished(path) => {
             vanished(writing, tally, &path);
             Ok(false)

@@ -45,6 +45,10 @@ pub struct Writing<'a> {
     pub key: Option<String>,
     /// zstd level.
     pub level: i32,
+    /// Tells this run's intent and commit from another's.
+    pub nonce: String,
+    /// Held while a large file is stored.
+    pub large: Mutex<()>,
 }
 
 impl Writing<'_> {
@@ -91,7 +95,24 @@ pub fn backup(repository: &Repository, request: &Request<'_>, cx: &Context) -> R
         index,
         key: key.map(|key| key.id.clone()),
         level: request.level,
+        nonce: id::nonce(),
+        large: Mutex::new(()),
     };
+    if request.dry_run && request.source.form() == Form::Stream {
+        // What a command would print is known only by running it.
+        cx.reporter.note(format!("{address}: would run its command; its size is not known"));
+        return Ok(Outcome {
+            source: address.to_string(),
+            backup: None,
+            kind,
+            base: None,
+            unchanged: false,
+            counts: Counts::default(),
+            seconds: started.elapsed().as_secs_f64(),
+            warnings: 0,
+            manifest: None,
+        });
+    }
     cx.reporter.emit(Event::Started {
         verb: "backup",
         source: address.to_string(),
@@ -174,7 +195,10 @@ fn run(
         announce(writing, base.as_ref(), start)?;
     }
     // Only now: prune lists intents after it made its mark, so one of both sees the other.
-    let marked = if base.is_some() { writing.source.marked()? } else { BTreeSet::new() };
+    let marked = match &base {
+        Some(base) => unusable(writing, base)?,
+        None => BTreeSet::new(),
+    };
     let base = base.map(|manifest| Base::new(manifest, &marked)).transpose()?;
     let tally = Tally::default();
     writing.cx.reporter.phase("reading");
@@ -190,6 +214,17 @@ fn run(
     Ok((Some(Box::new(manifest)), unchanged, counts, base_id))
 }
 
+/// Objects of the base that a new backup must not refer to.
+fn unusable(writing: &Writing<'_>, base: &Manifest) -> Result<BTreeSet<String>> {
+    // It may have expired before the intent was there to hold it.
+    writing.source.manifest(&base.backup).map_err(|error| {
+        error.context(format!("the base {} went away", base.backup)).hint("run the backup again")
+    })?;
+    let mut objects = writing.source.marked()?;
+    objects.extend(super::base::lost(&writing.source, base, &writing.cx.reporter)?);
+    Ok(objects)
+}
+
 fn announce(writing: &Writing<'_>, base: Option<&Manifest>, start: Timestamp) -> Result<()> {
     let expires = start.checked_add(SignedDuration::from_hours(INTENT_HOURS)).unwrap_or(start);
     writing.source.create_intent(&Intent {
@@ -200,7 +235,7 @@ fn announce(writing: &Writing<'_>, base: Option<&Manifest>, start: Timestamp) ->
         created: start,
         expires,
         writer: IntentWriter { host: host_name(), pid: std::process::id() },
-        nonce: id::nonce(),
+        nonce: writing.nonce.clone(),
     })?;
     failpoint::reach("backup.intent");
     Ok(())
@@ -258,6 +293,12 @@ fn open_base(writing: &Writing<'_>, base: &Base, keys: &Keyring) -> Result<base:
 fn explain(error: Error, writing: &Writing<'_>, request: &Request<'_>) -> Error {
     let failed = error.context(format!("failed to back up {}", request.address));
     if request.dry_run {
+        return failed;
+    }
+    // A create whose reply was lost may have been taken all the same.
+    if writing.source.manifest(&writing.backup).is_ok() {
+        let message = format!("{} was committed all the same, and is listed", writing.backup);
+        writing.cx.reporter.warn(WarningCode::Other, writing.backup.to_string(), message);
         return failed;
     }
     let left = writing.source.key(&layout::data(&writing.backup));

@@ -188,11 +188,14 @@ impl<'a> SegmentSeries<'a> {
         if (entry.uid, entry.gid) != (expected.uid, expected.gid) {
             (entry.user, entry.group) = (None, None);
         }
+        let replaced = entry.ino != expected.ino;
         let size = entry.size;
         let large = size > self.writing.cx.tuning.large_file;
         self.last_was_large = large;
         let mut reader = reader;
         if large {
+            // One at a time: its frames are compressed on all cores, and hold memory for all.
+            let _turn = self.writing.large.lock();
             let sparse = entry.sparse.clone();
             let mut whole = stream::Filled::new(&mut *reader, sparse, size);
             let stored = stream::store(self.writing, self.tally, &mut whole)?;
@@ -222,7 +225,7 @@ impl<'a> SegmentSeries<'a> {
                 self.report(&entry);
             }
         }
-        Ok(Stored::Yes)
+        Ok(if replaced { Stored::Replaced } else { Stored::Yes })
     }
 
     fn report(&self, entry: &Entry) {
@@ -331,6 +334,8 @@ impl<'a> SegmentSeries<'a> {
 pub enum Stored {
     /// It is in a segment.
     Yes,
+    /// What is in a segment is another file, which took the name since it was listed.
+    Replaced,
     /// It was gone when its turn came.
     Vanished(Vec<u8>),
 }

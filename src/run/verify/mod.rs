@@ -14,4 +14,4 @@ mod sums;
 mod totals;
 
 pub use report::{Cost, Depth, Finding, Report};
-pub use stored::verify;
+pub use stored::{check_sizes, verify};

@@ -62,7 +62,8 @@ pub fn verify(
     Ok(report)
 }
 
-fn check_sizes(source: &SourceStore, manifest: &Manifest) -> Result<Vec<Finding>> {
+/// Objects that are missing, or have another size than they should.
+pub fn check_sizes(source: &SourceStore, manifest: &Manifest) -> Result<Vec<Finding>> {
     let mut listed: BTreeMap<String, u64> = BTreeMap::new();
     let mut directories: Vec<&str> = manifest
         .objects()

@@ -223,6 +223,8 @@ impl Running {
             let status = child
                 .wait()
                 .map_err(|error| Error::io(format!("failed to wait for `{program}`"), error))?;
+            // What it left running may hold its standard error open, and would be waited for.
+            kill_group(child.id());
             let _ = thread.join();
             if !status.success() {
                 let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
