@@ -244,8 +244,24 @@ fn only_entry(request: &Request<'_>, cx: &Context) -> Result<Entry> {
         }
         found = Some(entry);
     }
+    let found = found.map(|entry| large_leader(entry, request, cx)).transpose()?;
     found.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, "no file is selected")
             .hint(format!("`backstay ls {}` shows what is in the backup", request.manifest.backup))
     })
+}
+
+/// The slices of a link to a large file stand in its first name's entry.
+fn large_leader(entry: Entry, request: &Request<'_>, cx: &Context) -> Result<Entry> {
+    let Some(leader) = entry.hardlink.as_ref().filter(|_| entry.leader_at.is_none()) else {
+        return Ok(entry);
+    };
+    let reporter = cx.reporter.fresh();
+    for found in request.source.index(request.manifest, &request.keys, &reporter)? {
+        let found = found?;
+        if found.path == *leader {
+            return Ok(found);
+        }
+    }
+    Ok(entry)
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
+use super::lists;
 use super::report::{Finding, Report};
 use super::stored::altered;
 use super::sums::check_sums;
@@ -50,8 +51,8 @@ pub fn check(
     };
     cx.reporter.progress().expect(report.entries, bytes);
     report.findings.extend(totals.compare(manifest)?);
-    checker.check_lists(report)?;
-    checker.check_large(totals.large(), report)?;
+    lists::check_stored(source, manifest, cx, report)?;
+    lists::check_large(source, manifest, totals.large(), keys, cx, report)?;
     checker.check_segments(sorter, report)
 }
 
@@ -129,61 +130,6 @@ impl Checker<'_> {
             return Ok(None);
         }
         Ok(Some((sorter, bytes)))
-    }
-
-    /// Large and dead lists: their stored bytes. What dead lists say is checked with segments.
-    fn check_lists(&self, report: &mut Report) -> Result<()> {
-        let lists = self
-            .manifest
-            .large
-            .iter()
-            .chain(self.manifest.segments.iter().filter_map(|s| s.dead.as_ref()));
-        for list in lists {
-            if report.findings.iter().any(|finding| finding.object == list.path) {
-                continue;
-            }
-            let object = self.source.open(&list.path, list.size, &self.cx.reporter).whole();
-            match DigestReader::new(object).finish() {
-                Ok((_, digest)) if digest.clone().finish_hex() == list.sha256 => {}
-                Ok(_) => report.findings.push(altered(&list.path)),
-                Err(error) => match read_error(error, &list.path) {
-                    error if error.kind() == ErrorKind::Damaged => report.findings.push(Finding {
-                        object: list.path.clone(),
-                        problem: error.chain(),
-                        costs: None,
-                    }),
-                    error => return Err(error),
-                },
-            }
-        }
-        Ok(())
-    }
-
-    /// The large list says of slices what the index says.
-    fn check_large(&self, expected: Option<String>, report: &mut Report) -> Result<()> {
-        let index = || self.manifest.index.path.clone();
-        let (object, same) = match (&self.manifest.large, expected) {
-            (None, None) => return Ok(()),
-            (None, Some(_)) => (index(), false),
-            (Some(list), None) => (list.path.clone(), false),
-            (Some(list), _) if report.findings.iter().any(|f| f.object == list.path) => {
-                return Ok(());
-            }
-            (Some(list), Some(expected)) => {
-                let reporter = &self.cx.reporter;
-                let plain = self.source.open_plain(&list.path, list.size, self.keys, reporter)?;
-                let damaged = |error| read_error(error, &list.path);
-                let mut digest = DigestReader::new(FrameReader::new(plain, 0).map_err(damaged)?);
-                std::io::copy(&mut digest, &mut std::io::sink()).map_err(damaged)?;
-                let (_, digest) = digest.finish().map_err(damaged)?;
-                (list.path.clone(), digest.finish_hex() == expected)
-            }
-        };
-        if !same {
-            let problem = "large list and index name other slices".to_owned();
-            report.findings.push(Finding { object, problem, costs: None });
-        }
-        Ok(())
     }
 
     fn check_segments(&self, sorter: Sorter, report: &mut Report) -> Result<()> {

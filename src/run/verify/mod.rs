@@ -7,6 +7,7 @@
 //! | `content` | everything decrypts and decodes, every file has its digest, archive and index agree |
 
 mod content;
+mod lists;
 mod report;
 mod segments;
 mod stored;

@@ -1,7 +1,7 @@
 //! Running commands one into the next, and believing none of them before all have ended well.
 
 use std::io::{self, Read, Write};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -228,7 +229,8 @@ impl Running {
             let _ = thread.join();
             if !status.success() {
                 let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                failures.push(failure(&program, status, &kept));
+                let broken_pipe = status.signal() == Some(Signal::PIPE.as_raw());
+                failures.push((failure(&program, status, &kept), broken_pipe));
             }
         }
         match self.reason.load(Ordering::SeqCst) {
@@ -238,8 +240,12 @@ impl Running {
                     .hint("give it a longer `timeout`"))
             }
             CANCELLED => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
-            // The first stage to fail is the cause more often than those it fed.
-            _ => failures.into_iter().next().map_or(Ok(()), Err),
+            _ => match failures.iter().position(|(_, broken_pipe)| !broken_pipe) {
+                // The first stage to fail is the cause more often than those it fed; one that
+                // could not write any more died of another's end.
+                Some(at) => Err(failures.swap_remove(at).0),
+                None => failures.into_iter().next().map_or(Ok(()), |(error, _)| Err(error)),
+            },
         }
     }
 }
