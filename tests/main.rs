@@ -10,6 +10,7 @@ mod common;
 mod crash;
 mod damage;
 mod docs;
+mod golden;
 mod hostile;
 mod increments;
 mod live;
