@@ -1,7 +1,7 @@
 //! All integration tests, in one binary.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![allow(missing_docs, clippy::print_stderr, clippy::pedantic)]
+#![allow(missing_docs, clippy::print_stderr, clippy::pedantic, clippy::type_complexity)]
 
 mod architecture;
 mod by_hand;

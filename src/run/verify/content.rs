@@ -12,7 +12,6 @@ use super::totals::Totals;
 use crate::archive::crypt::{DecryptReader, Keyring};
 use crate::archive::digest::DigestReader;
 use crate::archive::entry::{Entry, SegmentRef};
-use crate::archive::frame::FrameReader;
 use crate::archive::manifest::{Manifest, Segment, SegmentType};
 use crate::archive::member::read_error;
 use crate::archive::sort::{Sorted, Sorter};
