@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::archive::crypt::Keyring;
 use crate::cli::ExitStatus;
 use crate::cli::format;
+use crate::cli::printer::Printer;
 use crate::cli::setup::App;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{self, BackupKind, SourceAddress};
@@ -146,14 +147,19 @@ fn select(app: &App, set: &PolicySet, args: &Args) -> Result<Vec<SourceAddress>>
     let stack_of = |name: &str| set.policies.iter().find(|policy| policy.stack == name);
     if given.is_empty() {
         for policy in &set.policies {
-            addresses.extend(of_stack(policy));
+            addresses.extend(of_stack(&app.printer, policy));
         }
     }
     for name in given {
         match stack_of(name) {
-            Some(policy) => addresses.extend(of_stack(policy)),
+            Some(policy) => addresses.extend(of_stack(&app.printer, policy)),
             None => addresses.push(app.address(set, name)?),
         }
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    addresses.retain(|address| seen.insert(address.clone()));
+    if addresses.is_empty() {
+        return Err(Error::failed("there is nothing here to back up"));
     }
     if let Some(job) = &args.job {
         let covers = |address: &SourceAddress| {
@@ -176,17 +182,24 @@ fn select(app: &App, set: &PolicySet, args: &Args) -> Result<Vec<SourceAddress>>
 }
 
 /// All sources of a stack that lie here and that this version can back up.
-fn of_stack(policy: &Policy) -> Vec<SourceAddress> {
+fn of_stack(printer: &Printer, policy: &Policy) -> Vec<SourceAddress> {
     let here = |host: &Option<String>| host.as_ref().is_none_or(|host| *host == host_name());
     policy
         .sources
         .iter()
-        .filter(|(_, source)| {
+        .filter(|(name, source)| {
             let implemented = !matches!(
                 source.spec,
                 SourceSpec::PostgresCluster(_) | SourceSpec::PostgresDump(_)
             );
-            here(&source.host) && implemented
+            let why = match &source.host {
+                Some(host) if !here(&source.host) => format!("it lies on host {host}"),
+                _ if !implemented => "this version has no PostgreSQL sources yet".to_owned(),
+                _ => return true,
+            };
+            // Never in silence: a green cron job must not hide a source that nobody backs up.
+            printer.warning(&format!("{}/{name} is not backed up: {why}", policy.stack));
+            false
         })
         .map(|(name, _)| SourceAddress::new(&policy.stack, name))
         .collect()

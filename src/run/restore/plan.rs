@@ -197,6 +197,11 @@ impl Planner<'_> {
         if entry.parts.is_empty() {
             return self.content(entry);
         }
+        let parts = entry.parts.iter().try_fold(0u64, |sum, part| sum.checked_add(part.size));
+        if parts != Some(entry.size) {
+            self.refuse(entry, "its slices do not add up to its size");
+            return Ok(());
+        }
         match prepare(entry) {
             Ok(true) => {}
             Ok(false) => {

@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
@@ -12,11 +14,24 @@ use crate::error::{Error, Result};
 /// A pattern matches a path, and with a directory everything below it. `*` and `?` do not match a
 /// slash, `**` does. A leading slash is ignored. A pattern that is a path as it stands means that
 /// path, whatever special characters it has.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Selection {
     globs: GlobSet,
     literal: Vec<Vec<u8>>,
     patterns: Vec<String>,
+    /// Which patterns have matched something.
+    matched: Arc<[AtomicBool]>,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            globs: GlobSet::empty(),
+            literal: Vec::new(),
+            patterns: Vec::new(),
+            matched: Arc::new([]),
+        }
+    }
 }
 
 impl Selection {
@@ -27,7 +42,7 @@ impl Selection {
         for pattern in patterns {
             let trimmed = pattern.trim_start_matches("./").trim_start_matches('/');
             let trimmed = trimmed.strip_suffix('/').unwrap_or(trimmed);
-            if trimmed.is_empty() {
+            if matches!(trimmed, "" | ".") {
                 return Err(Error::usage(format!("`{pattern}` is no path"))
                     .hint("leave out --path to restore everything"));
             }
@@ -36,7 +51,8 @@ impl Selection {
         }
         let globs =
             globs.build().map_err(|error| Error::usage("too many patterns").with_source(error))?;
-        Ok(Self { globs, literal, patterns: patterns.to_vec() })
+        let matched = patterns.iter().map(|_| AtomicBool::new(false)).collect();
+        Ok(Self { globs, literal, patterns: patterns.to_vec(), matched })
     }
 
     /// Whether everything is meant.
@@ -57,9 +73,29 @@ impl Selection {
         let slashes = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
         slashes.chain(std::iter::once(path.len())).any(|end| {
             let prefix = &path[..end];
-            self.literal.iter().any(|literal| literal == prefix)
-                || self.globs.is_match(OsStr::from_bytes(prefix))
+            let mut hit = false;
+            for (literal, matched) in self.literal.iter().zip(&*self.matched) {
+                if literal == prefix {
+                    matched.store(true, Ordering::Relaxed);
+                    hit = true;
+                }
+            }
+            if self.globs.is_match(OsStr::from_bytes(prefix)) {
+                for index in self.globs.matches(OsStr::from_bytes(prefix)) {
+                    self.matched[index].store(true, Ordering::Relaxed);
+                }
+                hit = true;
+            }
+            hit
         })
+    }
+
+    /// Patterns that nothing asked for so far has matched.
+    pub fn unmatched(&self) -> impl Iterator<Item = &str> {
+        let patterns = self.patterns.iter().zip(&*self.matched);
+        patterns
+            .filter(|(_, matched)| !matched.load(Ordering::Relaxed))
+            .map(|(pattern, _)| pattern.as_str())
     }
 }
 

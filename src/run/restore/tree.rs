@@ -1,5 +1,6 @@
 //! Restoring a tree, or part of one.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
@@ -34,7 +35,7 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
         return Ok(Outcome { files: plan.files, ..plan.outcome() });
     }
     let target = Extractor::open(&request.target, request.existing, request.numeric_owner)?;
-    let plan = {
+    let mut plan = {
         let mut cursor = target.cursor();
         Plan::make(request, cx, &mut |entry| {
             if entry.kind == EntryType::Dir {
@@ -47,6 +48,10 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
         })?
     };
     nothing_selected(request, &plan)?;
+    for pattern in request.selection.unmatched() {
+        let message = "matches nothing in the backup".to_owned();
+        plan.refused.push(Finding { path: pattern.to_owned(), message, damage: false });
+    }
     cx.reporter.progress().expect(plan.files, plan.bytes);
     cx.reporter.phase("restoring");
     let mut outcome = plan.outcome();
@@ -62,9 +67,10 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
     outcome.kept = kept + results.kept;
     outcome.failed.extend(results.failed);
 
-    create_late(cx, &target, late, &mut outcome.failed)?;
+    let missing = results.missing;
+    create_late(cx, &target, late, &missing, &mut outcome.failed)?;
     failpoint::reach("restore.before_attributes");
-    set_attributes(cx, &target, attributes, &mut outcome.failed)?;
+    set_attributes(cx, &target, attributes, &missing, &mut outcome.failed)?;
     failpoint::reach("restore.before_sync");
     cx.reporter.phase("writing to disk");
     target.sync()?;
@@ -121,6 +127,7 @@ fn create_late(
     cx: &Context,
     target: &Extractor,
     late: Sorter,
+    missing: &BTreeSet<Vec<u8>>,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
     let mut cursor = target.cursor();
@@ -128,11 +135,17 @@ fn create_late(
         cx.reporter.check()?;
         let entry = parse(&record?.1)?;
         let made = match &entry.hardlink {
+            // What lies at its name, if anything, is not what was backed up.
+            Some(leader) if missing.contains(leader) => Err(Error::damaged(format!(
+                "its first name, `{}`, could not be restored",
+                crate::archive::entry::display_path(leader)
+            ))),
             Some(leader) => cursor.link(&entry, leader),
             None => cursor.special(&entry),
         };
         match made {
             Ok(()) => cx.reporter.progress().add_file(),
+            Err(error) if error.kind() == ErrorKind::Failed => return Err(error),
             Err(error) => findings.push(failed(&entry, &error)),
         }
     }
@@ -143,12 +156,17 @@ fn set_attributes(
     cx: &Context,
     target: &Extractor,
     attributes: Sorter,
+    missing: &BTreeSet<Vec<u8>>,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
     let mut cursor = target.cursor();
     for record in attributes.finish()? {
         cx.reporter.check()?;
         let entry = parse(&record?.1)?;
+        if missing.contains(&entry.path) {
+            cursor.remove_incomplete(&entry);
+            continue;
+        }
         if let Err(error) = cursor.attributes(&entry)
             && error.kind() != ErrorKind::NotFound
         {

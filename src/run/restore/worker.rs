@@ -1,5 +1,6 @@
 //! Threads that read segments and write files.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
@@ -33,6 +34,8 @@ pub struct Results {
     pub kept: u64,
     /// Files that were not restored.
     pub failed: Vec<Finding>,
+    /// Their paths, as stored.
+    pub missing: BTreeSet<Vec<u8>>,
     /// What ended the whole restore.
     pub fatal: Option<Error>,
 }
@@ -109,7 +112,10 @@ impl Worker<'_> {
         match error.kind() {
             // One file less; the others are restored.
             ErrorKind::Damaged | ErrorKind::Conflict | ErrorKind::Denied => {
-                self.shared.with(|results| results.failed.push(failed(&piece.entry, &error)));
+                self.shared.with(|results| {
+                    results.missing.insert(piece.entry.path.clone());
+                    results.failed.push(failed(&piece.entry, &error));
+                });
             }
             _ => self.shared.end(error),
         }
@@ -123,7 +129,8 @@ impl Worker<'_> {
                 segment.size,
                 &self.request.keys,
                 &self.cx.reporter,
-            )?;
+            )
+            .map_err(header_is_damaged)?;
             self.open = Some((segment.path.clone(), cursor));
         }
         match &mut self.open {
@@ -167,7 +174,10 @@ impl Worker<'_> {
             self.cursor.discard(&restored, &new);
             return Err(error);
         }
-        self.cursor.complete(&restored, &new)?;
+        if let Err(error) = self.cursor.complete(&restored, &new) {
+            self.cursor.discard(&restored, &new);
+            return Err(error);
+        }
         self.shared.with(|results| results.written += 1);
         self.done(&restored);
         failpoint::reach("restore.first_file");
@@ -233,8 +243,8 @@ impl Worker<'_> {
         let mut new = self.cursor.reopen(entry)?;
         new.skip_to(start);
         let (request, reporter) = (self.request, &self.cx.reporter);
-        let plain =
-            request.source.open_plain(&segment.path, segment.size, &request.keys, reporter)?;
+        let plain = request.source.open_plain(&segment.path, segment.size, &request.keys, reporter);
+        let plain = plain.map_err(header_is_damaged)?;
         let mut frames =
             FrameReader::new(plain, 0).map_err(|error| read_error(error, &segment.path))?;
         let mut digest = Digest::default();
@@ -303,6 +313,12 @@ pub fn is_right(cursor: &mut Cursor<'_>, entry: &Entry, cx: &Context) -> Result<
     }
     cursor.adopt(entry, &file);
     Ok(true)
+}
+
+/// Whoever restores was found to hold the keys before anything was read: an object that does not
+/// open all the same was altered.
+fn header_is_damaged(error: Error) -> Error {
+    if error.kind() == ErrorKind::Denied { error.with_kind(ErrorKind::Damaged) } else { error }
 }
 
 /// An error unless the content read is what was backed up.

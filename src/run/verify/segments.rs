@@ -115,11 +115,11 @@ impl Checker<'_> {
                     .flat_map(|c| &c.paths)
                     .for_each(|path| costs.add(path.clone()));
                 expected.for_each(|entry| costs.add(entry.display_path()));
-                return match error.kind() {
-                    ErrorKind::Damaged => {
-                        Ok(vec![Finding { object: segment.path, problem, costs: Some(costs) }])
-                    }
-                    _ => Err(error),
+                // An altered age header looks like a wrong key: the digest tells them apart.
+                return if altered || error.kind() == ErrorKind::Damaged {
+                    Ok(vec![Finding { object: segment.path, problem, costs: Some(costs) }])
+                } else {
+                    Err(error)
                 };
             }
         }
@@ -247,6 +247,27 @@ impl Checker<'_> {
 
     /// Members that the index does not want are exactly those on the dead list.
     fn check_dead(
+        &self,
+        segment: &Segment,
+        unwanted: Sorter,
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
+        let compared = self.compare_dead(segment, unwanted, findings);
+        match (compared, &segment.dead) {
+            // The list alone is damaged: only restoring by hand needs it, and no file is lost.
+            (Err(error), Some(dead)) if error.kind() == ErrorKind::Damaged => {
+                findings.push(Finding {
+                    object: dead.path.clone(),
+                    problem: error.chain(),
+                    costs: Some(Cost::default()),
+                });
+                Ok(())
+            }
+            (compared, _) => compared,
+        }
+    }
+
+    fn compare_dead(
         &self,
         segment: &Segment,
         unwanted: Sorter,

@@ -26,7 +26,8 @@ pub enum Existing {
     /// The target must be empty.
     #[default]
     Refuse,
-    /// Replace files of the same name, each when its successor is complete.
+    /// Replace files of the same name, each when its successor is complete; large files, which
+    /// several threads write, at once.
     Overwrite,
     /// Keep files whose content is right already; replace the others.
     Delta,
@@ -168,6 +169,18 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 fn refused(entry: &Entry, errno: Errno) -> Error {
     let error = Error::io(format!("failed to restore `{}`", entry.display_path()), errno.into());
+    // What concerns the target as a whole ends the restore; all else is one entry less.
+    let all = matches!(
+        errno,
+        Errno::NOSPC
+            | Errno::DQUOT
+            | Errno::ROFS
+            | Errno::IO
+            | Errno::MFILE
+            | Errno::NFILE
+            | Errno::NOMEM
+    );
+    let error = error.with_kind(if all { ErrorKind::Failed } else { ErrorKind::Conflict });
     match errno {
         Errno::LOOP | Errno::NOTDIR => error
             .with_kind(ErrorKind::Denied)
@@ -383,6 +396,14 @@ impl Cursor<'_> {
             AtFlags::empty(),
         )
         .map_err(|errno| refused(entry, errno))
+    }
+
+    /// Removes a large file of which a part is missing.
+    pub fn remove_incomplete(&mut self, entry: &Entry) {
+        let (parent, name) = split(&entry.path);
+        if let Ok(directory) = self.enter(parent) {
+            let _ = rustix::fs::unlinkat(directory, OsStr::from_bytes(name), AtFlags::empty());
+        }
     }
 
     /// Sets the attributes of a directory or a large file, when nothing below it will change.
