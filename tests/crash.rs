@@ -234,7 +234,7 @@ fn latest_stays_the_newest_when_the_clock_is_set_back() {
             dry_run: false,
         };
         let outcome = backup(&repository, &request, &cx).unwrap();
-        assert!(outcome.warnings > 0, "round {round}: the clock is behind and it says so");
+        assert_eq!(outcome.warnings > 0, round > 0, "round {round}: a clock behind is told");
         made.push(outcome.backup.unwrap());
         let latest = find_backup(&repository, &address, &BackupChoice::Latest).unwrap();
         assert_eq!(latest.backup, *made.last().unwrap(), "the one made last is the latest");

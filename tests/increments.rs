@@ -286,3 +286,26 @@ fn a_group_of_hard_links_is_whole_whatever_is_left_out_of_it() {
         sandbox.run(&["verify", "--depth", "content"]).expect(0);
     }
 }
+
+#[test]
+fn what_the_store_lost_of_the_base_is_stored_again() {
+    let sandbox = Sandbox::ready(false);
+    let src = sandbox.path("src");
+    for name in ["one", "two"] {
+        fs::write(src.join(name), name.repeat(1000)).unwrap();
+    }
+    settle();
+    sandbox.backup(&[]);
+    let lost = sandbox
+        .objects()
+        .into_iter()
+        .find(|path| path.to_string_lossy().ends_with("000001.tar.zst"))
+        .unwrap();
+    fs::remove_file(sandbox.path("repo").join(lost)).unwrap();
+    let ran = sandbox.run(&["backup", "demo/files"]).expect(0);
+    assert!(ran.stderr.contains("is stored again"), "{}", ran.stderr);
+    let id = ran.stdout.trim().rsplit('@').next().unwrap();
+    sandbox.run(&["verify", id, "--depth", "content"]).expect(0);
+    sandbox.run(&["restore", "demo/files", "--to", "out"]).expect(0);
+    crate::common::assert_same_tree(&src, &sandbox.path("out"));
+}

@@ -283,7 +283,7 @@ fn a_stream_goes_to_a_file_to_standard_output_or_to_its_consumer() {
     assert!(!sandbox.path("consumed").exists());
     sandbox.run(&["restore", "demo/dump", "--to", "consumer", "--yes"]).expect(0);
     assert!(fs::read(sandbox.path("consumed")).unwrap() == input);
-    // A reader that has enough is no failure of ours.
+    // Who stopped reading did not get all of it: a pipeline into a database must not look well.
     let mut child = sandbox
         .command(&["restore", "demo/dump", "--to", "-"])
         .stdout(Stdio::piped())
@@ -291,7 +291,7 @@ fn a_stream_goes_to_a_file_to_standard_output_or_to_its_consumer() {
         .spawn()
         .unwrap();
     drop(child.stdout.take());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
 #[test]
@@ -335,4 +335,36 @@ fn a_producer_that_fails_in_any_way_leaves_nothing_listed() {
     let output = sandbox.command(&["restore", "demo/dump", "--to", "-"]).output().unwrap();
     assert!(output.status.success() && output.stdout.is_empty());
     std::io::stderr().flush().unwrap();
+}
+
+#[test]
+fn one_name_that_cannot_be_restored_does_not_end_the_restore() {
+    let sandbox = Sandbox::ready(false);
+    for name in ["aaa", "mmm", "zzz"] {
+        fs::write(sandbox.path("src").join(name), name).unwrap();
+    }
+    sandbox.backup(&[]);
+    fs::create_dir_all(sandbox.path("out/mmm/in the way")).unwrap();
+    let ran =
+        sandbox.run(&["restore", "demo/files", "--to", "out", "--overwrite", "--yes"]).expect(1);
+    assert!(ran.stderr.contains("not restored: `mmm`"), "{}", ran.stderr);
+    assert_eq!(fs::read_to_string(sandbox.path("out/aaa")).unwrap(), "aaa");
+    assert_eq!(fs::read_to_string(sandbox.path("out/zzz")).unwrap(), "zzz");
+    let left: Vec<_> = fs::read_dir(sandbox.path("out"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().starts_with(".backstay"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_told() {
+    let sandbox = Sandbox::ready(false);
+    fs::write(sandbox.path("src/here"), "x").unwrap();
+    sandbox.backup(&[]);
+    let args = ["restore", "demo/files", "--to", "out", "--path", "here", "--path", "nosuch"];
+    let ran = sandbox.run(&args).expect(1);
+    assert!(ran.stderr.contains("`nosuch`: matches nothing"), "{}", ran.stderr);
+    assert!(sandbox.path("out/here").exists());
 }

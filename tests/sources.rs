@@ -305,3 +305,27 @@ fn secrets_come_back_prove_themselves_and_are_shown_nowhere() {
         }
     }
 }
+
+#[test]
+fn a_dry_run_runs_no_command_and_stores_nothing() {
+    let sandbox = Sandbox::new();
+    let marker = sandbox.path("it ran");
+    let line =
+        format!("  dump: {{ command: {{ shell: \"echo x; touch '{}'\" }} }}\n", marker.display());
+    sandbox.write_policy(false, &line);
+    sandbox.run(&["init"]).expect(0);
+    let before = sandbox.objects();
+    sandbox.run(&["backup", "--dry-run"]).expect(0);
+    assert_eq!(sandbox.objects(), before);
+    assert!(!marker.exists());
+}
+
+#[test]
+fn what_a_command_leaves_running_is_not_waited_for() {
+    let sandbox = Sandbox::new();
+    sandbox.write_policy(false, "  dump: { command: { shell: \"echo done; sleep 60 > /dev/null &\" } }\n");
+    sandbox.run(&["init"]).expect(0);
+    let started = std::time::Instant::now();
+    sandbox.run(&["backup", "demo/dump"]).expect(0);
+    assert!(started.elapsed().as_secs() < 30);
+}

@@ -91,7 +91,7 @@ impl Content for FileContent {
         let xattrs = read_xattrs(file.as_fd()).map_err(failed)?;
         fill_stat(entry, &stat);
         entry.xattrs = xattrs;
-        entry.racy = is_racy(entry, self.clock.now().as_second());
+        entry.racy = is_racy(entry, self.clock.now());
         let holes = (stat.st_blocks as u64) * 512 < entry.size;
         entry.sparse = if holes { extents(&file, entry.size) } else { None };
         let ranges = entry.sparse.clone().unwrap_or_else(|| vec![(0, entry.size)]);
@@ -145,8 +145,9 @@ fn time(seconds: i64, nanos: impl TryInto<u32>) -> Time {
     (seconds, nanos.try_into().unwrap_or(0))
 }
 
-fn is_racy(entry: &Entry, now: i64) -> bool {
-    entry.mtime.0.max(entry.ctime.0) >= now - RACY_SECONDS
+fn is_racy(entry: &Entry, now: jiff::Timestamp) -> bool {
+    let limit = now - jiff::SignedDuration::from_secs(RACY_SECONDS);
+    entry.mtime.max(entry.ctime) >= (limit.as_second(), limit.subsec_nanosecond().unsigned_abs())
 }
 
 /// The extents that hold data; `None` where the file system does not tell.
