@@ -200,7 +200,7 @@ fn assert_refused(sandbox: &Sandbox, what: &str) {
         &["restore", "demo/files", "--to", "-", "--path", "evil"],
     ] {
         let start = Instant::now();
-        // 1 GiB of address space is far more than is needed, and less than any of these ask for.
+        // 3 GB of address space is far more than is needed, and less than any of these ask for.
         let mut command = std::process::Command::new("bash");
         command
             .arg("-c")

@@ -323,7 +323,10 @@ fn a_dry_run_runs_no_command_and_stores_nothing() {
 #[test]
 fn what_a_command_leaves_running_is_not_waited_for() {
     let sandbox = Sandbox::new();
-    sandbox.write_policy(false, "  dump: { command: { shell: \"echo done; sleep 60 > /dev/null &\" } }\n");
+    sandbox.write_policy(
+        false,
+        "  dump: { command: { shell: \"echo done; sleep 60 > /dev/null &\" } }\n",
+    );
     sandbox.run(&["init"]).expect(0);
     let started = std::time::Instant::now();
     sandbox.run(&["backup", "demo/dump"]).expect(0);

@@ -146,8 +146,14 @@ fn time(seconds: i64, nanos: impl TryInto<u32>) -> Time {
 }
 
 fn is_racy(entry: &Entry, now: jiff::Timestamp) -> bool {
-    let limit = now - jiff::SignedDuration::from_secs(RACY_SECONDS);
-    entry.mtime.max(entry.ctime) >= (limit.as_second(), limit.subsec_nanosecond().unsigned_abs())
+    let at = |seconds: i64| {
+        let at = now.saturating_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(now);
+        (at.as_second(), at.subsec_nanosecond().unsigned_abs())
+    };
+    let (from, until) = (at(-RACY_SECONDS), at(RACY_SECONDS));
+    // A time of modification far ahead was set by somebody, and would make the file racy for ever;
+    // setting it changed the inode's time, which nobody can set.
+    entry.ctime >= from || (from..=until).contains(&entry.mtime)
 }
 
 /// The extents that hold data; `None` where the file system does not tell.
