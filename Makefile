@@ -40,8 +40,7 @@ test-compose: deps-test ## Run the suite against the servers of docker-compose.t
 
 .PHONY: docs
 docs: deps-build ## Write the documents that are generated from the code again
-	@scripts/generated.sh --write
-	@BACKSTAY_WRITE_DOCS=1 $(CARGO) test $(LOCKED) --quiet --test main docs::the_
+	BACKSTAY_WRITE_DOCS=1 $(CARGO) test $(LOCKED) --quiet --test main docs::the_
 
 .PHONY: fmt
 fmt: ## Format the source

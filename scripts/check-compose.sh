@@ -110,7 +110,11 @@ done < <(grep -o 'BACKSTAY_TEST_[A-Z0-9_]*_PORT:-[0-9]*' "$file" | sort -u)
 while read -r variable; do
     grep -qE "^export $variable=" scripts/test-compose.sh ||
         die "the tests read $variable, which scripts/test-compose.sh does not set"
-done < <(grep -rhoE 'BACKSTAY_TEST_[A-Z0-9_]+' tests src | sort -u || true)
+done < <(grep -rhoE 'BACKSTAY_TEST_(S3|POSTGRES)_[A-Z0-9_]+' tests | sort -u || true)
+# And the other way round: servers that no test is told of prove nothing.
+for variable in BACKSTAY_TEST_S3_ENDPOINT BACKSTAY_TEST_S3_BUCKET; do
+    grep -rqw "$variable" tests || die "no test reads $variable: make test-compose would not use the S3 server"
+done
 if docker compose version >/dev/null 2>&1; then
     docker compose -f "$file" config --quiet </dev/null
 fi

@@ -42,7 +42,7 @@ step "tests" tests
 step "documentation tests" cargo test --locked --doc --quiet
 step "documentation" documentation
 step "the program" cargo build --locked --quiet
-step "generated documents" scripts/generated.sh --check "$TARGET_DIR/debug/backstay"
+step "what the program says of itself" scripts/check-program.sh "$TARGET_DIR/debug/backstay"
 step "nothing but libc" scripts/check-chroot.sh "$TARGET_DIR/debug/backstay"
 step "demo" scripts/demo.sh --binary "$TARGET_DIR/debug/backstay" --brief
 

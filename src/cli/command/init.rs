@@ -55,10 +55,12 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             ));
         }
         let recipients = Recipients::parse(&args.recipient)?;
-        let store = app.connect_url(url, !args.dry_run)?;
-        lines.push(create(app, args, url, &store, recipients)?);
+        if let Some(store) = connected(app, args, url, app.connect_url(url, !args.dry_run))? {
+            lines.push(create(app, args, url, &store, recipients)?);
+        }
     } else {
         let set = app.policies(true)?;
+        let mut named_any = false;
         for policy in &set.policies {
             for (name, config) in &policy.repositories {
                 let named = args.names.is_empty() || args.names.contains(name);
@@ -69,12 +71,15 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
                     Some(encryption) => Recipients::parse(&encryption.recipients)?,
                     None => Recipients::default(),
                 };
-                let store = app.connect(config, !args.dry_run)?;
+                named_any = true;
                 let label = format!("{}: {name}", policy.stack);
-                lines.push(create(app, args, &label, &store, recipients)?);
+                let store = app.connect(config, !args.dry_run);
+                if let Some(store) = connected(app, args, &label, store)? {
+                    lines.push(create(app, args, &label, &store, recipients)?);
+                }
             }
         }
-        if lines.is_empty() {
+        if !named_any {
             let known = set.policies.iter().flat_map(|policy| policy.repositories.keys());
             let wanted = args.names.first().or(app.global.repository.as_ref());
             let wanted = wanted.map(String::as_str).unwrap_or_default();
@@ -86,6 +91,17 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         app.printer.json(&lines)?;
     }
     Ok(ExitStatus::Done)
+}
+
+/// The store; `None` where a dry run finds that even its directory would have to be created.
+fn connected(app: &App, args: &Args, label: &str, store: Result<Store>) -> Result<Option<Store>> {
+    match store {
+        Err(error) if args.dry_run && error.kind() == ErrorKind::NotFound => {
+            app.printer.talk(format!("{label}: would create the directory and a repository in it"));
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
 }
 
 fn create(

@@ -448,6 +448,15 @@ impl Extractor {
         }
     }
 
+    fn set_xattrs(&self, entry: &Entry, file: BorrowedFd<'_>, wanted: &dyn Fn(&str) -> bool) {
+        for (name, value) in entry.xattrs.iter().filter(|(name, _)| wanted(name)) {
+            let set = rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty());
+            if let Err(why) = set {
+                self.problem(&format!("attribute {name}"), why, entry);
+            }
+        }
+    }
+
     /// Owner first, which clears set-id bits; then permissions and attributes; times last.
     fn set_attributes(&self, entry: &Entry, file: BorrowedFd<'_>) {
         let (uid, gid) = self.owner_of(entry);
@@ -468,15 +477,13 @@ impl Extractor {
             mode &= !0o6000;
             self.problem("set-id bit without its owner", Errno::PERM, entry);
         }
+        // Users' own attributes need a file that may be written to; ACLs change permissions, and
+        // capabilities are dropped with the owner: they come after.
+        self.set_xattrs(entry, file, &|name| name.starts_with("user."));
         if let Err(why) = rustix::fs::fchmod(file, Mode::from_raw_mode(mode)) {
             self.problem("permissions", why, entry);
         }
-        for (name, value) in &entry.xattrs {
-            let set = rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty());
-            if let Err(why) = set {
-                self.problem(&format!("attribute {name}"), why, entry);
-            }
-        }
+        self.set_xattrs(entry, file, &|name| !name.starts_with("user."));
         if let Err(why) = rustix::fs::futimens(file, &times(entry)) {
             self.problem("times", why, entry);
         }
