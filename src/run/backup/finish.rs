@@ -79,8 +79,9 @@ pub fn finish(
             let Gathered { links, mut last, .. } = gathered;
             let mut number = None;
             if request.source.form() == Form::Tree {
-                links::store_links(writing, &tally, request.source, links, &mut last)?;
-                number = links::store_last(writing, &tally, request.source, last)?;
+                number = links::store_links(writing, &tally, request.source, links, &mut last)
+                    .and_then(|()| links::store_last(writing, &tally, request.source, last))
+                    .inspect_err(|_| drop(tally.wait_for_segments()))?;
                 failpoint::reach("backup.last_segment");
             }
             tally.wait_for_segments()?;

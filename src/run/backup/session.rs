@@ -202,7 +202,11 @@ fn run(
     let base = base.map(|manifest| Base::new(manifest, &marked)).transpose()?;
     let tally = Tally::default();
     writing.cx.reporter.phase("reading");
-    let (gathered, captured) = gather(writing, request, base.as_ref(), &tally)?;
+    let gathered = gather(writing, request, base.as_ref(), &tally).inspect_err(|_| {
+        // What is on its way arrives, and is then told of as left behind; how does not matter.
+        let _ = tally.wait_for_segments();
+    });
+    let (gathered, captured) = gathered?;
     let finishing = finish::Finishing { writing, request, base: base.as_ref(), start };
     let base_id = base.as_ref().map(|base| base.manifest.backup.clone());
     if request.dry_run {
@@ -311,8 +315,8 @@ fn explain(error: Error, writing: &Writing<'_>, request: &Request<'_>) -> Error 
         Ok(objects) => {
             let bytes: u64 = objects.iter().map(|object| object.size).sum();
             let message = format!(
-                "nothing was committed; {} objects ({bytes} bytes) are left in {left} and prune \
-                 will collect them",
+                "nothing was committed; prune will collect what is left in {left} \
+                 (objects: {}, bytes: {bytes})",
                 objects.len()
             );
             writing.cx.reporter.warn(WarningCode::LeftBehind, left, message);
