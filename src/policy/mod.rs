@@ -52,7 +52,9 @@ pub use recipient::{RecipientError, check_recipient};
 pub use repository::{
     Encryption, Limits, LocalRepository, LockMode, ObjectLock, Repository, S3Repository, Storage,
 };
-pub use retention::Keep;
+pub use retention::{
+    CLOCK_TOLERANCE, Calendar, Candidate, Keep, Reason, Verdict, plan as plan_retention,
+};
 pub use schedule::{Rhythm, Schedule, WorstGap, rhythms, worst_gap};
 pub use source::{
     CommandSource, Compression, DirectorySource, PostgresCluster, PostgresDump, Program, Source,

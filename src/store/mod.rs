@@ -16,6 +16,7 @@ mod repository;
 mod upload;
 
 pub mod layout;
+pub mod protocol;
 
 pub use blocking::{Listed, Store, Written};
 pub use catalogue::{CommitRef, Intent, IntentWriter, SourceStore};
