@@ -187,6 +187,16 @@ impl SourceAddress {
     }
 }
 
+impl SourceAddress {
+    /// Whether one of `given` names it: as STACK/SOURCE, SOURCE or STACK. No names name all.
+    pub fn is_named_by(&self, given: &[String]) -> bool {
+        given.is_empty()
+            || given.iter().any(|given| {
+                *given == self.to_string() || *given == self.stack || *given == self.source
+            })
+    }
+}
+
 impl fmt::Display for SourceAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.stack, self.source)

@@ -15,6 +15,7 @@ mod hostile;
 mod increments;
 mod live;
 mod policy;
+mod prune;
 mod prune_model;
 mod restore;
 mod roundtrip;

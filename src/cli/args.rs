@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
-    backup, check, completions, init, key, list, ls, man, restore, schema, show, verify,
+    backup, check, completions, delete, init, key, list, ls, man, pin, prune, restore, schema,
+    show, unpin, verify,
 };
 
 /// Backup, restore and disaster recovery for data platforms.
@@ -104,6 +105,10 @@ pub enum Command {
     Ls(ls::Args),
     Restore(restore::Args),
     Verify(verify::Args),
+    Prune(prune::Args),
+    Pin(pin::Args),
+    Unpin(unpin::Args),
+    Delete(delete::Args),
     Key(key::Args),
     Completions(completions::Args),
     Man(man::Args),

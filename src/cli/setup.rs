@@ -138,9 +138,24 @@ impl App {
 
     /// Opens one repository of a policy, with every key at hand.
     pub fn open(&self, policy: &Policy, name: &str) -> Result<Opened> {
-        let config = policy.repositories.get(name).ok_or_else(|| {
+        self.open_as(policy, name, policy::Repository::clone)
+    }
+
+    /// Opens one repository of a policy, with the credentials that may delete.
+    pub fn open_for_pruning(&self, policy: &Policy, name: &str) -> Result<Opened> {
+        self.open_as(policy, name, policy::Repository::for_pruning)
+    }
+
+    fn open_as(
+        &self,
+        policy: &Policy,
+        name: &str,
+        access: fn(&policy::Repository) -> policy::Repository,
+    ) -> Result<Opened> {
+        let config = policy.repositories.get(name).map(access).ok_or_else(|| {
             Error::usage(format!("stack {} has no repository `{name}`", policy.stack))
         })?;
+        let config = &config;
         let repository = Repository::open(&self.connect(config, false)?)?;
         let mut keys = self.identities()?;
         if let Some(encryption) = &config.encryption
@@ -160,6 +175,18 @@ impl App {
 
     /// Every repository that the options mean: the one given by URL, or those of the policies.
     pub fn repositories(&self) -> Result<Vec<Opened>> {
+        self.repositories_as(Self::open)
+    }
+
+    /// The same, with the credentials that may delete.
+    pub fn repositories_for_pruning(&self) -> Result<Vec<Opened>> {
+        self.repositories_as(Self::open_for_pruning)
+    }
+
+    fn repositories_as(
+        &self,
+        open: fn(&Self, &Policy, &str) -> Result<Opened>,
+    ) -> Result<Vec<Opened>> {
         if let Some(url) = self.repository_url() {
             let repository = Repository::open(&self.connect_url(url, false)?)?;
             let keys = repository.unlock(&self.identities()?)?;
@@ -171,7 +198,7 @@ impl App {
                 if !self.wants_repository(name) {
                     continue;
                 }
-                match self.open(&policy, name) {
+                match open(self, &policy, name) {
                     Ok(repository) => opened.push(repository),
                     // With one site gone, what the other has is what somebody looks for.
                     Err(error) => errors.push(error.context(format!(

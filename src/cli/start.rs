@@ -76,7 +76,7 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
             interrupted.cancel();
         }
     });
-    let cx = Context { reporter, clock: Arc::new(SystemClock), tuning: Tuning::default() };
+    let cx = Context { reporter, clock: Arc::new(SystemClock), tuning: Tuning::from_environment() };
     let app = App {
         global: cli.global,
         printer: printer.clone(),
@@ -95,6 +95,10 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
         Command::Ls(args) => command::ls::run(&app, args),
         Command::Restore(args) => command::restore::run(&app, args),
         Command::Verify(args) => command::verify::run(&app, args),
+        Command::Prune(args) => command::prune::run(&app, args),
+        Command::Pin(args) => command::pin::run(&app, args),
+        Command::Unpin(args) => command::unpin::run(&app, args),
+        Command::Delete(args) => command::delete::run(&app, args),
         Command::Key(args) => command::key::run(&app, args),
         Command::Completions(args) => command::completions::run(&app, args),
         Command::Man(args) => command::man::run(&app, args),

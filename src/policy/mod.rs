@@ -50,7 +50,8 @@ pub use model::{Alertmanager, Notify, Ping, Policy, Role, State, Webhook};
 pub use objective::{Objectives, Targets, Tier};
 pub use recipient::{RecipientError, check_recipient};
 pub use repository::{
-    Encryption, Limits, LocalRepository, LockMode, ObjectLock, Repository, S3Repository, Storage,
+    Encryption, Limits, LocalRepository, LockMode, ObjectLock, Prune, Repository, S3Repository,
+    Storage,
 };
 pub use retention::{
     CLOCK_TOLERANCE, Calendar, Candidate, Keep, Reason, Verdict, plan as plan_retention,

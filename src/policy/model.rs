@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     job::Job,
+    job::Work,
     objective::{Objectives, Targets, Tier},
     repository::Repository,
+    retention::Keep,
     source::{Compression, Source},
     value::Setting,
 };
@@ -132,6 +134,20 @@ impl Policy {
     pub fn jobs_of<'a>(&'a self, source: &'a str) -> impl Iterator<Item = (&'a str, &'a Job)> {
         let jobs = self.jobs.iter().filter(move |(_, job)| job.covers(source));
         jobs.map(|(name, job)| (name.as_str(), job))
+    }
+
+    /// The keep rule in force for backups that `job` made of `source` and that lie in
+    /// `repository`. `None` where the policy has no say: the rule recorded with them counts.
+    pub fn keep_of(&self, repository: &str, source: &str, job: Option<&str>) -> Option<Keep> {
+        let home = self.repository_of(source).or_else(|| self.default_repository());
+        if home.is_some_and(|(home, _)| home == repository) {
+            return self.jobs.get(job?).filter(|job| job.kind().is_some()).map(|job| job.keep);
+        }
+        let copies = self
+            .jobs
+            .values()
+            .filter(|job| matches!(&job.work, Work::Copy(copy) if copy.to == repository));
+        copies.map(|job| job.keep).reduce(Keep::or)
     }
 
     /// The time zone of all schedules.

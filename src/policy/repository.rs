@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::value::Size;
+use super::value::{Period, Size};
 use crate::secret::SecretRef;
 
 /// A place for backups.
@@ -21,6 +21,8 @@ pub struct Repository {
     pub object_lock: Option<ObjectLock>,
     /// How much of the network may be used.
     pub limits: Limits,
+    /// How backups are removed.
+    pub prune: Prune,
 }
 
 /// Where a repository is.
@@ -72,6 +74,9 @@ struct Written {
     /// Bandwidth and connections.
     #[serde(default)]
     limits: Limits,
+    /// How backups are removed.
+    #[serde(default, skip_serializing_if = "Prune::is_default")]
+    prune: Prune,
 }
 
 impl TryFrom<Written> for Repository {
@@ -88,6 +93,7 @@ impl TryFrom<Written> for Repository {
             encryption: written.encryption,
             object_lock: written.object_lock,
             limits: written.limits,
+            prune: written.prune,
         })
     }
 }
@@ -104,6 +110,7 @@ impl From<Repository> for Written {
             encryption: repository.encryption,
             object_lock: repository.object_lock,
             limits: repository.limits,
+            prune: repository.prune,
         }
     }
 }
@@ -191,6 +198,47 @@ pub enum LockMode {
     Governance,
     /// Nobody, before it ends.
     Compliance,
+}
+
+/// How backups are removed from a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prune {
+    /// From the announcement that something goes to its deletion; 24h, and no less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Period>,
+    /// The id of a key that may delete, so that the one backups are written with need not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<SecretRef>,
+    /// The key's secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_access_key: Option<SecretRef>,
+    /// The token of temporary credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_token: Option<SecretRef>,
+}
+
+impl Prune {
+    /// Hours of grace, at least.
+    pub const SHORTEST_GRACE: Period = Period::from_secs(24 * 3600);
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Repository {
+    /// The repository with the credentials that may delete, where there are any.
+    #[must_use]
+    pub fn for_pruning(&self) -> Self {
+        let mut own = self.clone();
+        if let (Storage::S3(s3), Some(id)) = (&mut own.storage, &self.prune.access_key_id) {
+            s3.access_key_id = Some(id.clone());
+            s3.secret_access_key.clone_from(&self.prune.secret_access_key);
+            s3.session_token.clone_from(&self.prune.session_token);
+        }
+        own
+    }
 }
 
 /// How much of the network may be used.

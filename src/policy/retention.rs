@@ -50,6 +50,20 @@ impl Keep {
             || self.yearly > 0
     }
 
+    /// A rule that keeps what either of both keeps.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            period: self.period.max(other.period),
+            at_least: self.at_least.max(other.at_least),
+            hourly: self.hourly.max(other.hourly),
+            daily: self.daily.max(other.daily),
+            weekly: self.weekly.max(other.weekly),
+            monthly: self.monthly.max(other.monthly),
+            yearly: self.yearly.max(other.yearly),
+        }
+    }
+
     fn calendars(&self) -> [(Calendar, u32); 5] {
         [
             (Calendar::Hour, self.hourly),

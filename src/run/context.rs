@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
+use super::prune;
 use crate::clock::Clock;
 use crate::source::SourceContext;
 use crate::telemetry::Reporter;
@@ -39,13 +42,46 @@ pub struct Tuning {
     pub large_file: u64,
     /// Threads that compress, or restore.
     pub workers: usize,
+    /// The times that prune goes by, but for the grace period of the policy.
+    pub prune: prune::Times,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         // More than four do not pay off for the memory they hold: 13 MiB each.
-        Self { segment_size: 256 << 20, large_file: 1 << 30, workers: cores.clamp(1, 4) }
+        Self {
+            segment_size: 256 << 20,
+            large_file: 1 << 30,
+            workers: cores.clamp(1, 4),
+            prune: prune::Times::default(),
+        }
+    }
+}
+
+impl Tuning {
+    /// The usual sizes. In debug builds `BACKSTAY_TUNING=grace=2,window=0.5` makes the times of
+    /// prune as short as tests need them, in seconds.
+    pub fn from_environment() -> Self {
+        let mut tuning = Self::default();
+        if cfg!(debug_assertions)
+            && let Ok(text) = std::env::var("BACKSTAY_TUNING")
+        {
+            for (name, seconds) in text.split(',').filter_map(|item| item.split_once('=')) {
+                let Ok(seconds) = seconds.parse::<f64>() else { continue };
+                let period = SignedDuration::from_secs_f64(seconds);
+                match name {
+                    "grace" => tuning.prune.grace = period,
+                    "silence" => tuning.prune.silence = period,
+                    "copy_silence" => tuning.prune.copy_silence = period,
+                    "window" => tuning.prune.window = period,
+                    "linger" => tuning.prune.linger = period,
+                    "lease" => tuning.prune.lease = period,
+                    _ => {}
+                }
+            }
+        }
+        tuning
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::archive::manifest::Manifest;
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
+use crate::policy::{Keep, Policy};
 use crate::store::{CommitRef, Repository};
 
 /// One line of a listing: a backup, or a commit that cannot be read.
@@ -35,4 +36,20 @@ pub fn list_backups(
         }));
     }
     Ok(listings)
+}
+
+/// The keep rule in force for a backup in the repository that the policy calls `repository`: the
+/// policy's, else the one that was recorded with it. Backups of jobs that are gone keep theirs.
+pub fn retention_rule(
+    policy: Option<&Policy>,
+    repository: &str,
+    manifest: &Manifest,
+) -> Option<Keep> {
+    let job = manifest.job.as_deref();
+    let of_policy = |policy: &Policy| policy.keep_of(repository, &manifest.source, job);
+    policy.and_then(of_policy).or_else(|| {
+        let recorded = manifest.keep.clone()?;
+        // One that this version does not understand keeps the backup.
+        serde_json::from_value(recorded).ok()
+    })
 }

@@ -1,13 +1,17 @@
-//! The verbs: backup, restore, verify. Each first plans, which is pure reading, and then does.
+//! The verbs: backup, prune, restore, verify. Each first plans, which is pure reading, and then does.
 
 mod context;
+pub mod hold;
 mod inspect;
+mod pin;
 mod select;
 
 pub mod backup;
+pub mod prune;
 pub mod restore;
 pub mod verify;
 
 pub use context::{Context, Tuning, host_name};
-pub use inspect::{Listing, list_backups};
+pub use inspect::{Listing, list_backups, retention_rule};
+pub use pin::{pin, unpin};
 pub use select::{BackupChoice, find_backup, find_by_prefix};

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::blocking::Store;
+use super::coordination::{CONTROL_LIMIT, Worker};
 use super::error::StoreError;
 use super::layout;
 use super::reader::ObjectReader;
@@ -18,9 +19,6 @@ use crate::archive::manifest::{self, Commit, Manifest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BackupId, SourceAddress};
 use crate::telemetry::Reporter;
-
-const INTENT_LIMIT: u64 = 64 << 10;
-const MARK_LIMIT: u64 = 256 << 20;
 
 /// A commit as the listing shows it, before it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,24 +46,12 @@ pub struct Intent {
     /// When the writer should be done. Advisory: only a tombstone ends an intent.
     pub expires: Timestamp,
     /// Host and process.
-    pub writer: IntentWriter,
+    pub writer: Worker,
+    /// Objects that it needs and that may lie there already: a copy knows them beforehand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<String>,
     /// Tells this intent from another's.
     pub nonce: String,
-}
-
-/// Who writes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IntentWriter {
-    /// Host name.
-    pub host: String,
-    /// Process id.
-    pub pid: u32,
-}
-
-#[derive(Deserialize)]
-struct Mark {
-    #[serde(default)]
-    objects: Vec<String>,
 }
 
 /// The objects of one source. Paths are relative to the source's directory, as in manifests.
@@ -168,33 +154,31 @@ impl SourceStore {
         self.store.delete(&self.key(&layout::intent(backup)))
     }
 
-    /// The intents that lie there.
-    pub fn intents(&self) -> Result<Vec<Intent>> {
+    /// The intents that lie there, with the store's time of each.
+    pub fn intents(&self) -> Result<Vec<(Intent, Timestamp)>> {
         let objects = self.store.list(&self.key(layout::INTENTS))?;
-        let keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
+        let keys: Vec<String> = objects.iter().map(|object| object.key.clone()).collect();
         let mut intents = Vec::new();
-        for (key, bytes) in keys.iter().zip(self.store.read_many(&keys, INTENT_LIMIT)) {
+        for (object, bytes) in objects.iter().zip(self.store.read_many(&keys, CONTROL_LIMIT)) {
             let Some(bytes) = bytes? else { continue };
-            intents.push(serde_json::from_slice(&bytes).map_err(|error| {
-                Error::damaged(format!("the intent {key} is damaged")).with_source(error)
-            })?);
+            let intent: Intent = serde_json::from_slice(&bytes).map_err(|error| {
+                Error::damaged(format!("the intent {} is damaged", object.key)).with_source(error)
+            })?;
+            if intent.version > 1 {
+                return Err(Error::unsupported(format!(
+                    "the intent {} has format {}; this program reads 1",
+                    object.key, intent.version
+                ))
+                .hint("use a newer backstay"));
+            }
+            intents.push((intent, object.stored_at));
         }
         Ok(intents)
     }
 
     /// Objects that prune marked for deletion. A writer must not refer to any of them.
     pub fn marked(&self) -> Result<BTreeSet<String>> {
-        let objects = self.store.list(&self.key(layout::MARKS))?;
-        let keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
-        let mut marked = BTreeSet::new();
-        for (key, bytes) in keys.iter().zip(self.store.read_many(&keys, MARK_LIMIT)) {
-            let Some(bytes) = bytes? else { continue };
-            let mark: Mark = serde_json::from_slice(&bytes).map_err(|error| {
-                Error::damaged(format!("the prune mark {key} is damaged")).with_source(error)
-            })?;
-            marked.extend(mark.objects);
-        }
-        Ok(marked)
+        Ok(self.marks()?.into_iter().flat_map(|listed| listed.mark.objects).collect())
     }
 
     /// Creates the commit: the backup exists from here on. An error means that it does not.
@@ -254,7 +238,7 @@ impl SourceStore {
     }
 }
 
-fn to_json<T: Serialize>(value: &T, key: &str) -> Result<Bytes> {
+pub(super) fn to_json<T: Serialize>(value: &T, key: &str) -> Result<Bytes> {
     let mut body = serde_json::to_vec_pretty(value)
         .map_err(|error| Error::failed(format!("failed to write {key}")).with_source(error))?;
     body.push(b'\n');

@@ -50,6 +50,44 @@ pub const INTENTS: &str = "intent";
 /// Where the prune marks of a source lie, relative to it.
 pub const MARKS: &str = "prune";
 
+/// Where those who read say so, relative to the source.
+pub const HOLDS: &str = "hold";
+/// Where pins lie, relative to the source.
+pub const PINS: &str = "pin";
+/// Where the objects of backups lie, relative to the source.
+pub const DATA: &str = "data";
+
+/// A prune mark, relative to its source.
+pub fn mark(id: &str) -> String {
+    format!("{MARKS}/{id}.json")
+}
+
+/// The note that nothing of a mark is left, relative to its source.
+pub fn mark_done(id: &str) -> String {
+    format!("{MARKS}/{id}.done.json")
+}
+
+/// A hold, relative to its source.
+pub fn hold(id: &str) -> String {
+    format!("{HOLDS}/{id}.json")
+}
+
+/// A pin, relative to its source.
+pub fn pin(backup: &BackupId) -> String {
+    format!("{PINS}/{backup}.json")
+}
+
+/// The numbers of a lease.
+pub fn lease(stack: &str, name: &str) -> String {
+    format!("{stack}/lease/{name}")
+}
+
+/// The backup in whose directory an object lies, from its path relative to the source.
+pub fn backup_of(path: &str) -> Option<BackupId> {
+    let (backup, name) = path.strip_prefix("data/")?.split_once('/')?;
+    if name.is_empty() { None } else { BackupId::parse(backup).ok() }
+}
+
 /// A commit, relative to its source.
 pub fn commit(backup: &BackupId) -> String {
     format!("{COMMITS}/{backup}.json")

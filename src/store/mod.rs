@@ -7,8 +7,11 @@
 mod blocking;
 mod catalogue;
 mod connect;
+mod coordination;
+mod erase;
 mod error;
 mod keys;
+mod lease;
 mod limit;
 mod probe;
 mod reader;
@@ -19,10 +22,13 @@ pub mod layout;
 pub mod protocol;
 
 pub use blocking::{Listed, Store, Written};
-pub use catalogue::{CommitRef, Intent, IntentWriter, SourceStore};
+pub use catalogue::{CommitRef, Intent, SourceStore};
 pub use connect::{Location, S3Location};
+pub use coordination::{Held, Hold, ListedMark, Mark, OBJECTS_PER_MARK, Pin, Worker};
+pub use erase::Erased;
 pub use error::StoreError;
 pub use keys::{KeyInfo, generate_repository_key, wrap_key};
+pub use lease::{Lease, Terms};
 pub use limit::RateLimit;
 pub use probe::{Finding, Probe, Verdict};
 pub use reader::{ObjectReader, ReadAhead};

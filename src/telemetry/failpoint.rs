@@ -1,7 +1,8 @@
 //! Named steps at which tests kill or stop the process, to show that nothing is lost there.
 //!
 //! In release builds [`reach`] does nothing. In debug builds `BACKSTAY_FAILPOINT=NAME` kills the
-//! process with SIGKILL when it reaches the step, and `BACKSTAY_FAILPOINT=NAME:stop` sends SIGSTOP.
+//! process with SIGKILL when it reaches the step, and `BACKSTAY_FAILPOINT=NAME:stop` sends SIGSTOP,
+//! the first time it gets there.
 
 /// Every step there is, in the order a backup reaches them. Tests go through all of them.
 pub const ALL: &[&str] = &[
@@ -16,6 +17,11 @@ pub const ALL: &[&str] = &[
     "restore.first_file",
     "restore.before_attributes",
     "restore.before_sync",
+    "prune.deleting",
+    "prune.deleted",
+    "prune.marked",
+    "prune.expiring",
+    "prune.expired",
 ];
 
 /// Marks a step.
@@ -24,7 +30,8 @@ pub fn reach(name: &str) {
     debug_assert!(ALL.contains(&name), "{name} is not in failpoint::ALL");
     let Ok(wanted) = std::env::var("BACKSTAY_FAILPOINT") else { return };
     let (wanted, action) = wanted.split_once(':').unwrap_or((&wanted, "kill"));
-    if wanted != name {
+    static REACHED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    if wanted != name || REACHED.swap(true, std::sync::atomic::Ordering::Relaxed) {
         return;
     }
     let signal = if action == "stop" {

@@ -49,13 +49,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     for opened in app.repositories()? {
         let wanted = |address: &crate::id::SourceAddress| {
             let own = opened.stack.as_ref().is_none_or(|stack| *stack == address.stack);
-            let named = args.sources.is_empty()
-                || args.sources.iter().any(|given| {
-                    *given == address.to_string()
-                        || *given == address.stack
-                        || *given == address.source
-                });
-            own && named
+            own && address.is_named_by(&args.sources)
         };
         let listings = list_backups(&opened.repository, &wanted)?;
         lines.extend(listings.into_iter().map(|listing| line(&opened.name, listing)));

@@ -3,12 +3,16 @@
 pub mod backup;
 pub mod check;
 pub mod completions;
+pub mod delete;
 pub mod init;
 pub mod key;
 pub mod list;
 pub mod ls;
 pub mod man;
+pub mod pin;
+pub mod prune;
 pub mod restore;
 pub mod schema;
 pub mod show;
+pub mod unpin;
 pub mod verify;

@@ -6,7 +6,7 @@ use super::Findings;
 use crate::policy::{
     recipient::{RecipientError, check_recipient},
     redact::holds_key_material,
-    repository::{Encryption, Repository, S3Repository, Storage},
+    repository::{Encryption, Prune, Repository, S3Repository, Storage},
 };
 
 pub(super) fn check(findings: &mut Findings<'_>) {
@@ -45,6 +45,7 @@ pub(super) fn check(findings: &mut Findings<'_>) {
                 "remove `object_lock`, or use a bucket",
             );
         }
+        check_prune(findings, name, repository);
         if repository.limits.connections == Some(0) {
             findings.error(
                 &["repositories", name, "limits", "connections"],
@@ -104,6 +105,33 @@ fn check_s3(findings: &mut Findings<'_>, name: &str, s3: &S3Repository) {
             "temporary credentials have three parts: give all, or none",
         ),
         _ => {}
+    }
+}
+
+fn check_prune(findings: &mut Findings<'_>, name: &str, repository: &Repository) {
+    let prune = &repository.prune;
+    let at = |key| ["repositories", name, "prune", key];
+    if prune.grace.is_some_and(|grace| grace < Prune::SHORTEST_GRACE) {
+        findings.error(
+            &at("grace"),
+            "a grace period under 24h",
+            "who reads without the right to write relies on it: write 24h or more",
+        );
+    }
+    let given = prune.access_key_id.is_some();
+    if given != prune.secret_access_key.is_some() {
+        let key = if given { "access_key_id" } else { "secret_access_key" };
+        findings.error(
+            &at(key),
+            "credentials for prune have two parts",
+            "give `access_key_id` and `secret_access_key`, or neither",
+        );
+    } else if given && repository.s3().is_none() {
+        findings.error(
+            &at("access_key_id"),
+            "a local directory has no credentials",
+            "remove them; prune works with the rights of its user",
+        );
     }
 }
 

@@ -20,7 +20,7 @@ use crate::run::Context;
 use crate::run::context::host_name;
 use crate::source::Captured;
 use crate::store::KeyInfo;
-use crate::store::{Intent, IntentWriter, Repository, SourceStore, layout};
+use crate::store::{Intent, Repository, SourceStore, Worker, layout};
 use crate::telemetry::{Event, WarningCode, failpoint};
 
 /// How long an intent says it takes. Nothing depends on it: only a tombstone ends an intent.
@@ -238,7 +238,8 @@ fn announce(writing: &Writing<'_>, base: Option<&Manifest>, start: Timestamp) ->
         base: base.map(|base| base.backup.clone()),
         created: start,
         expires,
-        writer: IntentWriter { host: host_name(), pid: std::process::id() },
+        writer: Worker::here(host_name()),
+        objects: Vec::new(),
         nonce: writing.nonce.clone(),
     })?;
     failpoint::reach("backup.intent");

@@ -12,13 +12,14 @@ use crate::archive::frame::FrameReader;
 use crate::archive::manifest::Segment;
 use crate::archive::member::read_error;
 use crate::error::{Error, ErrorKind, Result};
-use crate::run::Context;
+use crate::run::{Context, hold};
 use crate::source::Source;
 use crate::store::ObjectReader;
 use crate::telemetry::Event;
 
 /// Writes one stream, or the one file that the request selects, to `out`. Returns its bytes.
 pub fn stream_to(request: &Request<'_>, cx: &Context, out: &mut dyn Write) -> Result<u64> {
+    let _held = hold::hold(&request.source, request.manifest, "restore", cx)?;
     let mut reader = ContentReader::open(request, cx)?;
     let mut buffer = vec![0; 256 << 10];
     let mut bytes = 0;
@@ -44,6 +45,7 @@ pub fn stream_to_consumer(
     cx: &Context,
     source: &dyn Source,
 ) -> Result<bool> {
+    let _held = hold::hold(&request.source, request.manifest, "restore", cx)?;
     let mut reader = ContentReader::open(request, cx)?;
     match source.consume(&cx.for_source(), &mut reader) {
         None => Ok(false),

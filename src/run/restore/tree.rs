@@ -11,7 +11,7 @@ use super::worker::{self, Shared};
 use crate::archive::entry::{Entry, EntryType};
 use crate::archive::sort::Sorter;
 use crate::error::{Error, ErrorKind, Result};
-use crate::run::Context;
+use crate::run::{Context, hold};
 use crate::source::directory::extract::{Existing, Extractor};
 use crate::telemetry::{Event, failpoint};
 
@@ -34,6 +34,7 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
         nothing_selected(request, &plan)?;
         return Ok(Outcome { files: plan.files, ..plan.outcome() });
     }
+    let _held = hold::hold(&request.source, manifest, "restore", cx)?;
     let target = Extractor::open(&request.target, request.existing, request.numeric_owner)?;
     let mut plan = {
         let mut cursor = target.cursor();

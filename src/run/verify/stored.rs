@@ -14,12 +14,12 @@ use crate::archive::digest::Digest;
 use crate::archive::entry::{Entry, SegmentRef};
 use crate::archive::manifest::Manifest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::run::Context;
+use crate::run::{Context, hold};
 use crate::store::SourceStore;
 use crate::telemetry::Event;
 
 /// Verifies one backup. What is wrong with it is in the report; an error means that the store
-/// could not be read.
+/// could not be read, or ([`ErrorKind::NotFound`]) that the backup expired meanwhile.
 pub fn verify(
     source: &SourceStore,
     manifest: &Manifest,
@@ -44,6 +44,7 @@ pub fn verify(
         findings: Vec::new(),
         seconds: 0.0,
     };
+    let _held = hold::hold(source, manifest, "verify", cx)?;
     cx.reporter.phase("listing");
     report.findings = check_sizes(source, manifest)?;
     if depth == Depth::Stored {
@@ -56,6 +57,8 @@ pub fn verify(
         content::check(source, manifest, keys, cx, &mut report)?;
     }
     if !report.findings.is_empty() {
+        // Where no hold could be written it may have expired: what is missing then is no damage.
+        hold::check_listed(source, manifest)?;
         tell_costs(source, manifest, keys, cx, &mut report.findings);
     }
     report.seconds = started.elapsed().as_secs_f64();
