@@ -21,6 +21,7 @@ const COMMANDS: &[&[&str]] = &[
     &["ls"],
     &["restore"],
     &["verify"],
+    &["copy"],
     &["prune"],
     &["pin"],
     &["unpin"],

@@ -7,6 +7,7 @@ mod architecture;
 mod by_hand;
 mod cli;
 mod common;
+mod copies;
 mod crash;
 mod damage;
 mod docs;

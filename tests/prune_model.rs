@@ -245,8 +245,8 @@ impl World {
                 if !heeds_marks || needs.iter().all(|object| may_refer(object, &marked)) {
                     return vec![to(world, Copying::Store)];
                 }
-                world.claims.remove(&id);
-                vec![(world, Actor::Gone)]
+                // The intent stays, and another attempt is made.
+                vec![to(world, Copying::Announce)]
             }
             Copying::Store => match needs.iter().find(|object| !self.objects.contains(object)) {
                 Some(missing) => {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
-    backup, check, completions, delete, init, key, list, ls, man, pin, prune, restore, schema,
-    show, unpin, verify,
+    backup, check, completions, copy, delete, init, key, list, ls, man, pin, prune, restore,
+    schema, show, unpin, verify,
 };
 
 /// Backup, restore and disaster recovery for data platforms.
@@ -105,6 +105,7 @@ pub enum Command {
     Ls(ls::Args),
     Restore(restore::Args),
     Verify(verify::Args),
+    Copy(copy::Args),
     Prune(prune::Args),
     Pin(pin::Args),
     Unpin(unpin::Args),

@@ -95,6 +95,7 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
         Command::Ls(args) => command::ls::run(&app, args),
         Command::Restore(args) => command::restore::run(&app, args),
         Command::Verify(args) => command::verify::run(&app, args),
+        Command::Copy(args) => command::copy::run(&app, args),
         Command::Prune(args) => command::prune::run(&app, args),
         Command::Pin(args) => command::pin::run(&app, args),
         Command::Unpin(args) => command::unpin::run(&app, args),

@@ -136,6 +136,16 @@ impl Policy {
         jobs.map(|(name, job)| (name.as_str(), job))
     }
 
+    /// Whether `repository` only holds copies: a job copies into it, and no source is backed up
+    /// there.
+    pub fn holds_copies_only(&self, repository: &str) -> bool {
+        let is_target = |job: &Job| matches!(&job.work, Work::Copy(copy) if copy.to == repository);
+        let is_home = |source: &String| {
+            self.repository_of(source).is_some_and(|(home, _)| home == repository)
+        };
+        self.jobs.values().any(is_target) && !self.sources.keys().any(is_home)
+    }
+
     /// The keep rule in force for backups that `job` made of `source` and that lie in
     /// `repository`. `None` where the policy has no say: the rule recorded with them counts.
     pub fn keep_of(&self, repository: &str, source: &str, job: Option<&str>) -> Option<Keep> {

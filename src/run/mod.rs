@@ -1,6 +1,7 @@
-//! The verbs: backup, prune, restore, verify. Each first plans, which is pure reading, and then does.
+//! The verbs: backup, copy, prune, restore, verify. Each first plans, which is pure reading, and then does.
 
 mod context;
+pub mod copy;
 pub mod hold;
 mod inspect;
 mod pin;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::blocking::Store;
-use super::coordination::{CONTROL_LIMIT, Worker};
+use super::coordination::Worker;
 use super::error::StoreError;
 use super::layout;
 use super::reader::ObjectReader;
@@ -159,7 +159,8 @@ impl SourceStore {
         let objects = self.store.list(&self.key(layout::INTENTS))?;
         let keys: Vec<String> = objects.iter().map(|object| object.key.clone()).collect();
         let mut intents = Vec::new();
-        for (object, bytes) in objects.iter().zip(self.store.read_many(&keys, CONTROL_LIMIT)) {
+        for (object, bytes) in objects.iter().zip(self.store.read_many(&keys, manifest::SIZE_LIMIT))
+        {
             let Some(bytes) = bytes? else { continue };
             let intent: Intent = serde_json::from_slice(&bytes).map_err(|error| {
                 Error::damaged(format!("the intent {} is damaged", object.key)).with_source(error)
@@ -193,6 +194,19 @@ impl SourceStore {
             format!("failed to commit {}: its commit key is taken", manifest.backup),
         )
         .hint("prune gave this backup up because its writer seemed dead; run the backup again"))
+    }
+
+    /// The manifest of a backup as it lies there, for a copy.
+    pub fn commit_bytes(&self, backup: &BackupId) -> Result<Bytes> {
+        let key = self.key(&layout::commit(backup));
+        self.store
+            .read_if_exists(&key, manifest::SIZE_LIMIT)?
+            .ok_or_else(|| Error::not_found(format!("there is no backup {backup}")))
+    }
+
+    /// Creates the commit of a copy: the same bytes. `Ok(false)` if something else lies there.
+    pub fn commit_copy(&self, backup: &BackupId, body: &Bytes) -> Result<bool> {
+        self.store.create_ours(&self.key(&layout::commit(backup)), body)
     }
 
     /// Starts the upload of an object.

@@ -1,12 +1,13 @@
 //! The repository's content key: public half in the open, secret half wrapped to people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::blocking::Store;
 use super::layout;
+use super::repository::Repository;
 use crate::archive::crypt::{Keyring, Recipients};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id;
@@ -100,6 +101,29 @@ pub(super) fn list(store: &Store) -> Result<Vec<KeyInfo>> {
     }
     keys.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(keys)
+}
+
+/// Brings the keys of one repository to another, as they are: secret halves first.
+pub fn copy_keys(from: &Repository, to: &Store) -> Result<()> {
+    let present: BTreeSet<String> =
+        to.list(layout::KEYS)?.into_iter().map(|object| object.key).collect();
+    for key in from.keys() {
+        let public = layout::public_key(&key.id);
+        for object in key.wraps.iter().chain([&public]).filter(|key| !present.contains(*key)) {
+            let Some(body) = from.store().read_if_exists(object, KEY_LIMIT)? else { continue };
+            if !to.create_ours(object, &body)? {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "{object} is another key in {} than in {}",
+                        to.name(),
+                        from.store().name()
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Unwraps the secret half of `key` with any of `identities`. `None` if none opens it.

@@ -28,6 +28,11 @@ pub fn wrapped_key(id: &str, number: u32) -> String {
     if number == 1 { format!("{KEYS}/{id}.age") } else { format!("{KEYS}/{id}.{number}.age") }
 }
 
+/// Where policies lie as they were in force.
+pub fn policies(stack: &str) -> String {
+    format!("{stack}/policy")
+}
+
 /// A policy as it was in force.
 pub fn policy(stack: &str, digest: &str, encrypted: bool) -> String {
     format!("{stack}/policy/{digest}.yaml{}", age(encrypted))

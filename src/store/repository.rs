@@ -1,5 +1,7 @@
 //! A repository: its descriptor, its keys, and the way in for those who hold one.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,8 @@ pub struct Descriptor {
 /// How to create a repository.
 #[derive(Debug, Clone, Default)]
 pub struct InitOptions {
+    /// A repository whose copies it will hold: it gets the same keys, and no recipients count.
+    pub copies_of: Option<Repository>,
     /// Who can open the repository key. Empty: content is not encrypted.
     pub recipients: Recipients,
     /// The store failed a probe and was taken all the same.
@@ -63,7 +67,14 @@ impl Repository {
             )
             .hint(format!("it was created at {} and is left as it is", found.created)));
         }
-        if !options.recipients.is_empty() && keys::list(store)?.is_empty() {
+        let encrypted = match &options.copies_of {
+            Some(origin) => {
+                keys::copy_keys(origin, store)?;
+                origin.is_encrypted()
+            }
+            None => !options.recipients.is_empty(),
+        };
+        if encrypted && keys::list(store)?.is_empty() {
             keys::generate_repository_key(store, &options.recipients, now)?;
         }
         for (name, text) in [
@@ -77,7 +88,7 @@ impl Repository {
             version: VERSION,
             id: id::nonce(),
             created: now,
-            encrypted: !options.recipients.is_empty(),
+            encrypted,
             weak_store: options.weak_store,
             tool: crate::TOOL.to_owned(),
         };
@@ -190,7 +201,7 @@ impl Repository {
         let digest = crate::archive::digest::sha256_hex(text.as_bytes());
         let key = layout::policy(stack, &digest, self.is_encrypted());
         // Named by its digest: whatever lies there is this policy.
-        let present = self.store.list(&format!("{stack}/policy"))?;
+        let present = self.store.list(&layout::policies(stack))?;
         if present.iter().any(|object| object.key == key) {
             return Ok(());
         }
@@ -199,6 +210,23 @@ impl Repository {
             .map_err(|error| Error::io("failed to encrypt the policy", error))?;
         self.store.create_ours(&key, &body.into()).map(drop)
     }
+}
+
+/// Brings the policies that were in force for `stack` to another repository.
+pub fn copy_policies(from: &Repository, to: &Repository, stack: &str) -> Result<()> {
+    const POLICY_LIMIT: u64 = 16 << 20;
+    let directory = layout::policies(stack);
+    let present: BTreeSet<String> =
+        to.store.list(&directory)?.into_iter().map(|object| object.key).collect();
+    for object in from.store.list(&directory)? {
+        if present.contains(&object.key) {
+            continue;
+        }
+        let Some(body) = from.store.read_if_exists(&object.key, POLICY_LIMIT)? else { continue };
+        // Named by its digest: whatever lies there already is this policy.
+        to.store.create_ours(&object.key, &body)?;
+    }
+    Ok(())
 }
 
 fn read_descriptor(store: &Store) -> Result<Option<Descriptor>> {

@@ -6,6 +6,7 @@ use crate::archive::crypt::Recipients;
 use crate::cli::ExitStatus;
 use crate::cli::setup::App;
 use crate::error::{Error, ErrorKind, Result};
+use crate::policy::{self, Policy};
 use crate::store::{InitOptions, Probe, Repository, Store, Verdict};
 
 /// Create and probe repositories.
@@ -35,8 +36,9 @@ pub struct Args {
     dry_run: bool,
 }
 
+/// What became of one repository.
 #[derive(Serialize)]
-struct Line {
+pub struct Line {
     repository: String,
     place: String,
     created: bool,
@@ -72,6 +74,11 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
                     None => Recipients::default(),
                 };
                 named_any = true;
+                if config.encryption.is_none() && policy.holds_copies_only(name) {
+                    // Copies stay as they are: it gets the keys of what is copied there.
+                    lines.extend(create_for_copies(app, args, policy, name, config)?);
+                    continue;
+                }
                 let label = format!("{}: {name}", policy.stack);
                 let store = app.connect(config, !args.dry_run);
                 if let Some(store) = connected(app, args, &label, store)? {
@@ -93,6 +100,34 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
+/// Creates a repository that holds copies of the policy's first one.
+fn create_for_copies(
+    app: &App,
+    args: &Args,
+    policy: &Policy,
+    name: &str,
+    config: &policy::Repository,
+) -> Result<Option<Line>> {
+    let label = format!("{}: {name}", policy.stack);
+    let Some(store) = connected(app, args, &label, app.connect(config, !args.dry_run))? else {
+        return Ok(None);
+    };
+    let (origin, origin_config) = policy
+        .default_repository()
+        .ok_or_else(|| Error::usage(format!("stack {} has no repository", policy.stack)))?;
+    let origin = match Repository::open(&app.connect(origin_config, false)?) {
+        Err(error) if args.dry_run && error.kind() == ErrorKind::NotFound => {
+            app.printer.talk(format!("{label}: would create a repository for copies of {origin}"));
+            return Ok(None);
+        }
+        opened => opened.map_err(|error| {
+            error.context(format!("{name} is to hold copies of `{origin}`, which cannot be opened"))
+        })?,
+    };
+    let options = InitOptions { copies_of: Some(origin), ..InitOptions::default() };
+    create_with(app, (args.accept_weak_store, args.dry_run), &label, &store, options).map(Some)
+}
+
 /// The store; `None` where a dry run finds that even its directory would have to be created.
 fn connected(app: &App, args: &Args, label: &str, store: Result<Store>) -> Result<Option<Store>> {
     match store {
@@ -111,6 +146,18 @@ fn create(
     store: &Store,
     recipients: Recipients,
 ) -> Result<Line> {
+    let options = InitOptions { recipients, ..InitOptions::default() };
+    create_with(app, (args.accept_weak_store, args.dry_run), label, store, options)
+}
+
+/// Probes a store and creates a repository in it, unless there is one.
+pub fn create_with(
+    app: &App,
+    (accept_weak_store, dry_run): (bool, bool),
+    label: &str,
+    store: &Store,
+    options: InitOptions,
+) -> Result<Line> {
     let existing = match Repository::open(store) {
         Ok(repository) => Some(repository),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -123,7 +170,7 @@ fn create(
         app.printer.talk(format!("  {mark}  {}: {}", finding.what, finding.detail));
     }
     let weak: Vec<&str> = probe.weak().map(|finding| finding.detail.as_str()).collect();
-    if !weak.is_empty() && !args.accept_weak_store {
+    if !weak.is_empty() && !accept_weak_store {
         return Err(Error::failed(format!(
             "the store of {label} cannot be trusted: {}",
             weak.join("; ")
@@ -132,11 +179,14 @@ fn create(
         .hint("--accept-weak-store takes it all the same, and marks the repository"));
     }
     let weak_store = !weak.is_empty();
-    let encrypted = existing.as_ref().map_or(!recipients.is_empty(), Repository::is_encrypted);
-    let create = existing.is_none() && !args.dry_run;
+    let encrypted = match (&existing, &options.copies_of) {
+        (Some(existing), _) => existing.is_encrypted(),
+        (None, Some(origin)) => origin.is_encrypted(),
+        (None, None) => !options.recipients.is_empty(),
+    };
+    let create = existing.is_none() && !dry_run;
     if create {
-        let options = InitOptions { recipients, weak_store };
-        Repository::init(store, &options, app.cx.clock.now())?;
+        Repository::init(store, &InitOptions { weak_store, ..options }, app.cx.clock.now())?;
     }
     let how = if encrypted { "encrypted" } else { "NOT encrypted" };
     let place = store.name();

@@ -1,0 +1,231 @@
+//! Sends what is to be copied.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::object;
+use super::plan::{PlannedCopy, plan, sizes};
+use super::request::{Copied, Outcome, Request};
+use crate::archive::manifest::Manifest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::run::context::host_name;
+use crate::run::{Context, hold};
+use crate::store::{
+    Intent, Lease, Repository, SourceStore, Terms, Worker, copy_keys, copy_policies, layout,
+};
+use crate::telemetry::{Event, WarningCode, failpoint};
+
+/// How long an intent says it takes. Only a tombstone ends it.
+const INTENT_HOURS: i64 = 14 * 24;
+
+/// Brings the keys that all copies need.
+pub fn prepare(from: &Repository, to: &Repository) -> Result<()> {
+    check_fit(from, to)?;
+    copy_keys(from, to.store())
+}
+
+/// Fails where copies of one repository cannot live in the other.
+pub fn check_fit(from: &Repository, to: &Repository) -> Result<()> {
+    if from.descriptor().id == to.descriptor().id {
+        return Err(Error::usage(format!(
+            "{} and {} are the same repository",
+            from.store().name(),
+            to.store().name()
+        )));
+    }
+    if from.is_encrypted() != to.is_encrypted() {
+        let word = |encrypted| if encrypted { "encrypted" } else { "not encrypted" };
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "the repository in {} is {} and that in {} is {}",
+                from.store().name(),
+                word(from.is_encrypted()),
+                to.store().name(),
+                word(to.is_encrypted())
+            ),
+        )
+        .hint(
+            "copies stay as they are: let `backstay copy` or `backstay init` create the target",
+        ));
+    }
+    Ok(())
+}
+
+/// Copies one source's backups.
+pub fn copy(
+    from: &Repository,
+    to: &Repository,
+    request: &Request<'_>,
+    cx: &Context,
+) -> Result<Outcome> {
+    let started = Instant::now();
+    let by = Worker::here(host_name());
+    let terms = Terms {
+        stack: &request.address.stack,
+        name: "copy",
+        purpose: "copy into this repository",
+        period: cx.tuning.prune.lease,
+        by: by.clone(),
+    };
+    let lease = Lease::take(to.store(), &terms, &cx.clock)?;
+    copy_policies(from, to, &request.address.stack)?;
+    let (source, target) = (from.source(&request.address), to.source(&request.address));
+    let plan = plan(&source, &target, request, cx.clock.now())?;
+    let mut outcome =
+        Outcome { source: plan.source.clone(), present: plan.present, ..Outcome::default() };
+    cx.reporter.emit(Event::Started {
+        verb: "copy",
+        source: plan.source.clone(),
+        backup: None,
+        kind: None,
+    });
+    cx.reporter.phase("copying");
+    cx.reporter.progress().expect(
+        plan.copies.iter().map(|copy| copy.objects).sum(),
+        plan.copies.iter().map(|copy| copy.bytes).sum(),
+    );
+    let work = Work { source, target, request, cx, by };
+    for planned in &plan.copies {
+        lease.check()?;
+        match work.one(planned) {
+            Ok(copied) => outcome.copied.push(copied),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                let message = format!("{} was not copied: {}", planned.backup, error.chain());
+                cx.reporter.warn(WarningCode::Other, planned.backup.to_string(), message);
+                outcome.failed.push((planned.backup.clone(), error.chain()));
+            }
+        }
+    }
+    outcome.seconds = started.elapsed().as_secs_f64();
+    Ok(outcome)
+}
+
+struct Work<'a> {
+    source: SourceStore,
+    target: SourceStore,
+    request: &'a Request<'a>,
+    cx: &'a Context,
+    by: Worker,
+}
+
+impl Work<'_> {
+    fn one(&self, planned: &PlannedCopy) -> Result<Copied> {
+        let manifest = self.source.manifest(&planned.backup)?;
+        let _held = hold::hold(&self.source, &manifest, "copy", self.cx)?;
+        let body = self.source.commit_bytes(&planned.backup)?;
+        self.announce(&manifest)?;
+        failpoint::reach("copy.intent");
+        // Refused or not, the intent stays: it is why a prune spares what the next attempt needs.
+        self.check_marks(&manifest)?;
+        let copied = self.send_all(&manifest)?;
+        self.check_arrived(&manifest)?;
+        failpoint::reach("copy.before_commit");
+        if !self.target.commit_copy(&planned.backup, &body)? {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("the commit key of {} is taken in the target", planned.backup),
+            )
+            .hint("a prune of the target gave this copy up; the next backup is copied as usual"));
+        }
+        failpoint::reach("copy.after_commit");
+        self.target.delete_intent(&planned.backup)?;
+        Ok(copied)
+    }
+
+    /// Says what the manifest needs, before anything of it is relied on. An intent that lies there
+    /// is of an attempt that did not come to its end: it says the same.
+    fn announce(&self, manifest: &Manifest) -> Result<()> {
+        let now = self.cx.clock.now();
+        let expires = now.checked_add(SignedDuration::from_hours(INTENT_HOURS));
+        let intent = Intent {
+            version: 1,
+            backup: manifest.backup.clone(),
+            commit: layout::commit(&manifest.backup),
+            base: None,
+            created: now,
+            expires: expires.unwrap_or(Timestamp::MAX),
+            writer: self.by.clone(),
+            nonce: manifest.nonce.clone(),
+            objects: manifest.objects().map(|(path, _, _)| path.to_owned()).collect(),
+        };
+        match self.target.create_intent(&intent) {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let intents = self.target.intents()?;
+                let same = intents.iter().any(|(other, _)| {
+                    other.backup == intent.backup && other.objects == intent.objects
+                });
+                if same { Ok(()) } else { Err(error) }
+            }
+            created => created,
+        }
+    }
+
+    fn check_marks(&self, manifest: &Manifest) -> Result<()> {
+        let marked = self.target.marked()?;
+        let Some((path, _, _)) = manifest.objects().find(|(path, _, _)| marked.contains(*path))
+        else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Busy, format!("a prune of the target is about to remove {path}"))
+            .hint("it is copied once that prune is finished, which takes its grace period"))
+    }
+
+    fn send_all(&self, manifest: &Manifest) -> Result<Copied> {
+        let there = sizes(&self.target)?;
+        let mut objects: Vec<(&str, u64, &str)> =
+            manifest.objects().filter(|(path, size, _)| there.get(*path) != Some(size)).collect();
+        // Older segments first: what is cut short is then of most use to the next attempt.
+        objects.sort_by(|a, b| a.0.cmp(b.0));
+        let (source, target, reporter) = (&self.source, &self.target, &self.cx.reporter);
+        let read_back = self.request.read_back;
+        let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let failed: Mutex<Option<Error>> = Mutex::default();
+        std::thread::scope(|scope| {
+            for _ in 0..self.cx.tuning.workers {
+                scope.spawn(|| {
+                    while let Some(object) = objects.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let sent = object::send(source, target, *object, read_back, reporter);
+                        if let Err(error) = sent {
+                            next.store(objects.len(), Ordering::Relaxed);
+                            lock(&failed).get_or_insert(error);
+                            return;
+                        }
+                        bytes.fetch_add(object.1, Ordering::Relaxed);
+                        reporter.progress().add_file();
+                        failpoint::reach("copy.object");
+                    }
+                });
+            }
+        });
+        if let Some(error) = lock(&failed).take() {
+            return Err(error);
+        }
+        Ok(Copied {
+            backup: manifest.backup.clone(),
+            objects: objects.len() as u64,
+            bytes: bytes.into_inner(),
+        })
+    }
+
+    /// Asks the target what it has before anybody is told that the copy exists.
+    fn check_arrived(&self, manifest: &Manifest) -> Result<()> {
+        let there: BTreeMap<String, u64> = sizes(&self.target)?;
+        match manifest.objects().find(|(path, size, _)| there.get(*path) != Some(size)) {
+            None => Ok(()),
+            Some((path, size, _)) => Err(Error::damaged(format!(
+                "the target took {path} and does not list it with its {size} bytes"
+            ))
+            .hint("`backstay check` probes the store")),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
