@@ -34,6 +34,10 @@ test: deps-test ## Everything CI runs: format, lints, tests, documentation, lice
 bench: deps-bench ## Measure against tar|zstd, restic and borg (BENCH_FILES, BENCH_BYTES, BENCH_RUNS)
 	@scripts/bench.sh $(BENCH_ARGS)
 
+.PHONY: soak
+soak: deps-test ## Kill and stop thousands of processes beside one another (BACKSTAY_SOAK, BACKSTAY_SOAK_SEED)
+	BACKSTAY_SOAK=$${BACKSTAY_SOAK:-5000} $(CARGO) test $(LOCKED) --test main soak:: -- --nocapture
+
 .PHONY: test-compose
 test-compose: deps-test ## Run the suite against the servers of docker-compose.test.yml (needs Docker)
 	@scripts/test-compose.sh

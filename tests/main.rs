@@ -21,5 +21,6 @@ mod prune_model;
 mod restore;
 mod roundtrip;
 mod s3;
+mod soak;
 mod sources;
 mod stores;

@@ -45,9 +45,13 @@ fn pruned(sandbox: &Sandbox, times: &str) -> Ran {
     Ran::from(&prune(sandbox, times, &[]).output().unwrap())
 }
 
+fn orphans(sandbox: &Sandbox) -> Vec<String> {
+    orphans_in(sandbox, "repo")
+}
+
 /// Objects below `data/` that no manifest names.
-pub fn orphans(sandbox: &Sandbox) -> Vec<String> {
-    let root = sandbox.path("repo/demo/sources/files");
+pub fn orphans_in(sandbox: &Sandbox, repository: &str) -> Vec<String> {
+    let root = sandbox.path(repository).join("demo/sources/files");
     let mut needed = BTreeSet::new();
     for entry in fs::read_dir(root.join("commits")).unwrap() {
         let text = fs::read_to_string(entry.unwrap().path()).unwrap();
@@ -61,7 +65,7 @@ pub fn orphans(sandbox: &Sandbox) -> Vec<String> {
     }
     let prefix = "demo/sources/files/";
     sandbox
-        .objects()
+        .objects_in(repository)
         .iter()
         .filter_map(|path| path.to_str()?.strip_prefix(prefix).map(str::to_owned))
         .filter(|path| path.starts_with("data/") && !needed.contains(path))

@@ -77,6 +77,7 @@ impl Tuning {
                     "window" => tuning.prune.window = period,
                     "linger" => tuning.prune.linger = period,
                     "lease" => tuning.prune.lease = period,
+                    "hold" => tuning.prune.hold = period,
                     _ => {}
                 }
             }

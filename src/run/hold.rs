@@ -17,7 +17,8 @@ pub fn hold(
     purpose: &str,
     cx: &Context,
 ) -> Result<Option<Held>> {
-    let held = source.hold(&manifest.backup, purpose, &Worker::here(host_name()), &cx.clock);
+    let (by, period) = (Worker::here(host_name()), cx.tuning.prune.hold);
+    let held = source.hold(&manifest.backup, purpose, &by, period, &cx.clock);
     check_listed(source, manifest)?;
     Ok(held)
 }

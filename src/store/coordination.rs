@@ -257,9 +257,6 @@ fn parse<T: for<'a> Deserialize<'a>>(
         .map_err(|error| Error::damaged(format!("the {what} {key} is damaged")).with_source(error))
 }
 
-/// How long a hold counts after it was made.
-pub const HOLD_PERIOD: SignedDuration = SignedDuration::from_hours(48);
-
 /// A hold that is renewed while somebody reads, and removed when this is dropped.
 #[derive(Debug)]
 pub struct Held {
@@ -268,13 +265,15 @@ pub struct Held {
 }
 
 impl SourceStore {
-    /// Holds `backup` for as long as the result lives. `None` where the store lets nobody write:
+    /// Holds `backup` for as long as the result lives; each hold counts for `period` and is renewed
+    /// before. `None` where the store lets nobody write:
     /// there the grace period is what covers a reader.
     pub fn hold(
         &self,
         backup: &BackupId,
         purpose: &str,
         by: &Worker,
+        period: SignedDuration,
         clock: &Arc<dyn Clock>,
     ) -> Option<Held> {
         let make = {
@@ -282,7 +281,7 @@ impl SourceStore {
             let (backup, purpose, by) = (backup.clone(), purpose.to_owned(), by.clone());
             move || {
                 let created = clock.now();
-                let expires = created.checked_add(HOLD_PERIOD).unwrap_or(Timestamp::MAX);
+                let expires = created.checked_add(period).unwrap_or(Timestamp::MAX);
                 source.create_hold(&Hold {
                     version: 1,
                     backup: backup.clone(),
@@ -296,7 +295,7 @@ impl SourceStore {
         let mut current = make().ok()?;
         let source = self.clone();
         let (stop, stopped) = channel();
-        let pause = HOLD_PERIOD.unsigned_abs() / 3;
+        let pause = period.unsigned_abs() / 3;
         let renewing = std::thread::spawn(move || {
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 // Without a new one the old one still counts for a while.

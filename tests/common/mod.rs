@@ -157,15 +157,21 @@ impl Sandbox {
 
     /// All regular files below `repo`, relative, sorted.
     pub fn objects(&self) -> Vec<PathBuf> {
+        self.objects_in("repo")
+    }
+
+    /// All regular files below a directory of the sandbox, relative to it, sorted.
+    pub fn objects_in(&self, directory: &str) -> Vec<PathBuf> {
+        let root = self.path(directory);
         let mut found = Vec::new();
-        let mut todo = vec![self.path("repo")];
+        let mut todo = vec![root.clone()];
         while let Some(directory) = todo.pop() {
             for entry in fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     todo.push(path);
                 } else {
-                    found.push(path.strip_prefix(self.path("repo")).unwrap().to_path_buf());
+                    found.push(path.strip_prefix(&root).unwrap().to_path_buf());
                 }
             }
         }

@@ -119,7 +119,8 @@ fn finish(report: &Report, mut errors: Vec<Error>, sources: usize) -> Result<Exi
             format!("{} of {sources} sources were not pruned", errors.len()),
         ));
     }
-    let blocked = report.plans.iter().filter(|plan| plan.inner.blocked.is_some()).count();
+    let is_damage = |plan: &Plan| plan.blocked.as_ref().is_some_and(|blocked| blocked.damage);
+    let blocked = report.plans.iter().filter(|plan| is_damage(&plan.inner)).count();
     if blocked > 0 {
         return Err(Error::damaged(format!(
             "nothing may go from {}",
@@ -252,7 +253,8 @@ pub fn tell_plan(app: &App, repository: &Opened, plan: &Plan) -> Result<()> {
     }
     app.printer.data(format!("  {}", sums(plan)))?;
     if let Some(blocked) = &plan.blocked {
-        app.printer.data(format!("  nothing may go: {blocked}"))?;
+        let when = if blocked.damage { "" } else { " now" };
+        app.printer.data(format!("  nothing may go{when}: {blocked}"))?;
     }
     Ok(())
 }

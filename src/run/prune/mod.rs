@@ -18,6 +18,6 @@ mod report;
 mod request;
 
 pub use execute::{plan, prune};
-pub use plan::{Deletion, Fate, ObjectFate, Plan, PlannedBackup};
+pub use plan::{Blocked, Deletion, Fate, ObjectFate, Plan, PlannedBackup};
 pub use report::{Outcome, Tally};
 pub use request::{Expiry, Request, Times};

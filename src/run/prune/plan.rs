@@ -36,11 +36,26 @@ pub struct Plan {
     /// When the first of that may go.
     pub next_deletion: Option<Timestamp>,
     /// Why nothing of the source may go at all.
-    pub blocked: Option<String>,
+    pub blocked: Option<Blocked>,
     #[serde(skip)]
     pub(super) expiring: BTreeSet<BackupId>,
     #[serde(skip)]
     pub(super) to_mark: Vec<usize>,
+}
+
+/// Why nothing of a source may go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Blocked {
+    /// In words.
+    pub why: String,
+    /// It is damage, and does not end by itself.
+    pub damage: bool,
+}
+
+impl std::fmt::Display for Blocked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
 }
 
 /// What becomes of a backup.
@@ -341,19 +356,20 @@ fn needed<'a>(
     needed
 }
 
-fn blocked(looked: &Looked) -> Option<String> {
+fn blocked(looked: &Looked) -> Option<Blocked> {
     let first = looked.unreadable.first()?;
-    Some(match looked.unreadable.len() {
+    let why = match looked.unreadable.len() {
         1 => format!("what a manifest needs cannot be told: {first}"),
         more => format!("what {more} manifests need cannot be told: {first}"),
-    })
+    };
+    Some(Blocked { why, damage: true })
 }
 
-fn waits_for(unknown: &Unknown<BackupId>) -> String {
-    match &unknown.writes {
-        Some(backup) => {
-            format!("{backup} is being written and builds on {}, which is gone", unknown.gone)
-        }
-        None => format!("somebody reads {}, which is gone", unknown.gone),
-    }
+fn waits_for(unknown: &Unknown<BackupId>) -> Blocked {
+    let gone = &unknown.gone;
+    let why = match &unknown.writes {
+        Some(backup) => format!("{backup} is being written and builds on {gone}, which is gone"),
+        None => format!("somebody reads {gone}, which is gone"),
+    };
+    Blocked { why, damage: false }
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::plan::Blocked;
 use crate::id::BackupId;
 
 /// A number of objects and their stored bytes.
@@ -52,5 +53,5 @@ pub struct Outcome {
     /// What object lock keeps although nobody needs it.
     pub retained: Tally,
     /// Why nothing may go.
-    pub blocked: Option<String>,
+    pub blocked: Option<Blocked>,
 }

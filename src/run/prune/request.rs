@@ -24,6 +24,8 @@ pub struct Times {
     pub linger: SignedDuration,
     /// How long the lease counts without renewal.
     pub lease: SignedDuration,
+    /// How long the hold of a reader counts without renewal.
+    pub hold: SignedDuration,
 }
 
 impl Times {
@@ -45,6 +47,7 @@ impl Default for Times {
             window: SignedDuration::from_mins(10),
             linger: SignedDuration::from_hours(1),
             lease: SignedDuration::from_mins(5),
+            hold: SignedDuration::from_hours(48),
         }
     }
 }
