@@ -19,6 +19,8 @@ const COMMANDS: &[&[&str]] = &[
     &["list"],
     &["show"],
     &["ls"],
+    &["find"],
+    &["diff"],
     &["restore"],
     &["verify"],
     &["copy"],

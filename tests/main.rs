@@ -14,6 +14,7 @@ mod docs;
 mod golden;
 mod hostile;
 mod increments;
+mod inspect;
 mod live;
 mod policy;
 mod prune;

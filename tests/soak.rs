@@ -23,6 +23,7 @@ const ACTORS: usize = 4;
 struct Running {
     child: Child,
     verb: &'static str,
+    log: std::path::PathBuf,
     /// When it is killed, or stopped.
     ends_at: Option<Instant>,
     fate: Fate,
@@ -84,8 +85,9 @@ fn start(sandbox: &Sandbox, rng: &mut fastrand::Rng, number: usize) -> Running {
     };
     let mut command = sandbox.command(&args);
     command.env("BACKSTAY_TUNING", TIMES).env("RUST_BACKTRACE", "1");
-    let log = fs::File::create(sandbox.path(format!("log/{number}-{verb}"))).unwrap();
-    command.stdout(Stdio::from(log.try_clone().unwrap())).stderr(Stdio::from(log));
+    let log = sandbox.path(format!("log/{number}-{verb}"));
+    let file = fs::File::create(&log).unwrap();
+    command.stdout(Stdio::from(file.try_clone().unwrap())).stderr(Stdio::from(file));
     let child = command.spawn().unwrap();
     let fate = match rng.u32(..100) {
         0..35 => Fate::Killed,
@@ -94,7 +96,7 @@ fn start(sandbox: &Sandbox, rng: &mut fastrand::Rng, number: usize) -> Running {
     };
     let after = Duration::from_millis(rng.u64(1..90));
     let ends_at = (fate != Fate::Undisturbed).then(|| Instant::now() + after);
-    Running { child, verb, ends_at, fate, wakes_at: None, disturbed: false }
+    Running { child, verb, log, ends_at, fate, wakes_at: None, disturbed: false }
 }
 
 impl Running {
@@ -143,16 +145,15 @@ fn nothing_is_lost_whatever_is_killed_or_stopped() {
             let Some(code) = one.turn(&mut rng) else { return true };
             disturbed += usize::from(one.disturbed);
             *done.entry((one.verb, code)).or_insert(0) += 1;
+            // Done, failed, busy, killed; and damage for a reader whose hold ended while it slept.
+            let fine = [0, 1, 75, -1].contains(&code) || (code == 5 && one.verb == "restore");
+            let log = || fs::read_to_string(&one.log).unwrap();
+            assert!(fine, "{} ended with {code}, seed {seed}:\n{}", one.verb, log());
             false
         });
         std::thread::sleep(Duration::from_millis(2));
     }
     eprintln!("{disturbed} were killed or stopped; ends: {done:?}");
-    for (verb, code) in done.keys() {
-        // Done, failed, damage (a reader whose hold ended while it was stopped), busy, killed.
-        let fine = [0, 1, 75, -1].contains(code) || (*code == 5 && *verb == "restore");
-        assert!(fine, "{verb} ended with {code}: {}", logs(&sandbox, verb));
-    }
     assert!(done.get(&("backup", 0)).is_some_and(|count| *count > rounds / 20), "{done:?}");
 
     sandbox.run_with_key(&["verify", "--depth", "content"]).expect(0);
@@ -166,18 +167,4 @@ fn nothing_is_lost_whatever_is_killed_or_stopped() {
         assert_eq!(orphans_in(&sandbox, repository), [""; 0], "in {repository}, seed {seed}");
     }
     sandbox.run_with_key(&["verify", "--depth", "content"]).expect(0);
-}
-
-fn logs(sandbox: &Sandbox, verb: &str) -> String {
-    let mut text = String::new();
-    for entry in fs::read_dir(sandbox.path("log")).unwrap() {
-        let path = entry.unwrap().path();
-        let log = fs::read_to_string(&path).unwrap();
-        if path.display().to_string().ends_with(verb)
-            && (log.contains("panicked") || log.contains("DAMAGED"))
-        {
-            text.push_str(&log);
-        }
-    }
-    text
 }

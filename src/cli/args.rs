@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
-    backup, check, completions, copy, delete, init, key, list, ls, man, pin, prune, restore,
-    schema, show, unpin, verify,
+    backup, check, completions, copy, delete, diff, find, init, key, list, ls, man, pin, prune,
+    restore, schema, show, unpin, verify,
 };
 
 /// Backup, restore and disaster recovery for data platforms.
@@ -103,6 +103,8 @@ pub enum Command {
     List(list::Args),
     Show(show::Args),
     Ls(ls::Args),
+    Find(find::Args),
+    Diff(diff::Args),
     Restore(restore::Args),
     Verify(verify::Args),
     Copy(copy::Args),

@@ -93,6 +93,8 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
         Command::List(args) => command::list::run(&app, args),
         Command::Show(args) => command::show::run(&app, args),
         Command::Ls(args) => command::ls::run(&app, args),
+        Command::Find(args) => command::find::run(&app, args),
+        Command::Diff(args) => command::diff::run(&app, args),
         Command::Restore(args) => command::restore::run(&app, args),
         Command::Verify(args) => command::verify::run(&app, args),
         Command::Copy(args) => command::copy::run(&app, args),

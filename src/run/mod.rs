@@ -1,7 +1,9 @@
-//! The verbs: backup, copy, prune, restore, verify. Each first plans, which is pure reading, and then does.
+//! The verbs: backup, copy, diff, find, prune, restore, verify. Each first plans, which is pure reading, and then does.
 
 mod context;
 pub mod copy;
+pub mod diff;
+pub mod find;
 pub mod hold;
 mod inspect;
 mod pin;

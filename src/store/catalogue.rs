@@ -192,8 +192,21 @@ impl SourceStore {
         Err(Error::new(
             ErrorKind::Conflict,
             format!("failed to commit {}: its commit key is taken", manifest.backup),
-        )
-        .hint("prune gave this backup up because its writer seemed dead; run the backup again"))
+        ))
+    }
+
+    /// The error of a writer that was taken for dead.
+    pub fn given_up(backup: &BackupId) -> Error {
+        let message = format!("a prune gave {backup} up because its writer seemed dead");
+        Error::new(ErrorKind::Conflict, message).hint("run the backup again")
+    }
+
+    /// Whether a tombstone lies at the commit key of a backup.
+    pub fn is_given_up(&self, backup: &BackupId) -> bool {
+        let key = self.key(&layout::commit(backup));
+        let bytes = self.store.read_if_exists(&key, manifest::SIZE_LIMIT);
+        let Ok(Some(bytes)) = bytes else { return false };
+        matches!(Commit::parse(&bytes, &self.address, backup, &key), Ok(Commit::Aborted))
     }
 
     /// The manifest of a backup as it lies there, for a copy.

@@ -5,6 +5,8 @@ pub mod check;
 pub mod completions;
 pub mod copy;
 pub mod delete;
+pub mod diff;
+pub mod find;
 pub mod init;
 pub mod key;
 pub mod list;

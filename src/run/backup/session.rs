@@ -300,6 +300,11 @@ fn explain(error: Error, writing: &Writing<'_>, request: &Request<'_>) -> Error 
     if request.dry_run {
         return failed;
     }
+    if writing.source.is_given_up(&writing.backup) {
+        // Whatever came of it, this is why: its objects may be gone already.
+        return SourceStore::given_up(&writing.backup)
+            .context(format!("failed to back up {}", request.address));
+    }
     // A create whose reply was lost may have been taken all the same.
     if writing.source.manifest(&writing.backup).is_ok() {
         let message = format!("{} was committed all the same, and is listed", writing.backup);
