@@ -229,6 +229,7 @@ fn latest_stays_the_newest_when_the_clock_is_set_back() {
             level: 3,
             paranoid: false,
             writer: Keyring::default(),
+            encrypted: None,
             pinned_key: None,
             policy: None,
             dry_run: false,

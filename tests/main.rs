@@ -22,6 +22,7 @@ mod prune_model;
 mod restore;
 mod roundtrip;
 mod s3;
+mod safeguards;
 mod soak;
 mod sources;
 mod stores;

@@ -73,6 +73,7 @@ impl Bench {
             level: 3,
             paranoid: false,
             writer: Keyring::default(),
+            encrypted: None,
             pinned_key: None,
             policy: None,
             dry_run: false,

@@ -201,6 +201,9 @@ pub struct DirectorySource {
     /// Whether the data directory of a running database is taken as files, which cannot be
     /// restored reliably.
     pub allow_live: bool,
+    /// Accept that a directory that had files before has none now.
+    #[serde(default)]
+    pub allow_empty: bool,
     /// Whether content is compared, and not only sizes and times.
     pub paranoid: bool,
 }

@@ -17,6 +17,7 @@ pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
             one_file_system: config.one_file_system,
             exclude_caches: config.exclude_caches,
             allow_live: config.allow_live,
+            allow_empty: config.allow_empty,
         })?)),
         SourceSpec::Command(config) => Ok(Box::new(command_source(name, config)?)),
         SourceSpec::Secrets(values) => Ok(Box::new(SecretsSource::new(

@@ -31,6 +31,11 @@ pub trait Source: Send + Sync {
     /// The kind it takes where `asked` is asked for: itself, or a full where it lacks that kind.
     fn kind_for(&self, asked: BackupKind) -> BackupKind;
 
+    /// Whether it may have no files although it had some before.
+    fn may_be_empty(&self) -> bool {
+        true
+    }
+
     /// Whether its content may lie in a repository that is not encrypted.
     fn needs_encryption(&self) -> bool {
         false

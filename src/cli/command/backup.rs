@@ -84,7 +84,7 @@ struct Failure {
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let set = app.policies(false)?;
-    let addresses = select(app, &set, args)?;
+    let addresses = of_repository(app, &set, select(app, &set, args)?)?;
     let mut cx = app.cx.clone();
     cx.tuning = Tuning {
         segment_size: args.segment_size.unwrap_or(cx.tuning.segment_size),
@@ -181,6 +181,34 @@ fn select(app: &App, set: &PolicySet, args: &Args) -> Result<Vec<SourceAddress>>
     Ok(addresses)
 }
 
+/// With `--repository NAME` only the sources that are backed up there.
+fn of_repository(
+    app: &App,
+    set: &PolicySet,
+    mut addresses: Vec<SourceAddress>,
+) -> Result<Vec<SourceAddress>> {
+    let Some(wanted) = app.global.repository.as_deref() else { return Ok(addresses) };
+    let known = || set.policies.iter().flat_map(|policy| policy.repositories.keys());
+    if !known().any(|name| name == wanted) {
+        let known: Vec<&str> = known().map(String::as_str).collect();
+        return Err(Error::usage(format!("there is no repository `{wanted}` in the policies"))
+            .hint(crate::policy::hint_at(wanted, known))
+            .hint(
+                "where a source is backed up to stands in the policy; `copy --to` copies elsewhere",
+            ));
+    }
+    let home = |address: &SourceAddress| {
+        let policy = set.policies.iter().find(|policy| policy.stack == address.stack)?;
+        policy.repository_of(&address.source).map(|(home, _)| home)
+    };
+    addresses.retain(|address| home(address) == Some(wanted));
+    if addresses.is_empty() {
+        return Err(Error::usage(format!("none of these sources is backed up to `{wanted}`"))
+            .hint("`backstay copy --to` copies backups into another repository"));
+    }
+    Ok(addresses)
+}
+
 /// All sources of a stack that lie here and that this version can back up.
 fn of_stack(printer: &Printer, policy: &Policy) -> Vec<SourceAddress> {
     let here = |host: &Option<String>| host.as_ref().is_none_or(|host| *host == host_name());
@@ -253,6 +281,7 @@ fn one(
         level: policy.compression_of(&address.source).level.into(),
         paranoid,
         writer: if repository.is_encrypted() { writer } else { Keyring::default() },
+        encrypted: Some(config.encryption.is_some()),
         pinned_key: config.encryption.as_ref().and_then(|e| e.repository_key.clone()),
         policy: Some(&policy.text),
         dry_run: args.dry_run,

@@ -151,23 +151,7 @@ fn look_at_repository(app: &App, policy: &Policy, name: &str) -> RepositoryLine 
     let looked = app.connect(config, false).and_then(|store| {
         store.name().clone_into(&mut line.place);
         let repository = Repository::open(&store)?;
-        let recipients = config.encryption.as_ref().map_or(0, |e| e.recipients.len());
-        if repository.is_encrypted() != (recipients > 0) {
-            return Err(Error::failed(if recipients > 0 {
-                "the policy asks for encryption and the repository was created without"
-            } else {
-                "the repository is encrypted and the policy names no recipients"
-            }));
-        }
-        if recipients > 0 {
-            match app.writer(config)? {
-                Some(_) => {}
-                None => {
-                    return Ok("encrypted; no writer identity, so every backup is a full".into());
-                }
-            }
-        }
-        let mut note = if recipients > 0 { "encrypted".to_owned() } else { "not encrypted".into() };
+        let mut note = check_keys(app, policy, name, &repository)?;
         if repository.descriptor().weak_store {
             note.push_str("; its store failed a probe and was taken all the same");
         }
@@ -178,6 +162,60 @@ fn look_at_repository(app: &App, policy: &Policy, name: &str) -> RepositoryLine 
         Err(error) => (line.note, line.hints) = (error.chain(), error.hints().to_vec()),
     }
     line
+}
+
+/// Whether the repository's encryption is what the policy asks for, and its keys can be opened.
+fn check_keys(app: &App, policy: &Policy, name: &str, repository: &Repository) -> Result<String> {
+    let config = &policy.repositories[name];
+    let Some(encryption) = &config.encryption else {
+        if !repository.is_encrypted() {
+            return Ok("not encrypted".to_owned());
+        }
+        if policy.holds_copies_only(name) {
+            check_wraps(repository)?;
+            return Ok("encrypted copies".to_owned());
+        }
+        return Err(Error::failed(
+            "the repository is encrypted and the policy names no recipients",
+        ));
+    };
+    if !repository.is_encrypted() {
+        return Err(Error::failed(
+            "the policy asks for encryption and the repository was created without",
+        ));
+    }
+    check_wraps(repository)?;
+    let mut note = "encrypted".to_owned();
+    if app.writer(config)?.is_none() {
+        note.push_str("; no writer identity, so every backup is a full");
+    }
+    let Some(key) = repository.write_key() else { return Ok(note) };
+    match &encryption.repository_key {
+        None => note.push_str(&format!(
+            "; who can write to it could replace its key: pin `repository_key: {}`",
+            key.recipient
+        )),
+        Some(pinned) if *pinned != key.recipient => {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                format!("its key is {}, and the policy insists on {pinned}", key.recipient),
+            )
+            .hint("somebody may have replaced the key; after `key rotate`, update the policy"));
+        }
+        Some(_) => {}
+    }
+    Ok(note)
+}
+
+fn check_wraps(repository: &Repository) -> Result<()> {
+    match repository.keys().iter().find(|key| key.wraps.is_empty()) {
+        None => Ok(()),
+        Some(key) => Err(Error::damaged(format!(
+            "the secret half of the repository key {} is gone: nobody can open what is under it",
+            key.id
+        ))
+        .hint(format!("bring keys/{}.age back from a copy or an older version", key.id))),
+    }
 }
 
 fn print(printer: &Printer, report: &Report) -> Result<()> {

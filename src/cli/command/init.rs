@@ -82,6 +82,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
                 let label = format!("{}: {name}", policy.stack);
                 let store = app.connect(config, !args.dry_run);
                 if let Some(store) = connected(app, args, &label, store)? {
+                    check_pin(&label, config, &store)?;
                     lines.push(create(app, args, &label, &store, recipients)?);
                 }
             }
@@ -98,6 +99,28 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         app.printer.json(&lines)?;
     }
     Ok(ExitStatus::Done)
+}
+
+/// A key that is pinned before it exists cannot be that of a new repository.
+fn check_pin(label: &str, config: &policy::Repository, store: &Store) -> Result<()> {
+    let pinned = config.encryption.as_ref().and_then(|e| e.repository_key.as_ref());
+    let Some(pinned) = pinned else { return Ok(()) };
+    match Repository::open(store) {
+        Ok(repository) if repository.keys().iter().any(|key| key.recipient == *pinned) => Ok(()),
+        Ok(_) => Err(Error::new(
+            ErrorKind::Denied,
+            format!("{label}: the repository in {} has not the key {pinned}", store.name()),
+        )
+        .hint("somebody may have replaced it, or this is another repository")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::new(
+            ErrorKind::Conflict,
+            format!("{label}: there is no repository in {} with the key {pinned}", store.name()),
+        )
+        .hint(
+            "a new repository gets a new key: remove `repository_key` first, and pin the new one",
+        )),
+        Err(error) => Err(error),
+    }
 }
 
 /// Creates a repository that holds copies of the policy's first one.
@@ -178,6 +201,22 @@ pub fn create_with(
         .hint("backups there can be lost or overwritten; use another store")
         .hint("--accept-weak-store takes it all the same, and marks the repository"));
     }
+    if let Some(existing) = &existing
+        && options.copies_of.is_none()
+        && existing.is_encrypted() == options.recipients.is_empty()
+    {
+        let word = |encrypted| if encrypted { "encrypted" } else { "not encrypted" };
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "{label}: there is a repository in {} already, and it is {}",
+                store.name(),
+                word(existing.is_encrypted())
+            ),
+        )
+        .hint(format!("what was asked for is {}", word(!existing.is_encrypted())))
+        .hint("a repository stays as it was created: choose another place, or mend the policy"));
+    }
     let weak_store = !weak.is_empty();
     let encrypted = match (&existing, &options.copies_of) {
         (Some(existing), _) => existing.is_encrypted(),
@@ -186,7 +225,15 @@ pub fn create_with(
     };
     let create = existing.is_none() && !dry_run;
     if create {
-        Repository::init(store, &InitOptions { weak_store, ..options }, app.cx.clock.now())?;
+        let options = InitOptions { weak_store, ..options };
+        let repository = Repository::init(store, &options, app.cx.clock.now())?;
+        if let Some(key) = repository.write_key() {
+            app.printer.talk(format!("  key   {}", key.recipient));
+            app.printer.hint(&format!(
+                "with `repository_key: {}` below `encryption:` nobody can replace it unnoticed",
+                key.recipient
+            ));
+        }
     }
     let how = if encrypted { "encrypted" } else { "NOT encrypted" };
     let place = store.name();

@@ -174,6 +174,14 @@ fn check_keys(opened: &Opened, manifest: &Manifest) -> Result<()> {
     };
     let mut all = encryption.keys.iter().chain(std::iter::once(&encryption.key));
     let Some(id) = all.find(missing) else { return Ok(()) };
+    let key = opened.repository.keys().iter().find(|key| key.id == *id);
+    if key.is_none_or(|key| key.wraps.is_empty()) {
+        return Err(Error::damaged(format!(
+            "{} is encrypted to key {id}, whose secret half is gone from the repository",
+            manifest.backup
+        ))
+        .hint(format!("bring keys/{id}.age back from a copy or an older version of the bucket")));
+    }
     Err(Error::new(
         ErrorKind::Denied,
         if have.is_empty() {

@@ -47,7 +47,7 @@ impl From<DepthArg> for Depth {
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let mut reports = Vec::new();
-    let mut damaged = 0u64;
+    let (mut damaged, mut unopened) = (0u64, 0u64);
     let mut backups: Vec<(usize, Manifest)> = Vec::new();
     let mut opened: Vec<Opened> = Vec::new();
     if args.backups.is_empty() {
@@ -78,14 +78,21 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         let verified = app.display.during(&cx.reporter, || {
             runner::verify(&source, manifest, args.depth.into(), &opened[*at].keys, &cx)
         });
-        let report = match verified {
+        let mut report = match verified {
             // One that was named is missed; out of all, it is just one fewer.
             Err(error) if error.kind() == ErrorKind::NotFound && args.backups.is_empty() => {
                 app.printer.talk(format!("skipped  {}", error.chain()));
                 continue;
             }
+            // Another backup may be under a key that is here.
+            Err(error) if error.kind() == ErrorKind::Denied && backups.len() > 1 => {
+                app.printer.error(&error);
+                unopened += 1;
+                continue;
+            }
             verified => verified?,
         };
+        report.findings.extend(runner::check_keys(&opened[*at].repository, manifest));
         tell(app, &report)?;
         damaged += u64::from(!report.is_sound());
         reports.push(report);
@@ -101,6 +108,13 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         ))
         .hint("restore what is sound, and take a full backup of the source now")
         .hint("a copy in another repository may have what is missing"));
+    }
+    if unopened > 0 {
+        return Err(Error::new(
+            ErrorKind::Denied,
+            format!("{} could not be opened", format::count(unopened, "backup")),
+        )
+        .hint("give the recovery identity with --identity FILE; several may be given"));
     }
     Ok(ExitStatus::Done)
 }

@@ -26,7 +26,7 @@ use crate::error::{Error, IoContext as _, Result};
 use crate::run::context::host_name;
 use crate::source::Captured;
 use crate::store::{Upload, layout};
-use crate::telemetry::failpoint;
+use crate::telemetry::{WarningCode, failpoint};
 
 /// zstd level of indexes and lists: they are read back by every incremental.
 const META_LEVEL: i32 = 3;
@@ -41,6 +41,8 @@ pub struct Finishing<'a> {
     pub base: Option<&'a Base>,
     /// When reading began.
     pub start: Timestamp,
+    /// What the backup before this one counted.
+    pub previous: Option<&'a Counts>,
 }
 
 /// What a dry run would have come to: whether nothing changed, and the counts.
@@ -49,7 +51,7 @@ pub fn pretend(
     tally: Tally,
     gathered: &Gathered,
     captured: &Captured,
-) -> (bool, Counts) {
+) -> Result<(bool, Counts)> {
     let unchanged = finishing.is_unchanged(gathered);
     let mut counts = tally.into_results().counts;
     counts.skipped += captured.skipped;
@@ -60,7 +62,8 @@ pub fn pretend(
         counts.files += gathered.links.len();
         counts.directories += gathered.last.len();
     }
-    (unchanged, counts)
+    finishing.check_emptied(&counts)?;
+    Ok((unchanged, counts))
 }
 
 /// Stores what is left and commits. Returns the manifest, and whether all of the base is shared.
@@ -88,6 +91,7 @@ pub fn finish(
             finishing.contents(tally.into_results(), number, captured)?
         }
     };
+    finishing.check_emptied(&contents.counts)?;
     let manifest = finishing.manifest(contents)?;
     finishing.check_stored(&manifest)?;
     // The last moment to give up: after this line the backup exists.
@@ -131,6 +135,24 @@ fn shared_counts(base: &Base, captured: &Captured) -> Counts {
 }
 
 impl Finishing<'_> {
+    /// A source that had files and has none now is a mount that is missing, most likely. It would
+    /// become the newest good backup, and push the others out.
+    fn check_emptied(&self, counts: &Counts) -> Result<()> {
+        let Some(previous) = self.previous else { return Ok(()) };
+        let (before, now) = (previous.files, counts.files);
+        if now == 0 && before > 0 && !self.request.source.may_be_empty() {
+            return Err(Error::failed(format!("it is empty now, and had {before} files before"))
+                .hint("is something not mounted?")
+                .hint("if it is meant to be empty, say `allow_empty: true` in the policy"));
+        }
+        if now < before / 10 {
+            let message = format!("{now} files are left of {before}: is something not mounted?");
+            let name = self.request.address.to_string();
+            self.writing.cx.reporter.warn(WarningCode::Other, name, message);
+        }
+        Ok(())
+    }
+
     fn is_unchanged(&self, gathered: &Gathered) -> bool {
         !gathered.changed && self.base.is_some_and(Base::is_sharable)
     }
@@ -280,7 +302,7 @@ impl Finishing<'_> {
     }
 
     fn manifest(&self, contents: Contents) -> Result<Manifest> {
-        let Self { writing, request, base, start } = self;
+        let Self { writing, request, base, start, .. } = self;
         let Contents { segments, index, large, counts } = contents;
         let sums = self.write_sums(&segments, &index, large.as_ref())?;
         failpoint::reach("backup.sums");

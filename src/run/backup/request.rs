@@ -27,6 +27,8 @@ pub struct Request<'a> {
     pub paranoid: bool,
     /// The writer identity: it opens earlier indexes and can read later ones.
     pub writer: Keyring,
+    /// Whether the policy asks for encryption. `None`: nobody said.
+    pub encrypted: Option<bool>,
     /// The repository key the policy insists on.
     pub pinned_key: Option<String>,
     /// The policy's text, to be kept beside the backup.

@@ -20,7 +20,7 @@ use crate::run::Context;
 use crate::run::context::host_name;
 use crate::source::Captured;
 use crate::store::KeyInfo;
-use crate::store::{Intent, Repository, SourceStore, Worker, layout};
+use crate::store::{CommitRef, Intent, Repository, SourceStore, Worker, layout};
 use crate::telemetry::{Event, WarningCode, failpoint};
 
 /// How long an intent says it takes. Nothing depends on it: only a tombstone ends an intent.
@@ -127,7 +127,8 @@ pub fn backup(repository: &Repository, request: &Request<'_>, cx: &Context) -> R
     {
         repository.keep_policy(&address.stack, text, &writing.index)?;
     }
-    let result = run(&writing, request, base, start);
+    let previous = previous(&writing.source, &commits, base.as_ref());
+    let result = run(&writing, request, base, start, previous.as_ref());
     let (manifest, unchanged, counts, base) = match result {
         Ok(done) => done,
         Err(error) => return Err(explain(error, &writing, request)),
@@ -145,6 +146,19 @@ pub fn backup(repository: &Repository, request: &Request<'_>, cx: &Context) -> R
     })
 }
 
+/// What the backup before this one counted. One that cannot be read says nothing.
+fn previous(
+    source: &SourceStore,
+    commits: &[CommitRef],
+    base: Option<&Manifest>,
+) -> Option<Counts> {
+    if let Some(base) = base {
+        return Some(base.counts.clone());
+    }
+    let newest = commits.last()?;
+    source.manifest(&newest.backup).ok().map(|manifest| manifest.counts)
+}
+
 fn check_encryption(repository: &Repository, request: &Request<'_>) -> Result<()> {
     if request.source.needs_encryption() && !repository.is_encrypted() {
         return Err(Error::new(
@@ -152,6 +166,30 @@ fn check_encryption(repository: &Repository, request: &Request<'_>) -> Result<()
             format!("{} only goes into an encrypted repository", request.address),
         )
         .hint("create a repository with `encryption.recipients`, and name it in the source"));
+    }
+    if let Some(asked) = request.encrypted
+        && asked != repository.is_encrypted()
+    {
+        return Err(Error::new(
+            ErrorKind::Policy,
+            if asked {
+                "the policy asks for encryption, and the repository is not encrypted"
+            } else {
+                "the repository is encrypted, and the policy says nothing of encryption"
+            },
+        )
+        .hint("a repository stays as it was created: create another one, or mend the policy")
+        .hint("if backstay.json says other than it did, somebody changed it"));
+    }
+    if let Some(key) = repository.write_key()
+        && key.wraps.is_empty()
+    {
+        return Err(Error::damaged(format!(
+            "nobody could open a new backup: the secret half of the repository key {} is gone",
+            key.id
+        ))
+        .hint(format!("bring keys/{}.age back from a copy or an older version", key.id))
+        .hint("or make a new key for what is backed up from now on: `backstay key rotate`"));
     }
     match (&request.pinned_key, repository.write_key()) {
         (Some(pinned), Some(key)) if *pinned != key.recipient => Err(Error::new(
@@ -167,7 +205,7 @@ fn check_encryption(repository: &Repository, request: &Request<'_>) -> Result<()
     }
 }
 
-fn warn_of_clock(now: Timestamp, commits: &[crate::store::CommitRef], cx: &Context) {
+fn warn_of_clock(now: Timestamp, commits: &[CommitRef], cx: &Context) {
     let Some(newest) = commits.last() else { return };
     let ahead = newest.backup.time().duration_since(now);
     if ahead > SignedDuration::from_secs(1) {
@@ -190,6 +228,7 @@ fn run(
     request: &Request<'_>,
     base: Option<Manifest>,
     start: Timestamp,
+    previous: Option<&Counts>,
 ) -> Result<Done> {
     if !request.dry_run {
         announce(writing, base.as_ref(), start)?;
@@ -207,10 +246,10 @@ fn run(
         let _ = tally.wait_for_segments();
     });
     let (gathered, captured) = gathered?;
-    let finishing = finish::Finishing { writing, request, base: base.as_ref(), start };
+    let finishing = finish::Finishing { writing, request, base: base.as_ref(), start, previous };
     let base_id = base.as_ref().map(|base| base.manifest.backup.clone());
     if request.dry_run {
-        let (unchanged, counts) = finish::pretend(&finishing, tally, &gathered, &captured);
+        let (unchanged, counts) = finish::pretend(&finishing, tally, &gathered, &captured)?;
         return Ok((None, unchanged, counts, base_id));
     }
     let (manifest, unchanged) = finish::finish(&finishing, tally, gathered, &captured)?;

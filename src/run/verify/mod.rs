@@ -7,6 +7,7 @@
 //! | `content` | everything decrypts and decodes, every file has its digest, archive and index agree |
 
 mod content;
+mod keys;
 mod lists;
 mod report;
 mod segments;
@@ -14,5 +15,6 @@ mod stored;
 mod sums;
 mod totals;
 
+pub use keys::check_keys;
 pub use report::{Cost, Depth, Finding, Report};
 pub use stored::{check_sizes, verify};

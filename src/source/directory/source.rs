@@ -32,6 +32,8 @@ pub struct Config {
     pub exclude_caches: bool,
     /// Do not refuse data directories of servers.
     pub allow_live: bool,
+    /// Do not refuse a directory that had files before and has none now.
+    pub allow_empty: bool,
 }
 
 /// Directories and files of this machine.
@@ -122,6 +124,10 @@ impl Source for DirectorySource {
 
     fn kind_for(&self, asked: BackupKind) -> BackupKind {
         asked
+    }
+
+    fn may_be_empty(&self) -> bool {
+        self.config.allow_empty
     }
 
     fn probe(&self, _cx: &SourceContext) -> Result<SourceProbe> {
