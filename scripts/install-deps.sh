@@ -27,6 +27,8 @@ packages=()
 for pair in $want; do
     has "${pair%%:*}" || packages+=("${pair##*:}")
 done
+# Debian keeps half of the `venv` module in a package of its own, without a program to look for.
+case $1 in test) python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv) ;; esac
 # Downloads over TLS need certificates; a program to look for there is not.
 [ -d /etc/ssl/certs ] && [ -n "$(ls -A /etc/ssl/certs)" ] || [ -d /etc/pki ] || packages+=(ca-certificates)
 [ ${#packages[@]} -gt 0 ] || exit 0

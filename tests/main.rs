@@ -26,3 +26,4 @@ mod safeguards;
 mod soak;
 mod sources;
 mod stores;
+mod versions;

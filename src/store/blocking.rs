@@ -9,6 +9,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 use tokio::runtime::Handle;
 
+use super::erase::Place;
 use super::error::StoreError;
 use super::limit::RateLimit;
 use crate::error::{Error, Result};
@@ -23,6 +24,7 @@ pub struct Store {
     upload: Arc<RateLimit>,
     download: Arc<RateLimit>,
     parts: Arc<tokio::sync::Semaphore>,
+    place: Place,
 }
 
 /// Parts in memory on their way to the store, over all uploads of this store.
@@ -59,7 +61,19 @@ impl Store {
             upload: Arc::default(),
             download: Arc::default(),
             parts: Arc::new(tokio::sync::Semaphore::new(PARTS_IN_FLIGHT)),
+            place: Place::Other,
         }
+    }
+
+    /// Says what the store is, so that it can do more than `object_store` knows of.
+    #[must_use]
+    pub(super) fn at(mut self, place: Place) -> Self {
+        self.place = place;
+        self
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Limits the rates, in bytes a second.
@@ -209,7 +223,8 @@ impl Store {
         Err(last.into_error(&format!("create {key}"), &self.name))
     }
 
-    /// Removes an object; one that is gone already is fine.
+    /// Removes an object; one that is gone already is fine. A versioned bucket only hides it: right
+    /// for objects that coordinate, and for anything that takes room there is [`Store::erase`].
     pub fn delete(&self, key: &str) -> Result<()> {
         match self.runtime.block_on(self.objects.delete(&Path::from(key))) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),

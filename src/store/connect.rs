@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
 use object_store::{
@@ -14,14 +14,22 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 
 use super::blocking::Store;
+use super::erase::Place;
 use super::error::StoreError;
 use super::layout;
+use super::sdk::Reach;
+use super::versions::Bucket;
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::policy::{self, Storage};
 use crate::secret::SecretRef;
 
 /// How long a server may take for its first answer, retries included.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
+
+/// How often a request is tried again.
+const RETRIES: usize = 10;
+/// The longest pause before it is.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Where a repository lies.
 #[derive(Debug, Clone)]
@@ -142,21 +150,24 @@ impl Location {
     /// Connects, and makes sure that a bucket answers at all. A local directory is created only if
     /// `create`.
     pub fn connect(&self, runtime: &Handle, create: bool) -> Result<Store> {
-        let objects: Arc<dyn ObjectStore> = match self {
-            Self::Local(path) => Arc::new(local(path, create)?),
+        let (objects, place): (Arc<dyn ObjectStore>, Place) = match self {
+            Self::Local(path) => {
+                (Arc::new(local(path, create)?), Place::Directory(path.as_path().into()))
+            }
             Self::S3(s3) => {
-                let bucket = s3.build().map_err(|error| {
+                let (bucket, reach) = s3.build().map_err(|error| {
                     Error::new(ErrorKind::Policy, format!("failed to set up {}", self.name()))
                         .with_source(error)
                 })?;
+                let place = Place::Bucket(Arc::new(Bucket::new(reach, &s3.prefix)));
                 if s3.prefix.is_empty() {
-                    Arc::new(bucket)
+                    (Arc::new(bucket), place)
                 } else {
-                    Arc::new(PrefixStore::new(bucket, s3.prefix.as_str()))
+                    (Arc::new(PrefixStore::new(bucket, s3.prefix.as_str())), place)
                 }
             }
         };
-        let store = Store::new(objects, runtime.clone(), &self.name());
+        let store = Store::new(objects, runtime.clone(), &self.name()).at(place);
         if matches!(self, Self::S3(_)) {
             greet(&store)?;
         }
@@ -219,11 +230,11 @@ fn local(path: &Path, create: bool) -> Result<LocalFileSystem> {
 }
 
 impl S3Location {
-    fn build(&self) -> Result<object_store::aws::AmazonS3, Error> {
+    fn build(&self) -> Result<(AmazonS3, Reach), Error> {
         let mut client = ClientOptions::new()
             .with_allow_http(self.allow_http)
             .with_connect_timeout(Duration::from_secs(10))
-            .with_timeout(Duration::from_secs(300));
+            .with_timeout(Duration::from_mins(5));
         if let Some(path) = &self.ca_file {
             let failed = || format!("failed to read the certificates in {}", path.display());
             let pem = std::fs::read(path).doing(failed)?;
@@ -244,26 +255,30 @@ impl S3Location {
             .with_bucket_name(&self.bucket)
             .with_allow_http(self.allow_http)
             .with_virtual_hosted_style_request(self.virtual_hosted)
-            .with_client_options(client)
+            .with_client_options(client.clone())
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .with_retry(RetryConfig {
                 backoff: BackoffConfig {
                     init_backoff: Duration::from_millis(100),
-                    max_backoff: Duration::from_secs(15),
+                    max_backoff: LONGEST_PAUSE,
                     base: 2.0,
                 },
-                max_retries: 10,
-                retry_timeout: Duration::from_secs(180),
+                max_retries: RETRIES,
+                retry_timeout: Duration::from_mins(3),
             });
         if let Some(region) = &self.region {
             builder = builder.with_region(region);
         }
         if let Some(endpoint) = &self.endpoint {
-            builder = builder.with_endpoint(if self.virtual_hosted {
+            let endpoint = if self.virtual_hosted {
                 hosted(endpoint, &self.bucket)?
             } else {
                 endpoint.clone()
-            });
+            };
+            // Both: the one for S3 alone may be set in the environment, and would be preferred.
+            builder = builder
+                .with_endpoint(&endpoint)
+                .with_config(AmazonS3ConfigKey::S3Endpoint, &endpoint);
         }
         let values =
             [(&self.access_key_id, 0), (&self.secret_access_key, 1), (&self.session_token, 2)];
@@ -276,9 +291,37 @@ impl S3Location {
                 _ => builder.with_token(value),
             };
         }
-        builder
+        let (url, region) = self.address(&builder);
+        let bucket = builder
             .build()
-            .map_err(|error| Error::new(ErrorKind::Policy, "bad settings").with_source(error))
+            .map_err(|error| Error::new(ErrorKind::Policy, "bad settings").with_source(error))?;
+        let reach = Reach {
+            url,
+            region,
+            bucket: self.bucket.clone(),
+            credentials: bucket.credentials().clone(),
+            options: client,
+            tries: RETRIES as u32 + 1,
+            longest_pause: LONGEST_PAUSE,
+        };
+        Ok((bucket, reach))
+    }
+
+    /// The bucket's URL and region, as `object_store` makes them of what it was told.
+    fn address(&self, builder: &AmazonS3Builder) -> (String, String) {
+        let value = |key: AmazonS3ConfigKey| builder.get_config_value(&key);
+        let region = value(AmazonS3ConfigKey::Region).unwrap_or_else(|| "us-east-1".to_owned());
+        let endpoint = value(AmazonS3ConfigKey::S3Endpoint)
+            .or_else(|| value(AmazonS3ConfigKey::Endpoint))
+            .map(|endpoint| endpoint.trim_end_matches('/').to_owned());
+        let bucket = &self.bucket;
+        let url = match (endpoint, self.virtual_hosted) {
+            (Some(endpoint), true) => endpoint,
+            (Some(endpoint), false) => format!("{endpoint}/{bucket}"),
+            (None, true) => format!("https://{bucket}.s3.{region}.amazonaws.com"),
+            (None, false) => format!("https://s3.{region}.amazonaws.com/{bucket}"),
+        };
+        (url, region)
     }
 }
 

@@ -211,6 +211,30 @@ impl SourceStore {
         self.store().create_ours(&key, &to_json(&tombstone, &key)?)
     }
 
+    /// Removes the manifest of a backup for good: from here on it does not exist.
+    pub fn erase_commit(&self, backup: &BackupId) -> Result<()> {
+        let key = self.key(&layout::commit(backup));
+        self.store().erase(&[key]).into_iter().try_for_each(|(_, erased)| erased.map(drop))
+    }
+
+    /// Removes what writers that were killed left in a local directory and what no listing shows:
+    /// staged files that nobody wrote to since `before`, and empty directories of backups that
+    /// `is_over` says nobody writes.
+    pub fn remove_leftovers(
+        &self,
+        before: Timestamp,
+        is_over: &dyn Fn(&BackupId) -> bool,
+    ) -> Result<u64> {
+        let removed = self.store().erase_staged(&self.key(""), before)?.len() as u64;
+        for name in self.store().list_directories(&self.key(layout::DATA))? {
+            if BackupId::parse(&name).is_ok_and(|backup| is_over(&backup)) {
+                self.store()
+                    .remove_empty_directory(&self.key(&format!("{}/{name}", layout::DATA)))?;
+            }
+        }
+        Ok(removed)
+    }
+
     fn create_control<T: Serialize>(&self, path: &str, value: &T) -> Result<()> {
         let key = self.key(path);
         if self.store().create_ours(&key, &to_json(value, &key)?)? {

@@ -1,5 +1,6 @@
 //! Why a request to a store failed, for those who branch on it.
 
+use super::answer::Answer;
 use crate::error::{Error, ErrorKind};
 
 /// A failed request.
@@ -23,7 +24,7 @@ pub enum StoreError {
         /// The key.
         key: String,
         /// What the store answered.
-        source: object_store::Error,
+        source: Answer,
     },
     /// Anything else, after retries.
     #[error("a request for {key} failed")]
@@ -31,20 +32,20 @@ pub enum StoreError {
         /// The key.
         key: String,
         /// What happened.
-        source: object_store::Error,
+        source: Answer,
     },
 }
 
 impl StoreError {
     /// Sorts an error of the library.
-    pub(super) fn new(key: &str, source: object_store::Error) -> Self {
+    #[expect(clippy::needless_pass_by_value, reason = "it is done with")]
+    pub(super) fn new(key: &str, error: object_store::Error) -> Self {
         use object_store::Error as E;
         let key = key.to_owned();
-        match source {
+        let source = Answer::of(&error);
+        match error {
             // A bucket that is missing is no object that is missing: nothing else will be found.
-            E::NotFound { .. } if text_of(&source).contains("NoSuchBucket") => {
-                Self::Failed { key, source }
-            }
+            E::NotFound { .. } if source.is(&["NoSuchBucket"]) => Self::Failed { key, source },
             E::NotFound { .. } => Self::NotFound { key },
             E::AlreadyExists { .. } | E::Precondition { .. } | E::NotModified { .. } => {
                 Self::Exists { key }
@@ -57,25 +58,40 @@ impl StoreError {
     /// As the crate's error, saying what was tried.
     pub fn into_error(self, doing: &str, store: &str) -> Error {
         let message = format!("failed to {doing} in {store}");
-        match self {
-            Self::NotFound { .. } => Error::new(ErrorKind::NotFound, message).with_source(self),
-            Self::Exists { .. } => Error::new(ErrorKind::Conflict, message).with_source(self),
-            Self::Denied { ref source, .. } => {
-                let hint = if is_bad_key(&text_of(source)) {
-                    "check access key and secret key"
-                } else {
-                    "check the credentials, and that they may read, list and write this prefix"
-                };
-                Error::new(ErrorKind::Denied, message).with_source(self).hint(hint)
-            }
-            Self::Failed { ref source, .. } => {
-                let text = text_of(source);
-                match io_kind(source) {
-                    Some(io) if !is_network(&text) => of_disk(io, message).with_source(self),
-                    _ => of_network(&text, message).with_source(self),
-                }
-            }
-        }
+        let error = match &self {
+            Self::NotFound { .. } => Error::new(ErrorKind::NotFound, message),
+            Self::Exists { .. } => Error::new(ErrorKind::Conflict, message),
+            Self::Denied { source, .. } => of_refusal(source, message),
+            Self::Failed { source, .. } => of_answer(source, message),
+        };
+        error.with_source(self)
+    }
+}
+
+/// What a person can do about an answer of any kind.
+pub(super) fn of_any(answer: &Answer, message: String) -> Error {
+    if answer.is_refusal() { of_refusal(answer, message) } else { of_answer(answer, message) }
+}
+
+/// What a person can do about an answer that is no object's absence or presence.
+fn of_answer(answer: &Answer, message: String) -> Error {
+    match answer.io {
+        Some(io) if answer.status.is_none() && !is_network(&answer.message) => of_disk(io, message),
+        _ => of_network(answer, message),
+    }
+}
+
+/// A refusal: 401 or 403.
+fn of_refusal(answer: &Answer, message: String) -> Error {
+    let error = Error::new(ErrorKind::Denied, message);
+    if answer.is(&BAD_KEY) {
+        error.hint("check access key and secret key")
+    } else if answer.is(&EXPIRED) {
+        error.hint("the credentials are no longer valid: get new ones, then run this again")
+    } else if answer.is(&["RequestTimeTooSkewed"]) {
+        error.hint("this machine's clock differs from the store's: set it")
+    } else {
+        error.hint("check the credentials, and that they may read, list and write this prefix")
     }
 }
 
@@ -93,13 +109,14 @@ fn of_disk(kind: std::io::ErrorKind, message: String) -> Error {
 }
 
 /// A bucket's error, with what a person can do about it.
-fn of_network(text: &str, message: String) -> Error {
+fn of_network(answer: &Answer, message: String) -> Error {
+    let text = answer.message.as_str();
     let error = Error::new(ErrorKind::Unreachable, message);
     if text.contains("certificate") || text.contains("UnknownIssuer") {
         error.hint("for a private certificate authority set `ca_file` in the policy")
-    } else if is_bad_key(text) {
-        error.with_kind(ErrorKind::Denied).hint("check access key and secret key")
-    } else if text.contains("NoSuchBucket") {
+    } else if answer.is(&BAD_KEY) || answer.is(&EXPIRED) {
+        of_refusal(answer, error.to_string())
+    } else if answer.is(&["NoSuchBucket"]) {
         error
             .with_kind(ErrorKind::NotFound)
             .hint("create the bucket first, or check its name, the endpoint and the region")
@@ -116,6 +133,8 @@ fn of_network(text: &str, message: String) -> Error {
         error
             .with_kind(ErrorKind::Policy)
             .hint("the endpoint has no TLS: `allow_http: true` in the policy takes it all the same")
+    } else if answer.is(&["SlowDown"]) || answer.status.is_some_and(|status| status >= 500) {
+        error.hint("the store is overloaded or in trouble: run this again later")
     } else if is_network(text) {
         error.hint("check the endpoint, and that this machine reaches it: name, port, firewall")
     } else {
@@ -123,32 +142,10 @@ fn of_network(text: &str, message: String) -> Error {
     }
 }
 
-fn is_bad_key(text: &str) -> bool {
-    text.contains("InvalidAccessKeyId") || text.contains("SignatureDoesNot")
-}
+const BAD_KEY: [&str; 2] = ["InvalidAccessKeyId", "SignatureDoesNotMatch"];
+const EXPIRED: [&str; 3] = ["ExpiredToken", "TokenRefreshRequired", "InvalidToken"];
 
 /// Whether the request never got an answer. The cause is an I/O error then too, and not a disk's.
 fn is_network(text: &str) -> bool {
     text.contains("error sending request") || text.contains("HTTP error")
-}
-
-fn text_of(error: &object_store::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-fn io_kind(error: &object_store::Error) -> Option<std::io::ErrorKind> {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(io.kind());
-        }
-        cause = error.source();
-    }
-    None
 }

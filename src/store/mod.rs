@@ -4,6 +4,7 @@
 //! The seam is `object_store`'s own trait; this is the only module that sees it. Everything here
 //! blocks: callers are threads that read, compress and hash, and the runtime only moves bytes.
 
+mod answer;
 mod blocking;
 mod catalogue;
 mod connect;
@@ -13,14 +14,18 @@ mod error;
 mod keys;
 mod lease;
 mod limit;
+mod local;
 mod probe;
 mod reader;
 mod repository;
+mod sdk;
 mod upload;
+mod versions;
 
 pub mod layout;
 pub mod protocol;
 
+pub use answer::Answer;
 pub use blocking::{Listed, Store, Written};
 pub use catalogue::{CommitRef, Intent, SourceStore};
 pub use connect::{Location, S3Location};
@@ -34,3 +39,4 @@ pub use probe::{Finding, Probe, Verdict};
 pub use reader::{ObjectReader, ReadAhead};
 pub use repository::{Descriptor, InitOptions, Repository, copy_policies};
 pub use upload::{Completing, Upload};
+pub use versions::{Version, Versioning};

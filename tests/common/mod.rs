@@ -5,6 +5,7 @@
 
 pub mod doctor;
 pub mod faulty;
+pub mod moto;
 pub mod s3;
 
 use std::collections::BTreeMap;

@@ -119,7 +119,7 @@ impl Work<'_> {
                     match erased? {
                         Erased::Gone => outcome.deleted.add(object.size),
                         Erased::Absent => {}
-                        Erased::Retained => {
+                        Erased::Retained { .. } => {
                             retained = true;
                             outcome.retained.add(object.size);
                         }
@@ -221,6 +221,12 @@ impl Work<'_> {
             if over && let Err(error) = self.source.delete_intent(&intent.backup) {
                 tell(format!("the intent of {}", intent.backup), error);
             }
+        }
+        let before = looked.now.checked_sub(self.request.times.silence).unwrap_or(Timestamp::MIN);
+        // One that is neither committed nor old may be somebody's who began just now.
+        let is_over = |backup: &BackupId| looked.taken.contains(backup) || backup.time() < before;
+        if let Err(error) = self.source.remove_leftovers(before, &is_over) {
+            tell("what unfinished uploads left".to_owned(), error);
         }
     }
 }
