@@ -20,7 +20,7 @@ trap 'rm -rf "$jail"' EXIT
 mkdir -p "$jail"/{bin,tmp,data/dir}
 cp "$binary" "$jail/bin/backstay"
 
-# The libraries it asks for. Anything but libc's own parts and gcc's unwinder is a finding.
+# The libraries it asks for. Anything but libc's own parts is a finding.
 while read -r library; do
     case $(basename "$library") in
     libc.so.*|libm.so.*|libpthread.so.*|libdl.so.*|ld-linux*) ;;
