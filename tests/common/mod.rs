@@ -6,6 +6,7 @@
 pub mod doctor;
 pub mod faulty;
 pub mod moto;
+pub mod postgres;
 pub mod s3;
 
 use std::collections::BTreeMap;
