@@ -34,8 +34,8 @@
 //! main → cli → run → source → store → archive → policy → {telemetry, secret, clock, id, error}
 //! ```
 //!
-//! Only `store` sees the network and the async runtime (which `cli` starts); everything else is
-//! threads that may block. Only `cli` prints. Only `clock` reads the time of day.
+//! Only `store` sees object stores and the async runtime (which `cli` starts); everything else is
+//! threads that may block, those that talk to database servers included. Only `cli` prints. Only `clock` reads the time of day.
 
 pub mod archive;
 pub mod cli;

@@ -162,7 +162,7 @@ fn imports_point_right_only() {
 }
 
 #[test]
-fn only_the_store_sees_the_network() {
+fn only_the_store_sees_the_async_network() {
     forbid(|line| {
         let allowed = |name: &str| {
             module(&line.file) == "store" || (name == "tokio" && line.file == "cli/start.rs")
@@ -173,6 +173,17 @@ fn only_the_store_sees_the_network() {
             .map(|name| {
                 format!("only `store` sees `{name}` (and cli/start.rs the runtime): others are threads that may block")
             })
+    });
+}
+
+#[test]
+fn only_the_postgres_source_speaks_to_database_servers() {
+    forbid(|line| {
+        let allowed = line.file.starts_with("source/postgres/");
+        ["tokio_postgres", "tokio_postgres_rustls", "rustls", "rustls_native_certs"]
+            .into_iter()
+            .find(|name| has_word(&line.text, &format!("{name}::")) && !allowed)
+            .map(|name| format!("only `source/postgres` sees `{name}`"))
     });
 }
 

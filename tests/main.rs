@@ -18,6 +18,7 @@ mod inspect;
 mod live;
 mod policy;
 mod prune;
+mod postgres_connection;
 mod prune_model;
 mod restore;
 mod roundtrip;

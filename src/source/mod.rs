@@ -9,6 +9,7 @@ mod contract;
 
 pub mod command;
 pub mod directory;
+pub mod postgres;
 pub mod secrets;
 
 pub use build::build;
