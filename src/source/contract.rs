@@ -18,6 +18,8 @@ pub struct SourceContext {
     pub reporter: Reporter,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Nothing is stored: contents are announced and never opened.
+    pub dry_run: bool,
 }
 
 /// Something that can be protected. Holds its configuration, and nothing open.
@@ -34,6 +36,12 @@ pub trait Source: Send + Sync {
     /// Whether it may have no files although it had some before.
     fn may_be_empty(&self) -> bool {
         true
+    }
+
+    /// How many of its contents are worth reading at once, where the source knows better than the
+    /// machine's number of cores.
+    fn readers(&self) -> Option<usize> {
+        None
     }
 
     /// Whether its content may lie in a repository that is not encrypted.
@@ -112,6 +120,13 @@ pub trait Content: Send {
 
     /// After reading: whether the file changed meanwhile.
     fn changed(&mut self) -> bool;
+
+    /// Whether its length is known only at its end; `entry.size` is an estimate then. The end that
+    /// the reader tells is believed, so it must tell none before everything that makes the content
+    /// has ended well.
+    fn is_open_ended(&self) -> bool {
+        false
+    }
 }
 
 /// Why a file's content could not be opened.
@@ -121,6 +136,15 @@ pub enum OpenError {
     Vanished,
     /// It cannot be read, or must not be.
     Failed(Error),
+}
+
+/// The files of a backup, for who puts them back some other way than as files.
+pub trait StoredFiles {
+    /// Their paths, in index order.
+    fn paths(&self) -> &[String];
+
+    /// Opens one. Its end is told only when all of it was what was backed up.
+    fn open(&self, path: &str) -> Result<Box<dyn Read + '_>>;
 }
 
 /// Where a source brings what it has.

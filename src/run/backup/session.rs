@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{self, BackupId, BackupKind};
 use crate::run::Context;
 use crate::run::context::host_name;
-use crate::source::Captured;
+use crate::source::{Captured, SourceContext};
 use crate::store::KeyInfo;
 use crate::store::{CommitRef, Intent, Repository, SourceStore, Worker, layout};
 use crate::telemetry::{Event, WarningCode, failpoint};
@@ -49,6 +49,8 @@ pub struct Writing<'a> {
     pub nonce: String,
     /// Held while a large file is stored.
     pub large: Mutex<()>,
+    /// Threads that compress one content of unknown length: several of them are read at once.
+    pub compressors: usize,
 }
 
 impl Writing<'_> {
@@ -97,6 +99,7 @@ pub fn backup(repository: &Repository, request: &Request<'_>, cx: &Context) -> R
         level: request.level,
         nonce: id::nonce(),
         large: Mutex::new(()),
+        compressors: (cx.tuning.workers / request.source.readers().unwrap_or(1).max(1)).max(1),
     };
     if request.dry_run && request.source.form() == Form::Stream {
         // What a command would print is known only by running it.
@@ -295,7 +298,7 @@ fn gather(
     let (send, receive) = sync_channel(QUEUED_BATCHES);
     let receive = Arc::new(Mutex::new(receive));
     let workers = if request.source.form() == Form::Tree && !request.dry_run {
-        writing.cx.tuning.workers
+        request.source.readers().unwrap_or(writing.cx.tuning.workers).max(1)
     } else {
         0
     };
@@ -310,7 +313,7 @@ fn gather(
         let base = base.map(|base| Ok::<_, Error>((base, open(base)?))).transpose()?;
         let options = (request.paranoid, request.dry_run);
         let mut sink = Sink::new(writing, tally, send, base, options)?;
-        let source_cx = writing.cx.for_source();
+        let source_cx = SourceContext { dry_run: request.dry_run, ..writing.cx.for_source() };
         match request.source.backup(&source_cx, &mut sink) {
             // Dropping the sink ends the workers.
             Ok(captured) => Ok((sink.finish()?, captured)),

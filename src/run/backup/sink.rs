@@ -162,9 +162,14 @@ impl<'a> Sink<'a> {
         if self.dry_run {
             return self.pretend(&job);
         }
+        // What may be long is not kept waiting behind others, nor others behind it.
+        let alone = job.content.as_ref().is_some_and(|content| content.is_open_ended());
+        if alone {
+            self.send()?;
+        }
         self.batch_bytes += job.entry.size;
         self.batch.push(job);
-        if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_FILES {
+        if alone || self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_FILES {
             self.send()?;
         }
         Ok(())
@@ -259,7 +264,8 @@ impl EntrySink for Sink<'_> {
     fn stream(&mut self, mut entry: Entry, input: &mut dyn Read) -> Result<()> {
         self.changed = true;
         self.writing.cx.reporter.progress().add_file();
-        let stored = stream::store(self.writing, self.tally, input)?;
+        let workers = self.writing.cx.tuning.workers;
+        let stored = stream::store(self.writing, self.tally, input, workers)?;
         entry.size = stored.size;
         entry.sha256 = Some(stored.sha256);
         entry.parts = stored.parts;

@@ -32,9 +32,14 @@ struct Task {
 
 type Packed = Receiver<io::Result<(Vec<u8>, Vec<u8>)>>;
 
-/// Stores everything `input` gives. An empty stream has one empty slice.
-pub fn store(writing: &Writing<'_>, tally: &Tally, input: &mut dyn Read) -> Result<StoredStream> {
-    let workers = writing.cx.tuning.workers;
+/// Stores everything `input` gives, compressed by `workers` threads. An empty stream has one empty
+/// slice.
+pub fn store(
+    writing: &Writing<'_>,
+    tally: &Tally,
+    input: &mut dyn Read,
+    workers: usize,
+) -> Result<StoredStream> {
     let (send, receive) = sync_channel::<Task>(workers);
     let receive = Mutex::new(receive);
     std::thread::scope(|scope| {

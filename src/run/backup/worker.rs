@@ -1,6 +1,6 @@
 //! Threads that read files and write segments.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
 
@@ -8,7 +8,7 @@ use super::session::Writing;
 use super::stream;
 use super::tally::Tally;
 use crate::archive::digest::Digest;
-use crate::archive::entry::{Entry, EntryType, SegmentRef};
+use crate::archive::entry::{Entry, EntryType, SegmentRef, display_path};
 use crate::archive::index::line_of;
 use crate::archive::manifest::{Segment, SegmentType};
 use crate::archive::segment::TarSegment;
@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 use crate::source::{Content, OpenError};
 use crate::store::{Upload, layout};
 use crate::telemetry::WarningCode;
+
+/// Content of unknown length that is kept in memory to learn its length.
+const SHORT: u64 = 4 << 20;
 
 /// One entry to be stored.
 pub struct Job {
@@ -43,7 +46,10 @@ pub fn work(writing: &Writing<'_>, tally: &Tally, batches: &Mutex<Receiver<Batch
                 // Go on receiving, so that the sender is not stuck.
                 break;
             }
-            if let Err(error) = segments.take(job) {
+            let Job { entry, mut content, base, reusable } = job;
+            let result = segments.take(entry, content.as_deref_mut(), base, reusable);
+            // Before the content is dropped, which may wake others that then fail because of it.
+            if let Err(error) = result {
                 tally.fail(error);
             }
         }
@@ -91,26 +97,31 @@ impl<'a> SegmentSeries<'a> {
         std::mem::take(&mut self.settled)
     }
 
-    fn take(&mut self, job: Job) -> Result<()> {
+    fn take(
+        &mut self,
+        mut entry: Entry,
+        content: Option<&mut (dyn Content + 'static)>,
+        base: Option<Entry>,
+        reusable: bool,
+    ) -> Result<()> {
         self.end_if_full()?;
-        let Job { mut entry, content, base, reusable } = job;
-        let Some(mut content) = content else {
+        let Some(content) = content else {
             self.push(entry, None)?;
             return base.map_or(Ok(()), |base| self.tally.bury(&base));
         };
         let stored = match base {
             Some(base) if reusable => {
-                if self.keep_if_equal(&mut entry, &mut *content, &base)? {
+                if self.keep_if_equal(&mut entry, content, &base)? {
                     return Ok(());
                 }
                 self.tally.bury(&base)?;
-                self.store(entry, &mut *content)?
+                self.store(entry, content)?
             }
             Some(base) => {
                 self.tally.bury(&base)?;
-                self.store(entry, &mut *content)?
+                self.store(entry, content)?
             }
-            None => self.store(entry, &mut *content)?,
+            None => self.store(entry, content)?,
         };
         if let Stored::Vanished(path) = stored {
             vanished(self.writing, self.tally, &path);
@@ -177,6 +188,9 @@ impl<'a> SegmentSeries<'a> {
 
     /// Stores a file with its content.
     pub fn store(&mut self, mut entry: Entry, content: &mut dyn Content) -> Result<Stored> {
+        if content.is_open_ended() {
+            return self.store_open_ended(entry, content);
+        }
         let path = entry.path.clone();
         let expected = entry.clone();
         let reader = match content.open(&mut entry) {
@@ -198,7 +212,8 @@ impl<'a> SegmentSeries<'a> {
             let _turn = self.writing.large.lock();
             let sparse = entry.sparse.clone();
             let mut whole = stream::Filled::new(&mut *reader, sparse, size);
-            let stored = stream::store(self.writing, self.tally, &mut whole)?;
+            let workers = self.writing.cx.tuning.workers;
+            let stored = stream::store(self.writing, self.tally, &mut whole, workers)?;
             let short = whole.short();
             drop(reader);
             entry.sha256 = Some(stored.sha256);
@@ -226,6 +241,37 @@ impl<'a> SegmentSeries<'a> {
             }
         }
         Ok(if replaced { Stored::Replaced } else { Stored::Yes })
+    }
+
+    /// Stores content whose length nobody knows: a member if it turns out to be short, for a tar
+    /// header begins with the size; slices otherwise.
+    fn store_open_ended(&mut self, mut entry: Entry, content: &mut dyn Content) -> Result<Stored> {
+        let mut reader = match content.open(&mut entry) {
+            Ok(reader) => reader,
+            Err(OpenError::Vanished) => return Ok(Stored::Vanished(entry.path)),
+            Err(OpenError::Failed(error)) => return Err(error),
+        };
+        let short = SHORT.min(self.writing.cx.tuning.large_file);
+        let failed =
+            |error| Error::io(format!("failed to read `{}`", display_path(&entry.path)), error);
+        let mut head = Vec::new();
+        reader.by_ref().take(short + 1).read_to_end(&mut head).map_err(failed)?;
+        if head.len() as u64 <= short {
+            drop(reader);
+            entry.size = head.len() as u64;
+            self.report(&entry);
+            self.push(entry, Some(&mut &head[..]))?;
+            return Ok(Stored::Yes);
+        }
+        let mut whole = io::Cursor::new(head).chain(reader);
+        let compressors = self.writing.compressors;
+        let stored = stream::store(self.writing, self.tally, &mut whole, compressors)?;
+        entry.size = stored.size;
+        entry.sha256 = Some(stored.sha256);
+        entry.parts = stored.parts;
+        self.report(&entry);
+        self.tally.add_entry(&entry)?;
+        Ok(Stored::Yes)
     }
 
     fn report(&self, entry: &Entry) {
