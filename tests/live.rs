@@ -36,7 +36,7 @@ fn touch(directory: &std::path::Path, names: &[&str]) {
 fn a_running_postgresql_is_refused_and_a_stopped_one_is_not() {
     let said = refused(&|data| touch(data, &["PG_VERSION", "global/", "postmaster.pid"]));
     assert!(said.contains("running PostgreSQL server (postmaster.pid)"), "{said}");
-    assert!(said.contains("pg_dump"), "{said}");
+    assert!(said.contains("postgres_dump"), "{said}");
     let sandbox = Sandbox::ready(false);
     touch(&sandbox.path("src"), &["PG_VERSION", "global/"]);
     sandbox.backup(&[]);

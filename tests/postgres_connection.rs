@@ -154,10 +154,9 @@ fn what_a_string_leaves_out_comes_from_service_environment_and_password_file() {
         environment,
         [
             "PGAPPNAME=backstay",
-            "PGCLIENTENCODING=UTF8",
             "PGCONNECT_TIMEOUT=30",
             "PGHOST=db.prod",
-            "PGPASSFILE=/dev/null",
+            "PGPASSFILE=/dev/null/none",
             "PGPASSWORD=from the file",
             "PGPORT=7",
             "PGSSLMODE=disable",
@@ -344,7 +343,8 @@ fn a_lost_connection_and_a_cancelled_query_end_at_once() {
             std::thread::sleep(std::time::Duration::from_millis(200));
             canceller.cancel();
         });
-        let slept = connection.patiently(&reporter, |c| c.value("SELECT pg_sleep(600)", "sleep"));
+        let slept = connection
+            .patiently(&|| reporter.is_cancelled(), |c| c.value("SELECT pg_sleep(600)", "sleep"));
         slept.unwrap_err()
     });
     assert_eq!(error.kind(), ErrorKind::Interrupted);

@@ -105,7 +105,7 @@ pub enum Command {
     Ls(ls::Args),
     Find(find::Args),
     Diff(diff::Args),
-    Restore(restore::Args),
+    Restore(Box<restore::Args>),
     Verify(verify::Args),
     Copy(copy::Args),
     Prune(prune::Args),

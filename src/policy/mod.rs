@@ -32,6 +32,7 @@ mod lint;
 mod load;
 mod model;
 mod objective;
+mod postgres_dump;
 mod recipient;
 mod redact;
 mod repository;
@@ -48,6 +49,7 @@ pub use job::{BackupKind, Copy, Job, Selection, Work};
 pub use load::{LoadError, MAX_FILE_SIZE, PolicySet, json_schema, load, parse};
 pub use model::{Alertmanager, Notify, Ping, Policy, Role, State, Webhook};
 pub use objective::{Objectives, Targets, Tier};
+pub use postgres_dump::{Databases, PostgresDump};
 pub use recipient::{RecipientError, check_recipient};
 pub use repository::{
     Encryption, Limits, LocalRepository, LockMode, ObjectLock, Prune, Repository, S3Repository,
@@ -58,8 +60,8 @@ pub use retention::{
 };
 pub use schedule::{Rhythm, Schedule, WorstGap, rhythms, worst_gap};
 pub use source::{
-    CommandSource, Compression, DirectorySource, PostgresCluster, PostgresDump, Program, Source,
-    SourceKind, SourceSpec, Wal, WalArchive,
+    CommandSource, Compression, DirectorySource, PostgresCluster, Program, Source, SourceKind,
+    SourceSpec, Wal, WalArchive,
 };
 pub use suggest::hint as hint_at;
 pub use value::{Period, Setting, Size, ValueError, is_valid_name};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     objective::Targets,
+    postgres_dump::PostgresDump,
     value::{Period, Setting},
 };
 use crate::secret::SecretRef;
@@ -77,7 +78,7 @@ impl SourceKind {
 
     /// The kinds this version can run. A policy with another one is valid and gets a warning.
     pub const fn implemented() -> &'static [Self] {
-        &[Self::Directory, Self::Command, Self::Secrets]
+        &[Self::Directory, Self::Command, Self::Secrets, Self::PostgresDump]
     }
 }
 
@@ -351,17 +352,6 @@ pub struct WalArchive {
     /// Those of them that must have it before PostgreSQL may forget it; all if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub require: Option<Vec<String>>,
-}
-
-/// Dumps of PostgreSQL databases.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PostgresDump {
-    /// A libpq connection string or URI; `password=` only as a reference.
-    pub connection: String,
-    /// The databases; the one of the connection if left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub databases: Option<Vec<String>>,
 }
 
 /// Compression of segments.

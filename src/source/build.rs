@@ -2,10 +2,11 @@
 
 use super::command::{self, CommandSource, Pipeline, Stage};
 use super::directory::{self, DirectorySource};
+use super::postgres::dump::{self, DumpSource};
 use super::secrets::SecretsSource;
 use super::{Source, command::Config};
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::{self, Program, Setting, SourceSpec};
+use crate::policy::{self, Databases, Program, Setting, SourceSpec};
 
 /// Builds the source that `spec` describes. `name` is its name in the policy.
 pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
@@ -23,14 +24,29 @@ pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         SourceSpec::Secrets(values) => Ok(Box::new(SecretsSource::new(
             values.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         ))),
-        SourceSpec::PostgresCluster(_) | SourceSpec::PostgresDump(_) => {
-            let kind = "PostgreSQL";
-            Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("this version cannot back up `{name}`: it has no {kind} sources yet"),
-            )
-            .hint("until then a `command` source can run pg_dump"))
-        }
+        SourceSpec::PostgresDump(config) => Ok(Box::new(DumpSource::new(dump_config(config)))),
+        SourceSpec::PostgresCluster(_) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("this version cannot back up `{name}`: it takes no base backups yet"),
+        )
+        .hint("until then use `postgres_dump`")),
+    }
+}
+
+fn dump_config(config: &policy::PostgresDump) -> dump::Config {
+    dump::Config {
+        connection: config.connection.clone(),
+        which: match &config.databases {
+            None => dump::Which::Connected,
+            Some(Databases::All) => dump::Which::All { except: config.exclude.clone() },
+            Some(Databases::Names(names)) => dump::Which::Names(names.clone()),
+        },
+        counts: config.counts,
+        checksums: config.checksums,
+        jobs: config.jobs.map(|jobs| jobs as usize),
+        scratch: config.scratch.clone(),
+        programs: config.programs.clone(),
+        timeout: config.timeout.map(policy::Period::get),
     }
 }
 

@@ -15,4 +15,5 @@ pub mod secrets;
 pub use build::build;
 pub use contract::{
     Captured, Content, EntrySink, Item, OpenError, ProbeNote, Source, SourceContext, SourceProbe,
+    StoredFiles,
 };

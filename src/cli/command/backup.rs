@@ -216,13 +216,10 @@ fn of_stack(printer: &Printer, policy: &Policy) -> Vec<SourceAddress> {
         .sources
         .iter()
         .filter(|(name, source)| {
-            let implemented = !matches!(
-                source.spec,
-                SourceSpec::PostgresCluster(_) | SourceSpec::PostgresDump(_)
-            );
+            let implemented = !matches!(source.spec, SourceSpec::PostgresCluster(_));
             let why = match &source.host {
                 Some(host) if !here(&source.host) => format!("it lies on host {host}"),
-                _ if !implemented => "this version has no PostgreSQL sources yet".to_owned(),
+                _ if !implemented => "this version takes no base backups yet".to_owned(),
                 _ => return true,
             };
             // Never in silence: a green cron job must not hide a source that nobody backs up.

@@ -15,6 +15,7 @@ pub mod man;
 pub mod pin;
 pub mod prune;
 pub mod restore;
+pub mod restore_database;
 pub mod schema;
 pub mod show;
 pub mod unpin;

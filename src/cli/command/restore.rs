@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::restore_database;
 use crate::archive::manifest::{Form, Manifest};
 use crate::cli::setup::{App, Opened};
 use crate::cli::{ExitStatus, confirm, format};
@@ -28,7 +29,8 @@ pub struct Args {
     source: String,
 
     /// A directory; for a stream also a file; `-` is standard output, `consumer` the command
-    /// that the policy names in `restore:`.
+    /// that the policy names in `restore:`. For dumps of PostgreSQL also a server: a connection
+    /// string, `postgresql://…`, or `server`, the one that the policy names.
     #[arg(long, value_name = "TARGET")]
     to: String,
 
@@ -67,6 +69,10 @@ pub struct Args {
     /// Do not ask before replacing anything.
     #[arg(long)]
     yes: bool,
+
+    /// For dumps of databases.
+    #[command(flatten)]
+    database: restore_database::DatabaseArgs,
 }
 
 #[derive(Serialize)]
@@ -99,7 +105,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         source: opened.repository.source(&address),
         manifest: &manifest,
         keys: opened.keys.clone(),
-        selection: Selection::new(&args.path)?,
+        selection: Selection::new(&restore_database::paths(&args.path, &args.database))?,
         target: PathBuf::from(&args.to),
         existing,
         numeric_owner: args.numeric_owner,
@@ -111,6 +117,18 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         manifest.backup,
         manifest.kind
     ));
+    if restore_database::is_meant(&args.to, &manifest)? {
+        let restore = restore_database::Restore {
+            app,
+            args: &args.database,
+            request: &request,
+            address: &address,
+            to: &args.to,
+            yes: args.yes,
+        };
+        return restore.run();
+    }
+    args.database.check_unused()?;
     app.display.during(&app.cx.reporter, || match (args.to.as_str(), manifest.form) {
         ("-", _) => to_stdout(app, args, &request),
         ("consumer", Form::Stream) => to_consumer(app, args, &request, &address),

@@ -6,8 +6,9 @@ use globset::Glob;
 
 use super::{Findings, programs, repositories::check_key_material};
 use crate::policy::{
+    postgres_dump::{Databases, PostgresDump},
     redact::has_secret_within,
-    source::{DirectorySource, PostgresCluster, PostgresDump, Source, SourceKind, SourceSpec},
+    source::{DirectorySource, PostgresCluster, Source, SourceKind, SourceSpec},
 };
 
 pub(super) fn check(findings: &mut Findings<'_>) {
@@ -49,7 +50,7 @@ fn warn_of_unimplemented(findings: &mut Findings<'_>, name: &str, kind: SourceKi
         findings.warning_at_key(
             &["sources", name, kind],
             format!("this version cannot run `{kind}` sources yet: `{name}` is not backed up"),
-            "until then use `command` with a pipeline, such as [[pg_dump, -Fc, -Z0, DATABASE]]",
+            "until then use `postgres_dump`",
         );
     }
 }
@@ -233,12 +234,50 @@ fn check_cluster(findings: &mut Findings<'_>, name: &str, cluster: &PostgresClus
 fn check_dump(findings: &mut Findings<'_>, name: &str, dump: &PostgresDump) {
     let at = ["sources", name, "postgres_dump"];
     check_connection(findings, &[at[0], at[1], at[2], "connection"], &dump.connection);
-    if dump.databases.as_ref().is_some_and(Vec::is_empty) {
+    if let Some(Databases::Names(names)) = &dump.databases {
+        if names.is_empty() {
+            findings.error_at_key(
+                &[at[0], at[1], at[2], "databases"],
+                "no database",
+                "name one, or leave `databases` out to dump the one of the connection",
+            );
+        }
+        for (index, database) in names.iter().enumerate() {
+            let number = index.to_string();
+            if names[..index].contains(database) {
+                findings.error(
+                    &[at[0], at[1], at[2], "databases", &number],
+                    format!("`{database}` is named twice"),
+                    "remove one",
+                );
+            }
+        }
+    }
+    if !dump.exclude.is_empty() && dump.databases != Some(Databases::All) {
         findings.error_at_key(
-            &[at[0], at[1], at[2], "databases"],
-            "no database",
-            "name one, or leave `databases` out to dump the one of the connection",
+            &[at[0], at[1], at[2], "exclude"],
+            "`exclude` goes with `databases: all`",
+            "leave out of `databases` what is not wanted, or write `databases: all`",
         );
+    }
+    for (index, pattern) in dump.exclude.iter().enumerate() {
+        let number = index.to_string();
+        check_glob(findings, &[at[0], at[1], at[2], "exclude", &number], pattern);
+    }
+    if dump.jobs == Some(0) {
+        findings.error(&[at[0], at[1], at[2], "jobs"], "no jobs are allowed", "write 1 or more");
+    }
+    if dump.checksums && !dump.counts {
+        findings.error(
+            &[at[0], at[1], at[2], "counts"],
+            "`checksums` reads every row and `counts` is off",
+            "remove one of both",
+        );
+    }
+    for (key, path) in [("scratch", &dump.scratch), ("programs", &dump.programs)] {
+        if let Some(path) = path {
+            absolute(findings, &[at[0], at[1], at[2], key], path);
+        }
     }
 }
 

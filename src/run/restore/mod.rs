@@ -5,6 +5,7 @@
 //! against its digest, and write. Links and devices come after all files, attributes of
 //! directories last, and `sync` before success.
 
+mod files;
 mod member;
 mod output;
 mod plan;
@@ -13,6 +14,7 @@ mod selection;
 mod tree;
 mod worker;
 
+pub use files::BackupFiles;
 pub use member::SegmentCursor;
 pub use output::{stream_to, stream_to_consumer};
 pub use request::{Finding, Outcome, Request};

@@ -54,7 +54,7 @@ pub fn stream_to_consumer(
 }
 
 /// The content of one entry, checked against its digest before its end is told.
-struct ContentReader<'a> {
+pub(super) struct ContentReader<'a> {
     request: &'a Request<'a>,
     cx: &'a Context,
     entry: Entry,
@@ -89,6 +89,11 @@ impl<'a> ContentReader<'a> {
         });
         let entry = only_entry(request, cx)?;
         cx.reporter.progress().expect(1, entry.size);
+        Self::of(request, cx, entry)
+    }
+
+    /// The content of this entry.
+    pub(super) fn of(request: &'a Request<'a>, cx: &'a Context, entry: Entry) -> Result<Self> {
         let content = if entry.parts.is_empty() {
             member(request, cx, &entry)?
         } else {

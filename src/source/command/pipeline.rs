@@ -35,6 +35,8 @@ pub struct Pipeline {
     pub stages: Vec<Stage>,
     /// Variables added to the environment.
     pub environment: Vec<(String, SecretString)>,
+    /// Variables that are not inherited.
+    pub without: Vec<String>,
     /// Working directory.
     pub directory: Option<PathBuf>,
     /// How long it may take.
@@ -94,6 +96,9 @@ impl Pipeline {
         command.args(&stage.argv[1..]).stdin(stdin).stdout(stdout).stderr(Stdio::piped());
         // A group of its own: Ctrl-C reaches us first, and we end it with all its children.
         command.process_group(0);
+        for name in &self.without {
+            command.env_remove(name);
+        }
         for (name, value) in &self.environment {
             command.env(name, value.expose_secret());
         }

@@ -23,7 +23,7 @@ pub fn data_directory(has: &dyn Fn(&[u8]) -> bool) -> Option<Live> {
         return Some(Live {
             what: "the data directory of a running PostgreSQL server",
             sign: "postmaster.pid",
-            instead: "back it up with a pg_dump `command`, or stop the server first",
+            instead: "back it up as a `postgres_dump`, or stop the server first",
         });
     }
     if has(b"node.lock") && (has(b"_state") || has(b"indices") || has(b"nodes")) {

@@ -15,7 +15,6 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::conninfo::{Host, Place, Settings, Wanted};
 use super::tls::SslMode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::telemetry::Reporter;
 
 /// The oldest server, as `server_version_num`.
 pub const OLDEST: u32 = 100_000;
@@ -216,18 +215,18 @@ impl Connection {
         first.flatten().ok_or_else(|| Error::failed(format!("{doing}: the server gave no value")))
     }
 
-    /// Runs what may take long: the query at work is cancelled when the user gives up.
+    /// Runs what may take long: the query at work is cancelled once `stop` says so.
     pub fn patiently<T>(
         &mut self,
-        reporter: &Reporter,
+        stop: &(dyn Fn() -> bool + Sync),
         work: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
         let (token, tls) = (self.client.cancel_token(), self.tls.clone());
         let over = AtomicBool::new(false);
-        let result = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let watcher = scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) {
-                    if reporter.is_cancelled() {
+                    if stop() {
                         let _ = token.cancel_query(tls.clone());
                     }
                     std::thread::park_timeout(WATCH);
@@ -236,10 +235,8 @@ impl Connection {
             let result = work(self);
             over.store(true, Ordering::SeqCst);
             watcher.thread().unpark();
-            result
-        });
-        reporter.check()?;
-        result
+            if stop() { Err(Error::new(ErrorKind::Interrupted, "interrupted")) } else { result }
+        })
     }
 
     /// What the server remarked since this was asked last.
@@ -440,7 +437,6 @@ pub(super) fn ident(name: &str) -> String {
 }
 
 /// A text, quoted for SQL.
-#[allow(dead_code)]
 pub(super) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::parse::{Values, parse, read_service};
+use super::parse::{Values, has_literal_password, parse, read_service};
 use super::passfile;
 use super::tls::{SslMode, Tls};
 use crate::error::{Error, Result};
@@ -177,7 +177,6 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
 ];
 
 /// Variables that PostgreSQL's own programs read. None is inherited by those that are run here.
-#[allow(dead_code)]
 pub(super) fn variables() -> impl Iterator<Item = &'static str> {
     let more = ["PGCLIENTENCODING", "PGSYSCONFDIR", "PGTZ", "PGDATESTYLE", "PGGEQO", "PSQLRC"];
     let all = KEYS.iter().chain(REFUSED).map(|(_, variable)| *variable);
@@ -202,6 +201,28 @@ impl Settings {
             }
         }
         Given { values: given, around }.settings()
+    }
+
+    /// The same for a connection that a person typed: its database is `postgres` unless it names
+    /// one, and a password in it is refused, for everybody sees command lines.
+    pub fn resolve_typed(text: &str, around: &Surroundings) -> Result<Self> {
+        if has_literal_password(text)? {
+            return Err(Error::usage(
+                "there is a password on the command line, where `ps` shows it",
+            )
+            .hint("take it out, and use ~/.pgpass, PGPASSWORD or `password=${file:PATH}`"));
+        }
+        let mut around = around.clone();
+        around.variables.entry("PGDATABASE".to_owned()).or_insert_with(|| "postgres".to_owned());
+        Self::resolve(text, &around)
+    }
+
+    /// Whether a text is a connection, and not the name of a directory.
+    pub fn is_connection(text: &str) -> bool {
+        let key = text.split('=').next().unwrap_or_default().trim();
+        text.starts_with("postgresql://")
+            || text.starts_with("postgres://")
+            || (text.contains('=') && KEYS.iter().any(|(known, _)| *known == key))
     }
 
     /// The same for another database.
@@ -242,9 +263,8 @@ impl Settings {
         add("PGUSER", &self.user);
         add("PGAPPNAME", &self.application);
         add("PGCONNECT_TIMEOUT", &self.connect_timeout.as_secs().to_string());
-        add("PGCLIENTENCODING", "UTF8");
         // Neither a service nor a password file may change what was decided here.
-        add("PGPASSFILE", "/dev/null");
+        add("PGPASSFILE", "/dev/null/none");
         if matches!(host.place, Place::Name(_)) {
             add("PGSSLMODE", self.tls.mode.name());
             for (variable, path) in [

@@ -2,11 +2,15 @@
 //!
 //! Everything here is threads that may block; `postgres` is the blocking face of `tokio-postgres`.
 
+pub mod dump;
+pub mod restore;
+
 mod connection;
 mod conninfo;
 mod parse;
 mod passfile;
 mod tls;
+mod tools;
 
 pub use connection::{Connection, OLDEST, Server};
 pub use conninfo::{Host, Place, Settings, Surroundings, quote_value};

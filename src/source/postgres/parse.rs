@@ -68,17 +68,30 @@ fn bad_reference() -> Error {
 /// Reads `key=value …` or `postgresql://…`.
 pub(super) fn parse(text: &str) -> Result<Values> {
     let (text, references) = References::take(text)?;
-    let pairs = if text.starts_with("postgresql://") || text.starts_with("postgres://") {
-        parse_uri(&text)?
-    } else {
-        parse_pairs(&text)?
-    };
     let mut values = Values::new();
-    for (key, value) in pairs {
+    for (key, value) in pairs(&text)? {
         check_key(&key)?;
         values.insert(key, references.resolve(&value)?);
     }
     Ok(values)
+}
+
+/// Whether a password stands in the text itself.
+pub(super) fn has_literal_password(text: &str) -> Result<bool> {
+    let (text, _) = References::take(text)?;
+    Ok(pairs(&text)?.iter().any(|(key, value)| {
+        ["password", "sslpassword"].contains(&key.as_str())
+            && !value.is_empty()
+            && !value.contains(MARK)
+    }))
+}
+
+fn pairs(text: &str) -> Result<Vec<(String, String)>> {
+    if text.starts_with("postgresql://") || text.starts_with("postgres://") {
+        parse_uri(text)
+    } else {
+        parse_pairs(text)
+    }
 }
 
 fn parse_pairs(text: &str) -> Result<Vec<(String, String)>> {

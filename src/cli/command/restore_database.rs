@@ -1,0 +1,278 @@
+//! The part of `backstay restore` that puts dumps back into a PostgreSQL server.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::archive::manifest::Manifest;
+use crate::cli::setup::App;
+use crate::cli::{ExitStatus, confirm, format};
+use crate::error::{Error, Result};
+use crate::id::SourceAddress;
+use crate::policy::SourceSpec;
+use crate::run::restore::{BackupFiles, Request};
+use crate::source::postgres::dump::{CUSTOM, dump_path};
+use crate::source::postgres::restore::{Done, Options, Restored, Restoring};
+use crate::source::postgres::{Settings, Surroundings};
+
+/// The kind of source these options are for.
+const KIND: &str = "postgres_dump";
+/// The target that means the policy's own server.
+const OWN_SERVER: &str = "server";
+
+/// Options for dumps of databases.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Dumps of PostgreSQL, into a server")]
+pub struct DatabaseArgs {
+    /// Only this database, under another name if given. A database that exists and has content is
+    /// never written to. May be given several times.
+    #[arg(long, value_name = "OLD[=NEW]")]
+    database: Vec<String>,
+
+    /// Restore beside the database in use, compare, then change their names. The old one stays,
+    /// under another name and closed.
+    #[arg(long)]
+    swap: bool,
+
+    /// Only this schema. May be given several times.
+    #[arg(long, value_name = "SCHEMA")]
+    schema: Vec<String>,
+
+    /// Only this table, its definition and rows: NAME or SCHEMA.NAME. May be given several times.
+    #[arg(long, value_name = "TABLE")]
+    table: Vec<String>,
+
+    /// Everything belongs to the role that restores: no roles are made, no rights granted.
+    #[arg(long)]
+    no_owner: bool,
+
+    /// Become this role before restoring.
+    #[arg(long, value_name = "ROLE")]
+    role: Option<String>,
+
+    /// Write each dump to this directory first, for --jobs and for dumps in directory format.
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+
+    /// Tables restored at once; needs --scratch.
+    #[arg(long, value_name = "N", requires = "scratch")]
+    jobs: Option<usize>,
+
+    /// The directory of pg_restore; looked for if left out.
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+}
+
+impl DatabaseArgs {
+    /// Refuses options that mean nothing where the target is no server.
+    pub fn check_unused(&self) -> Result<()> {
+        let used = [
+            ("--swap", self.swap),
+            ("--schema", !self.schema.is_empty()),
+            ("--table", !self.table.is_empty()),
+            ("--no-owner", self.no_owner),
+            ("--role", self.role.is_some()),
+            ("--scratch", self.scratch.is_some()),
+            ("--programs", self.programs.is_some()),
+        ];
+        match used.iter().find(|(_, used)| *used) {
+            None => Ok(()),
+            Some((option, _)) => Err(Error::usage(format!("{option} goes with a server in --to"))
+                .hint("--to server, --to postgresql://USER@HOST, or --to 'host=HOST user=USER'")),
+        }
+    }
+}
+
+/// The `--path` patterns: databases given by name stand for their dumps.
+pub fn paths(given: &[String], args: &DatabaseArgs) -> Vec<String> {
+    let dumps = args.database.iter().map(|name| dump_path(name, CUSTOM));
+    given.iter().cloned().chain(dumps).collect()
+}
+
+/// Whether a server is meant, and can be.
+pub fn is_meant(to: &str, manifest: &Manifest) -> Result<bool> {
+    let dump = manifest.source_kind == KIND;
+    if Settings::is_connection(to) && !dump {
+        return Err(Error::usage(format!(
+            "{} is a {} source: it cannot be restored into a server",
+            manifest.address(),
+            manifest.source_kind
+        ))
+        .hint("a directory of such a name: ./NAME"));
+    }
+    Ok(dump && (to == OWN_SERVER || Settings::is_connection(to)))
+}
+
+/// A restore into a server.
+pub struct Restore<'a> {
+    /// Policies, keys, output.
+    pub app: &'a App,
+    /// Its own options.
+    pub args: &'a DatabaseArgs,
+    /// The backup.
+    pub request: &'a Request<'a>,
+    /// Its source.
+    pub address: &'a SourceAddress,
+    /// The server.
+    pub to: &'a str,
+    /// Do not ask.
+    pub yes: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    source: String,
+    backup: &'a str,
+    target: &'a str,
+    dry_run: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    plan: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    postgres: Option<&'a Done>,
+    fetched: u64,
+}
+
+impl Restore<'_> {
+    /// Plans, asks where something is replaced, restores, compares.
+    pub fn run(&self) -> Result<ExitStatus> {
+        let Self { app, args, request, .. } = self;
+        let (settings, programs) = self.target()?;
+        let files = BackupFiles::open(request, &app.cx)?;
+        let options = Options {
+            databases: args.database.clone(),
+            schemas: args.schema.clone(),
+            tables: args.table.clone(),
+            no_owner: args.no_owner,
+            role: args.role.clone(),
+            swap: args.swap,
+        };
+        if options.swap && options.is_partial() {
+            return Err(Error::usage("--swap takes whole databases: a part cannot take its place"));
+        }
+        let scratch = args.scratch.clone().map(|place| (place, args.jobs.unwrap_or(2).max(1)));
+        let programs = args.programs.clone().or(programs);
+        let stamp = app.cx.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let restoring =
+            Restoring::prepare(&files, options, &settings, (programs, scratch), &stamp)?;
+        let lines = restoring.describe();
+        if request.dry_run {
+            self.report(lines.clone(), None)?;
+            for line in lines {
+                app.printer.talk(format!("would: {line}"));
+            }
+            return Ok(ExitStatus::Done);
+        }
+        for line in &lines {
+            app.printer.talk(format!("  {line}"));
+        }
+        for database in &restoring.plan().databases {
+            if let Some((live, aside)) = &database.swap {
+                let what = format!(
+                    "everybody is disconnected from `{live}`, and it is renamed to `{aside}`"
+                );
+                confirm::type_name(&what, live, self.yes)?;
+            }
+        }
+        let done = app.display.during(&app.cx.reporter, || restoring.run(&app.cx.reporter))?;
+        self.report(Vec::new(), Some(&done))?;
+        self.conclude(&done)
+    }
+
+    /// How the server is reached, and where the policy says that its programs are.
+    fn target(&self) -> Result<(Settings, Option<PathBuf>)> {
+        let here = Surroundings::here();
+        let own = self.of_policy();
+        let programs = own.as_ref().and_then(|(_, programs)| programs.clone());
+        if self.to != OWN_SERVER {
+            return Ok((Settings::resolve_typed(self.to, &here)?, programs));
+        }
+        let (connection, _) = own.ok_or_else(|| {
+            Error::usage(format!("there is no policy that names the server of {}", self.address))
+                .hint("give it: --to postgresql://USER@HOST")
+                .hint("a directory of this name: ./server")
+        })?;
+        // Not the database that is dumped: who is in it cannot rename it.
+        Ok((Settings::resolve(&connection, &here)?.with_database("postgres"), programs))
+    }
+
+    fn of_policy(&self) -> Option<(String, Option<PathBuf>)> {
+        if self.app.repository_url().is_some() {
+            return None;
+        }
+        let set = self.app.policies(false).ok()?;
+        let policy = set.policies.iter().find(|policy| policy.stack == self.address.stack)?;
+        match &policy.sources.get(&self.address.source)?.spec {
+            SourceSpec::PostgresDump(dump) => {
+                Some((dump.connection.clone(), dump.programs.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    fn report(&self, plan: Vec<String>, done: Option<&Done>) -> Result<()> {
+        if !self.app.printer.is_json() {
+            return Ok(());
+        }
+        self.app.printer.json(&Report {
+            source: self.address.to_string(),
+            backup: self.request.manifest.backup.as_str(),
+            target: self.to,
+            dry_run: self.request.dry_run,
+            plan,
+            postgres: done,
+            fetched: self.app.cx.reporter.progress().snapshot().stored_bytes,
+        })
+    }
+
+    fn conclude(&self, done: &Done) -> Result<ExitStatus> {
+        let printer = &self.app.printer;
+        for restored in &done.databases {
+            printer.talk(summary(restored));
+            for note in &restored.notes {
+                printer.warning(note);
+            }
+            if let Some(aside) = &restored.aside {
+                printer.talk(format!(
+                    "  `{aside}` is what was in use before; when nobody misses it: DROP DATABASE \"{}\"",
+                    aside.replace('"', "\"\"")
+                ));
+            }
+            for found in restored.differ.iter().take(20) {
+                printer.warning(&format!(
+                    "{}: {} in the backup, {} here",
+                    found.table, found.recorded, found.found
+                ));
+            }
+        }
+        let differ: usize = done.databases.iter().map(|database| database.differ.len()).sum();
+        if differ == 0 {
+            return Ok(ExitStatus::Done);
+        }
+        Err(Error::damaged(format!(
+            "{} not as recorded in the backup's snapshot",
+            if differ == 1 { "1 table is".to_owned() } else { format!("{differ} tables are") }
+        ))
+        .hint("does a trigger, a rule or somebody else write to it? what was restored is left there; nothing was swapped"))
+    }
+}
+
+fn summary(restored: &Restored) -> String {
+    let mut text = format!("restored `{}`", restored.from);
+    if restored.from != restored.to {
+        text.push_str(&format!(" as `{}`", restored.to));
+    }
+    text.push_str(&format!(" in {}", format::seconds(restored.seconds)));
+    if restored.tables_equal > 0 {
+        text.push_str(&format!(
+            "; {} in {} as in the snapshot",
+            format::count(restored.rows, "row"),
+            format::count(restored.tables_equal, "table")
+        ));
+    } else {
+        text.push_str("; no rows were recorded to compare");
+    }
+    if restored.checksums_equal > 0 {
+        text.push_str(", checksums equal");
+    }
+    text
+}
