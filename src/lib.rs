@@ -19,7 +19,7 @@
 //! |---|---|
 //! | [`cli`] | one file per command; output, progress, exit codes |
 //! | [`run`] | the verbs: backup, restore, verify |
-//! | [`source`] | what can be backed up: directories, commands, secrets |
+//! | [`source`] | what can be backed up: directories, commands, secrets, databases |
 //! | [`store`] | repositories: keys, uploads, ranged reads, catalogue, intents, probes |
 //! | [`archive`] | tar members, frames, age, digests, index, manifest; synchronous |
 //! | [`policy`] | what is protected, where to, how often: model, linter, schema |

@@ -25,7 +25,11 @@ pub struct BackupFiles<'a> {
 impl<'a> BackupFiles<'a> {
     /// Reads the index. Sources of this kind have few files.
     pub fn open(request: &'a Request<'a>, cx: &'a Context) -> Result<Self> {
-        let held = hold::hold(&request.source, request.manifest, "restore", cx)?;
+        let held = if request.dry_run {
+            None
+        } else {
+            hold::hold(&request.source, request.manifest, "restore", cx)?
+        };
         let (mut paths, mut entries) = (Vec::new(), BTreeMap::new());
         for entry in request.source.index(request.manifest, &request.keys, &cx.reporter.fresh())? {
             let entry = entry?;
