@@ -134,7 +134,7 @@ impl Connection {
             .dbname(&settings.database)
             .application_name(&settings.application)
             .connect_timeout(settings.connect_timeout)
-            .keepalives_idle(Duration::from_secs(60))
+            .keepalives_idle(Duration::from_mins(1))
             .ssl_mode(mode)
             .channel_binding(match settings.channel_binding {
                 None => ChannelBinding::Prefer,
