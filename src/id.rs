@@ -152,6 +152,13 @@ pub fn key_id(now: Timestamp) -> String {
     format!("{}-{}", compact_time(now), random_suffix(4))
 }
 
+/// The instant in a repository key's name.
+pub fn time_of_key(id: &str) -> Option<Timestamp> {
+    let (time, _) = id.split_once('-')?;
+    let civil = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time).ok()?;
+    civil.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp())
+}
+
 /// Whether `text` can be a stack or source name: `[a-z0-9][a-z0-9._-]{0,63}`.
 pub fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();

@@ -546,3 +546,36 @@ fn what_two_descriptions_of_a_backup_say_is_compared() {
     }
     assert!(unnoticed.is_empty(), "not noticed: {unnoticed:?}");
 }
+
+/// What verification says is lost is what a restore loses, also where a whole frame is broken.
+#[test]
+fn content_depth_names_all_that_a_broken_frame_costs() {
+    let sandbox = Sandbox::ready(true);
+    for name in ["a", "c", "d/b"] {
+        let path = sandbox.path("src").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, crate::common::noise(name.len() as u64, 600)).unwrap();
+    }
+    let backup = sandbox.backup(&[]);
+    let segment =
+        sandbox.path("repo/demo/sources/files/data").join(&backup).join("000001.tar.zst.age");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let verified = sandbox.run_with_key(&["verify", "--depth", "content", "--output", "json"]);
+    let report = verified.expect(5).json();
+    let mut named: Vec<String> = Vec::new();
+    for finding in report[0]["findings"].as_array().unwrap() {
+        for path in finding["costs"]["paths"].as_array().into_iter().flatten() {
+            named.push(path.as_str().unwrap().to_owned());
+        }
+    }
+    named.sort();
+    named.dedup();
+    sandbox.run_with_key(&["restore", "demo/files", "--to", "out"]).expect(5);
+    let lost = |name: &&str| !sandbox.path("out").join(name).exists();
+    let lost: Vec<&str> = ["a", "c", "d/b"].into_iter().filter(lost).collect();
+    assert_eq!(lost, ["a", "c", "d/b"]);
+    assert_eq!(named, lost);
+}

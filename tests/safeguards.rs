@@ -128,3 +128,39 @@ fn a_repository_that_is_asked_for_is_used_or_refused() {
     sandbox.run(&["backup", "--repository", "main"]).expect(0);
     assert_eq!(sandbox.listed(), 1);
 }
+
+#[test]
+fn of_two_who_create_a_repository_the_loser_leaves_no_key_in_use() {
+    let sandbox = Sandbox::new();
+    let other = sandbox.run_bare(&["key", "generate", "--out", "other.key"]).expect(0);
+    let people = [sandbox.public.clone(), other.stdout.trim().to_owned()];
+    for round in 0..6 {
+        let repo = sandbox.path(format!("race-{round}")).display().to_string();
+        let start = |person: &String| {
+            let args = ["init", "--repository", &repo, "--recipient", person];
+            let mut command = std::process::Command::new(crate::common::BACKSTAY);
+            command.args(args).stdout(std::process::Stdio::null());
+            command.stderr(std::process::Stdio::null()).spawn().unwrap()
+        };
+        let mut racing: Vec<_> = people.iter().map(start).collect();
+        let codes: Vec<bool> = racing.iter_mut().map(|one| one.wait().unwrap().success()).collect();
+        let winner = if codes[0] { "recovery.key" } else { "other.key" };
+        assert_eq!(codes.iter().filter(|won| **won).count(), 1, "{codes:?}");
+        let args = ["key", "list", "--repository", &repo, "--identity", winner];
+        let keys = sandbox.run_bare(&args).expect(0).stdout;
+        let newest = keys.lines().last().unwrap();
+        assert!(!newest.contains("not opened"), "{keys}");
+    }
+}
+
+#[test]
+fn a_repository_that_lost_its_descriptor_is_not_made_anew() {
+    let sandbox = Sandbox::ready(true);
+    fs::write(sandbox.path("src/file"), "content").unwrap();
+    sandbox.backup(&[]);
+    fs::rename(sandbox.path("repo/backstay.json"), sandbox.path("backstay.json")).unwrap();
+    let refused = sandbox.run(&["init"]).expect(1);
+    assert!(refused.stderr.contains("bring it back"), "{}", refused.stderr);
+    fs::rename(sandbox.path("backstay.json"), sandbox.path("repo/backstay.json")).unwrap();
+    sandbox.run_with_key(&["verify", "--depth", "content"]).expect(0);
+}

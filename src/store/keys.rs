@@ -34,14 +34,15 @@ impl KeyInfo {
     }
 }
 
-/// Makes a repository key, stores the secret half wrapped to `people`, then the public half.
+/// Makes a repository key, stores the secret half wrapped to `people`, then the public half. It is
+/// newer than every key that is there, whatever this machine's clock says: writers take the newest.
 pub fn generate_repository_key(
     store: &Store,
     people: &Recipients,
     now: Timestamp,
 ) -> Result<KeyInfo> {
     let (secret, recipient) = Keyring::generate();
-    let id = id::key_id(now);
+    let id = id::key_id(newer_than(&list(store)?, now));
     let wrap = wrap_key(store, &id, 1, &secret, people)?;
     // The public half comes last: a key that writers can see is one that people can open.
     let public = format!("{recipient}\n");
@@ -49,6 +50,20 @@ pub fn generate_repository_key(
         return Err(Error::new(ErrorKind::Conflict, format!("the key {id} exists already")));
     }
     Ok(KeyInfo { id, recipient, wraps: vec![wrap] })
+}
+
+fn newer_than(keys: &[KeyInfo], now: Timestamp) -> Timestamp {
+    let after = |key: &KeyInfo| {
+        let at = id::time_of_key(&key.id)?;
+        at.checked_add(jiff::SignedDuration::from_secs(1)).ok()
+    };
+    keys.iter().filter_map(after).fold(now, Timestamp::max)
+}
+
+/// Removes a key that nothing was encrypted to: public half first, so that nobody takes it.
+pub fn remove_unused_key(store: &Store, key: &KeyInfo) -> Result<()> {
+    store.delete(&layout::public_key(&key.id))?;
+    key.wraps.iter().try_for_each(|wrap| store.delete(wrap))
 }
 
 /// Stores the secret half of key `id` once more, wrapped to `people`. Returns the object's key.

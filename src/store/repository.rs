@@ -67,6 +67,7 @@ impl Repository {
             )
             .hint(format!("it was created at {} and is left as it is", found.created)));
         }
+        Self::check_nothing_lost(store)?;
         let encrypted = match &options.copies_of {
             Some(origin) => {
                 keys::copy_keys(origin, store)?;
@@ -74,9 +75,11 @@ impl Repository {
             }
             None => !options.recipients.is_empty(),
         };
-        if encrypted && keys::list(store)?.is_empty() {
-            keys::generate_repository_key(store, &options.recipients, now)?;
-        }
+        let own = if encrypted && options.copies_of.is_none() {
+            Some(keys::generate_repository_key(store, &options.recipients, now)?)
+        } else {
+            None
+        };
         for (name, text) in [
             (layout::RESTORE_PAGE, include_str!("embedded/RESTORE.md")),
             (layout::RESTORE_SCRIPT, include_str!("embedded/restore.sh")),
@@ -96,12 +99,43 @@ impl Repository {
             .map_err(|error| Error::failed("failed to write the descriptor").with_source(error))?;
         body.push(b'\n');
         if !store.create_ours(layout::DESCRIPTOR, &body.into())? {
+            if let Some(own) = &own {
+                keys::remove_unused_key(store, own)?;
+            }
             return Err(Error::new(
                 ErrorKind::Conflict,
                 format!("somebody else created a repository in {} meanwhile", store.name()),
             ));
         }
+        if let Some(own) = own
+            && keys::list(store)?.last().is_some_and(|newest| newest.id != own.id)
+        {
+            // Left by somebody who lost the race, or by an `init` that was cut short. Writers take
+            // the newest key, and that one must be of those who were asked for here.
+            keys::generate_repository_key(store, &options.recipients, now)?;
+        }
         Self::open(store)
+    }
+
+    /// Backups without a descriptor are a repository that lost it, not a place for a new one.
+    fn check_nothing_lost(store: &Store) -> Result<()> {
+        for stack in store.list_directories("")? {
+            if id::is_name(&stack)
+                && !layout::RESERVED.contains(&stack.as_str())
+                && !store.list_directories(&layout::sources(&stack))?.is_empty()
+            {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "there are backups of {stack} in {} and no {}",
+                        store.name(),
+                        layout::DESCRIPTOR
+                    ),
+                )
+                .hint("bring it back from a copy or an older version of the bucket"));
+            }
+        }
+        Ok(())
     }
 
     /// Opens a repository.

@@ -98,7 +98,8 @@ impl Checker<'_> {
         let segment = task.segment.clone();
         let mut findings = Vec::new();
         let mut stored = self.open(&segment);
-        let mut expected = Expected { first: task.first.into_iter(), more: task.more };
+        let mut expected =
+            Expected { peeked: None, first: task.first.into_iter(), more: task.more };
         let unwanted = self.members(&mut stored, &segment, &mut expected, &mut findings);
         Self::close(stored, &segment, &mut findings)?;
         let altered =
@@ -139,7 +140,6 @@ impl Checker<'_> {
         let damaged = |error| read_error(error, &segment.path);
         let mut frames = FrameReader::new(plain, 0).map_err(damaged)?;
         let mut unwanted = Sorter::new(BUDGET / 4);
-        let mut next = expected.next();
         let mut content = 0u64;
         let older = segment.reference()?.backup != self.manifest.backup;
         loop {
@@ -147,13 +147,12 @@ impl Checker<'_> {
             let (frame, skip) = frames.position().map_err(damaged)?;
             let Some(found) = member::decode(&mut frames, &segment.path)? else { break };
             content = content.saturating_add(found.data);
-            let wanted = next.take_if(|e| e.at.is_some_and(|at| (at.0, at.1) == (frame, skip)));
-            let Some(entry) = wanted else {
+            let is_here = |e: &Entry| e.at.is_some_and(|at| (at.0, at.1) == (frame, skip));
+            let Some(entry) = expected.next_if(is_here) else {
                 skip_content(&mut frames, &found).map_err(damaged)?;
                 unwanted.push(sort_key(&found.path), found.path)?;
                 continue;
             };
-            next = expected.next();
             let checked = found
                 .expect_all(&entry, older, &segment.path)
                 .and_then(|()| self.content(&mut frames, &entry, &found, segment));
@@ -191,19 +190,13 @@ impl Checker<'_> {
         if [frames.plain(), content] != [segment.plain, segment.content] {
             findings.push(miscounted(segment));
         }
-        match next {
+        match expected.peek() {
             None => Ok(unwanted),
-            Some(entry) => {
-                let path = entry.display_path();
-                expected.first = std::iter::once(entry)
-                    .chain(&mut expected.first)
-                    .collect::<Vec<_>>()
-                    .into_iter();
-                Err(Error::damaged(format!(
-                    "{} does not have `{path}` where the index says",
-                    segment.path
-                )))
-            }
+            Some(entry) => Err(Error::damaged(format!(
+                "{} does not have `{}` where the index says",
+                segment.path,
+                entry.display_path()
+            ))),
         }
     }
 
@@ -306,16 +299,34 @@ impl Checker<'_> {
     }
 }
 
-/// Entries of one segment, in order of position.
+/// Entries of one segment, in order of position. One that was only looked at is still to come:
+/// if decoding stops there, it is among what is lost.
 struct Expected {
+    peeked: Option<Entry>,
     first: std::vec::IntoIter<Entry>,
     more: Receiver<Vec<Entry>>,
+}
+
+impl Expected {
+    fn peek(&mut self) -> Option<&Entry> {
+        if self.peeked.is_none() {
+            self.peeked = self.next();
+        }
+        self.peeked.as_ref()
+    }
+
+    fn next_if(&mut self, is_wanted: impl FnOnce(&Entry) -> bool) -> Option<Entry> {
+        if is_wanted(self.peek()?) { self.peeked.take() } else { None }
+    }
 }
 
 impl Iterator for Expected {
     type Item = Entry;
 
     fn next(&mut self) -> Option<Entry> {
+        if let Some(entry) = self.peeked.take() {
+            return Some(entry);
+        }
         loop {
             if let Some(entry) = self.first.next() {
                 return Some(entry);
