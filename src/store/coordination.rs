@@ -18,7 +18,7 @@ use crate::id::{self, BackupId};
 /// The largest control object a reader accepts.
 pub const CONTROL_LIMIT: u64 = 1 << 20;
 
-/// Objects that one mark names at most, so that it stays below [`CONTROL_LIMIT`].
+/// Objects that one mark names at most, so that it stays below 1 MiB, the most a reader accepts.
 pub const OBJECTS_PER_MARK: usize = 5000;
 
 /// What is about to go: a prune's announcement.
