@@ -238,6 +238,8 @@ fn a_server_that_knows_no_versions_is_taken_for_one_without() {
     let results = erased(&store, &keys(&["a/one"]));
     assert_eq!(results, [Erased::Gone]);
     assert_eq!(server.keys(), ["repo/a/two"]);
+    assert!(store.versioning_doubt().unwrap().contains("does not say whether it keeps versions"));
+    assert_eq!(store.versioning_doubt(), None, "it is said once");
     let asked = server.seen().iter().filter(|r| r.query.contains("versioning")).count();
     assert_eq!(asked, 1);
 }

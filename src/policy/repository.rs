@@ -27,6 +27,7 @@ pub struct Repository {
 
 /// Where a repository is.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a policy has a handful of them")]
 pub enum Storage {
     /// A directory of this machine.
     Local(LocalRepository),
@@ -156,6 +157,12 @@ pub struct S3Repository {
     /// Whether an endpoint without TLS is accepted.
     #[serde(default)]
     pub allow_http: bool,
+    /// How long the server may be silent before a request is tried again. Default: a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Period>,
+    /// How long a failed request is tried again. Default: three minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_for: Option<Period>,
 }
 
 impl S3Repository {

@@ -29,11 +29,13 @@ pub fn list_backups(
         }
         let source = repository.source(&address);
         let commits = source.commits()?;
-        listings.extend(source.manifests(&commits).into_iter().map(|(commit, manifest)| Listing {
-            address: address.clone(),
-            commit,
-            manifest,
-        }));
+        listings.extend(
+            source.manifests(&commits)?.into_iter().map(|(commit, manifest)| Listing {
+                address: address.clone(),
+                commit,
+                manifest,
+            }),
+        );
     }
     Ok(listings)
 }

@@ -47,7 +47,7 @@ pub fn find_backup(
         {
             continue;
         }
-        let Some((_, manifest)) = source.manifests(std::slice::from_ref(commit)).pop() else {
+        let Some((_, manifest)) = source.manifests(std::slice::from_ref(commit))?.pop() else {
             continue;
         };
         match (choice, manifest) {
@@ -99,7 +99,7 @@ pub fn find_by_prefix(repository: &Repository, prefix: &str) -> Result<Manifest>
         let source = repository.source(&address);
         let mut commits = source.commits()?;
         commits.retain(|commit| commit.backup.as_str().starts_with(prefix));
-        for (_, manifest) in source.manifests(&commits) {
+        for (_, manifest) in source.manifests(&commits)? {
             match manifest {
                 Ok(manifest) => found.push(manifest),
                 Err(error) => damaged = Some(error),

@@ -13,6 +13,8 @@ pub struct Answer {
     pub message: String,
     /// What the operating system said, where a disk or a socket was the trouble.
     pub io: Option<std::io::ErrorKind>,
+    /// The store never answered, or stopped in the middle.
+    pub silent: bool,
 }
 
 impl std::error::Error for Answer {}
@@ -40,7 +42,7 @@ impl fmt::Display for Answer {
 impl Answer {
     /// An answer that is no more than a line of text.
     pub(super) fn plain(message: impl Into<String>) -> Self {
-        Self { status: None, code: None, message: message.into(), io: None }
+        Self { status: None, code: None, message: message.into(), io: None, silent: false }
     }
 
     /// Whether the store's code is one of these.
@@ -58,9 +60,16 @@ impl Answer {
             (None, Some(_), _) => String::new(),
             // The body is a page of a proxy, or nothing: the status line says it.
             (None, None, Some(_)) => status_line(&text),
-            (None, None, None) => without_markup(&text),
+            (None, None, None) => without_request(&without_markup(&text)),
         };
-        Self { status, code, message: one_line(&message), io: io_kind(error) }
+        let io = io_kind(error);
+        Self {
+            status,
+            code,
+            message: one_line(&message),
+            io,
+            silent: status.is_none() && is_silence(&text),
+        }
     }
 }
 
@@ -121,6 +130,27 @@ fn without_markup(text: &str) -> String {
     text[..cut.unwrap_or(text.len())].trim_end_matches([' ', ':']).to_owned()
 }
 
+/// Whether the request never got an answer. The cause is an I/O error then too, and not a disk's.
+pub(super) fn is_silence(text: &str) -> bool {
+    text.contains("error sending request") || text.contains("HTTP error")
+}
+
+/// What went wrong, and how often it was tried; which request it was is said by whoever made it.
+fn without_request(text: &str) -> String {
+    let text = text.replace("Generic S3 error: ", "");
+    let Some((request, problem)) = text.split_once(" - HTTP error: ") else {
+        return text.strip_prefix("HTTP error: ").map_or(text.clone(), str::to_owned);
+    };
+    // Not a request for an object: where instances ask for credentials, the address says it all.
+    if request.contains("/latest/") || request.contains("169.254.") {
+        return text;
+    }
+    match request.split_once(", after ").map(|(_, rest)| number(rest)) {
+        Some(Some(retries)) => format!("{problem} (tried {} times)", retries + 1),
+        _ => problem.to_owned(),
+    }
+}
+
 fn one_line(text: &str) -> String {
     /// Longer than any sentence of a store; a body that is quoted all the same ends here.
     const LONGEST: usize = 600;
@@ -158,6 +188,15 @@ mod tests {
     fn a_page_of_a_proxy_is_not_shown() {
         let answer = quoted("502 Bad Gateway: <html><body>nginx</body></html>");
         assert_eq!(answer.to_string(), "502: Bad Gateway");
+    }
+
+    #[test]
+    fn a_connection_that_breaks_is_told_without_the_machinery() {
+        let text = "Error performing GET http://127.0.0.1:1/b/k in 1.2s, after 10 retries, \
+                    max_retries: 10, retry_timeout: 1s  - HTTP error: error sending request";
+        let answer = Answer::of(&object_store::Error::Generic { store: "S3", source: text.into() });
+        assert_eq!(answer.to_string(), "error sending request (tried 11 times)");
+        assert!(answer.silent);
     }
 
     #[test]

@@ -242,7 +242,7 @@ impl Store {
             stream.try_collect::<Vec<_>>().await
         };
         let found = self.runtime.block_on(list).map_err(|error| {
-            StoreError::new(prefix, error).into_error(&format!("list {prefix}/"), &self.name)
+            StoreError::new(prefix, error).into_error(&listing(prefix), &self.name)
         })?;
         let mut listed: Vec<Listed> = found
             .into_iter()
@@ -265,7 +265,7 @@ impl Store {
         let path = Path::from(prefix);
         let list = self.objects.list_with_delimiter((!prefix.is_empty()).then_some(&path));
         let found = self.runtime.block_on(list).map_err(|error| {
-            StoreError::new(prefix, error).into_error(&format!("list {prefix}/"), &self.name)
+            StoreError::new(prefix, error).into_error(&listing(prefix), &self.name)
         })?;
         let mut names: Vec<String> = found
             .common_prefixes
@@ -275,6 +275,10 @@ impl Store {
         names.sort();
         Ok(names)
     }
+}
+
+fn listing(prefix: &str) -> String {
+    if prefix.is_empty() { "list what there is".to_owned() } else { format!("list {prefix}/") }
 }
 
 impl std::fmt::Debug for Store {

@@ -102,7 +102,7 @@ impl SourceStore {
 
     /// Reads manifests, several at once. Tombstones and commits that went meanwhile are left out;
     /// a damaged one is an error in its place.
-    pub fn manifests(&self, commits: &[CommitRef]) -> Vec<(CommitRef, Result<Manifest>)> {
+    pub fn manifests(&self, commits: &[CommitRef]) -> Result<Vec<(CommitRef, Result<Manifest>)>> {
         let keys: Vec<String> =
             commits.iter().map(|commit| self.key(&layout::commit(&commit.backup))).collect();
         let read = self.store.read_many(&keys, manifest::SIZE_LIMIT);
@@ -112,14 +112,16 @@ impl SourceStore {
             .zip(read)
             .filter_map(|((commit, key), bytes)| {
                 let parsed = match bytes {
+                    // The store did not tell: that is no damage, and no reason to leave one out.
+                    Err(error) if error.kind() != ErrorKind::Damaged => return Some(Err(error)),
                     Ok(Some(bytes)) => Commit::parse(&bytes, &self.address, &commit.backup, &key),
                     Ok(None) => return None,
                     Err(error) => Err(error),
                 };
                 match parsed {
-                    Ok(Commit::Backup(manifest)) => Some((commit.clone(), Ok(*manifest))),
+                    Ok(Commit::Backup(manifest)) => Some(Ok((commit.clone(), Ok(*manifest)))),
                     Ok(Commit::Aborted) => None,
-                    Err(error) => Some((commit.clone(), Err(error))),
+                    Err(error) => Some(Ok((commit.clone(), Err(error)))),
                 }
             })
             .collect()

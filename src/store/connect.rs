@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use super::blocking::Store;
 use super::erase::Place;
 use super::error::StoreError;
+use super::http::Connector;
 use super::layout;
 use super::sdk::Reach;
 use super::versions::Bucket;
@@ -28,7 +29,13 @@ const FIRST_ANSWER: Duration = Duration::from_secs(15);
 
 /// How often a request is tried again.
 const RETRIES: usize = 10;
-/// The longest pause before it is.
+/// How long, if nothing else is said.
+const RETRY_FOR: Duration = Duration::from_mins(3);
+/// How long a server may be silent, if nothing else is said.
+const SILENCE: Duration = Duration::from_mins(1);
+/// The pause before a request is tried again for the first time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before a request is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Where a repository lies.
@@ -63,11 +70,15 @@ pub struct S3Location {
     pub ca_file: Option<PathBuf>,
     /// Allow `http:` endpoints.
     pub allow_http: bool,
+    /// How long the server may be silent before a request is tried again; a minute if not given.
+    pub timeout: Option<Duration>,
+    /// How long a request is tried again; three minutes if not given.
+    pub retry_for: Option<Duration>,
 }
 
 impl Location {
     /// Parses a path, `file:` URL or `s3://BUCKET/PREFIX?endpoint=URL&region=R&ca_file=PATH`
-    /// (also `virtual_hosted=true`). S3 credentials come from the environment (`AWS_…`).
+    /// (also `virtual_hosted=true`, `timeout=30s` and `retry_for=5m`). S3 credentials come from the environment (`AWS_…`).
     pub fn parse(text: &str) -> Result<Self> {
         if !text.contains("://") {
             let path = std::path::absolute(text)
@@ -101,6 +112,8 @@ impl Location {
                         "region" => s3.region = Some(value.into_owned()),
                         "ca_file" => s3.ca_file = Some(value.into_owned().into()),
                         "virtual_hosted" => s3.virtual_hosted = value == "true",
+                        "timeout" => s3.timeout = Some(period(&value).map_err(|e| bad(&e))?),
+                        "retry_for" => s3.retry_for = Some(period(&value).map_err(|e| bad(&e))?),
                         other => return Err(bad(&format!("unknown parameter `{other}`"))),
                     }
                 }
@@ -129,6 +142,8 @@ impl Location {
             virtual_hosted: s3.uses_virtual_hosts(),
             ca_file: s3.ca_file.clone(),
             allow_http: s3.allow_http,
+            timeout: s3.timeout.map(policy::Period::get),
+            retry_for: s3.retry_for.map(policy::Period::get),
         }))
     }
 
@@ -173,6 +188,10 @@ impl Location {
         }
         Ok(store)
     }
+}
+
+fn period(text: &str) -> Result<Duration, String> {
+    text.parse::<policy::Period>().map(policy::Period::get).map_err(|error| error.message)
 }
 
 /// A URL as it may be shown: what somebody wrote before the `@` is likely to be a secret.
@@ -244,6 +263,7 @@ impl S3Location {
                 client = client.with_root_certificate(certificate);
             }
         }
+        let connector = Connector { silence: self.timeout.unwrap_or(SILENCE) };
         // Only what the policy leaves open is taken from the environment: credentials, and where
         // an instance gets them from.
         let mut builder = if self.access_key_id.is_some() {
@@ -256,15 +276,16 @@ impl S3Location {
             .with_allow_http(self.allow_http)
             .with_virtual_hosted_style_request(self.virtual_hosted)
             .with_client_options(client.clone())
+            .with_http_connector(connector)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .with_retry(RetryConfig {
                 backoff: BackoffConfig {
-                    init_backoff: Duration::from_millis(100),
+                    init_backoff: FIRST_PAUSE,
                     max_backoff: LONGEST_PAUSE,
                     base: 2.0,
                 },
                 max_retries: RETRIES,
-                retry_timeout: Duration::from_mins(3),
+                retry_timeout: self.retry_for.unwrap_or(RETRY_FOR),
             });
         if let Some(region) = &self.region {
             builder = builder.with_region(region);
@@ -301,8 +322,9 @@ impl S3Location {
             bucket: self.bucket.clone(),
             credentials: bucket.credentials().clone(),
             options: client,
-            tries: RETRIES as u32 + 1,
-            longest_pause: LONGEST_PAUSE,
+            connector,
+            tries: tries(self.retry_for.unwrap_or(RETRY_FOR)),
+            pauses: (FIRST_PAUSE, LONGEST_PAUSE),
         };
         Ok((bucket, reach))
     }
@@ -325,6 +347,17 @@ impl S3Location {
     }
 }
 
+/// How often a client that counts tries, not time, may try within so long.
+fn tries(within: Duration) -> u32 {
+    let (mut pause, mut waited, mut tries) = (FIRST_PAUSE, Duration::ZERO, 1);
+    while tries <= RETRIES as u32 && waited + pause <= within {
+        waited += pause;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        tries += 1;
+    }
+    tries
+}
+
 /// The endpoint with the bucket before its host, as virtual-hosted requests need it.
 fn hosted(endpoint: &str, bucket: &str) -> Result<String> {
     let mut url = url::Url::parse(endpoint)
@@ -336,4 +369,39 @@ fn hosted(endpoint: &str, bucket: &str) -> Result<String> {
             .map_err(|error| Error::usage(format!("bad host `{host}`")).with_source(error))?;
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_fit_into_their_time() {
+        assert_eq!(tries(Duration::from_millis(50)), 1);
+        assert_eq!(tries(Duration::from_secs(1)), 4);
+        assert_eq!(tries(RETRY_FOR), RETRIES as u32 + 1);
+    }
+
+    #[test]
+    fn the_bucket_has_one_address() {
+        let at = |endpoint: Option<&str>, virtual_hosted| {
+            let endpoint = endpoint.map(str::to_owned);
+            let bucket = "b".to_owned();
+            let access = Some(SecretString::from("access".to_owned()));
+            let s3 = S3Location {
+                bucket,
+                endpoint,
+                virtual_hosted,
+                secret_access_key: access.clone(),
+                access_key_id: access,
+                ..S3Location::default()
+            };
+            s3.build().map(|(_, reach)| reach.url).unwrap_or_default()
+        };
+        assert_eq!(at(Some("https://s3.test:9000/"), false), "https://s3.test:9000/b");
+        assert_eq!(at(Some("https://s3.test:9000"), true), "https://b.s3.test:9000");
+        assert_eq!(at(Some("https://b.s3.test"), true), "https://b.s3.test");
+        assert_eq!(at(None, true), "https://b.s3.us-east-1.amazonaws.com");
+        assert_eq!(at(None, false), "https://s3.us-east-1.amazonaws.com/b");
+    }
 }

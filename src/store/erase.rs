@@ -96,6 +96,20 @@ impl Store {
         })
     }
 
+    /// What a person should know before objects are removed: the store would not say whether it
+    /// keeps versions. `None` if it did, and from the second time on.
+    pub fn versioning_doubt(&self) -> Option<String> {
+        let Place::Bucket(bucket) = self.place() else { return None };
+        let Ok(Versioning::Unknown(answer)) = self.versioning() else { return None };
+        bucket.first_doubt().then(|| {
+            format!(
+                "{} does not say whether it keeps versions ({answer}): it is taken for one that \
+                 does not",
+                self.name()
+            )
+        })
+    }
+
     fn erase_each(&self, keys: &[String]) -> Vec<(String, Result<Erased>)> {
         let deletes = futures::stream::iter(keys)
             .map(|key| async move {

@@ -19,7 +19,7 @@ pub enum StoreError {
         key: String,
     },
     /// The store refused the credentials or the right.
-    #[error("the store refused access to {key}")]
+    #[error("the store refused access{}", if key.is_empty() { String::new() } else { format!(" to {key}") })]
     Denied {
         /// The key.
         key: String,
@@ -27,7 +27,7 @@ pub enum StoreError {
         source: Answer,
     },
     /// Anything else, after retries.
-    #[error("a request for {key} failed")]
+    #[error("a request{} failed", if key.is_empty() { String::new() } else { format!(" for {key}") })]
     Failed {
         /// The key.
         key: String,
@@ -47,6 +47,8 @@ impl StoreError {
             // A bucket that is missing is no object that is missing: nothing else will be found.
             E::NotFound { .. } if source.is(&["NoSuchBucket"]) => Self::Failed { key, source },
             E::NotFound { .. } => Self::NotFound { key },
+            // Two requests met and neither was done: the library says that the object exists.
+            E::AlreadyExists { .. } if source.status == Some(409) => Self::Failed { key, source },
             E::AlreadyExists { .. } | E::Precondition { .. } | E::NotModified { .. } => {
                 Self::Exists { key }
             }
@@ -76,7 +78,7 @@ pub(super) fn of_any(answer: &Answer, message: String) -> Error {
 /// What a person can do about an answer that is no object's absence or presence.
 fn of_answer(answer: &Answer, message: String) -> Error {
     match answer.io {
-        Some(io) if answer.status.is_none() && !is_network(&answer.message) => of_disk(io, message),
+        Some(io) if answer.status.is_none() && !answer.silent => of_disk(io, message),
         _ => of_network(answer, message),
     }
 }
@@ -133,9 +135,15 @@ fn of_network(answer: &Answer, message: String) -> Error {
         error
             .with_kind(ErrorKind::Policy)
             .hint("the endpoint has no TLS: `allow_http: true` in the policy takes it all the same")
-    } else if answer.is(&["SlowDown"]) || answer.status.is_some_and(|status| status >= 500) {
+    } else if answer.status == Some(409) {
+        error
+            .with_kind(ErrorKind::Conflict)
+            .hint("somebody else writes the same object at the same time: run this again")
+    } else if answer.is(&["SlowDown", "InternalError"])
+        || answer.status.is_some_and(|status| status >= 500)
+    {
         error.hint("the store is overloaded or in trouble: run this again later")
-    } else if is_network(text) {
+    } else if answer.silent {
         error.hint("check the endpoint, and that this machine reaches it: name, port, firewall")
     } else {
         error
@@ -144,8 +152,3 @@ fn of_network(answer: &Answer, message: String) -> Error {
 
 const BAD_KEY: [&str; 2] = ["InvalidAccessKeyId", "SignatureDoesNotMatch"];
 const EXPIRED: [&str; 3] = ["ExpiredToken", "TokenRefreshRequired", "InvalidToken"];
-
-/// Whether the request never got an answer. The cause is an I/O error then too, and not a disk's.
-fn is_network(text: &str) -> bool {
-    text.contains("error sending request") || text.contains("HTTP error")
-}

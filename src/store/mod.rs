@@ -11,6 +11,7 @@ mod connect;
 mod coordination;
 mod erase;
 mod error;
+mod http;
 mod keys;
 mod lease;
 mod limit;

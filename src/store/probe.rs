@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::blocking::Store;
 use super::layout;
 use super::upload::{PART_SIZE, Upload};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id;
 use crate::telemetry::Reporter;
 
@@ -86,9 +86,11 @@ impl Probe {
     fn write_and_read(&mut self, store: &Store, directory: &str) -> Result<()> {
         let key = format!("{directory}/object");
         let body = Bytes::from(id::nonce());
-        store
-            .create(&key, body.clone())
-            .map_err(|error| error.into_error(&format!("create {key}"), store.name()))?;
+        if !store.create_ours(&key, &body)? {
+            let message =
+                format!("failed to create {key} in {}: it is there already", store.name());
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
         let read = store.read(&key, 1 << 10).map_err(|error| error.into_error(store))?;
         self.add("read after write", read == body, "an object reads back as it was written");
         let middle = store.runtime().block_on(Store::read_range(

@@ -107,14 +107,19 @@ impl Repository {
                 format!("somebody else created a repository in {} meanwhile", store.name()),
             ));
         }
-        if let Some(own) = own
-            && keys::list(store)?.last().is_some_and(|newest| newest.id != own.id)
-        {
+        let Some(own) = own else { return Self::open(store) };
+        let mut keys = keys::list(store)?;
+        // A listing may lag behind what was just created.
+        if keys.iter().all(|key| key.id != own.id) {
+            keys.push(own.clone());
+            keys.sort_by(|a, b| a.id.cmp(&b.id));
+        }
+        if keys.last().is_some_and(|newest| newest.id != own.id) {
             // Left by somebody who lost the race, or by an `init` that was cut short. Writers take
             // the newest key, and that one must be of those who were asked for here.
-            keys::generate_repository_key(store, &options.recipients, now)?;
+            keys.push(keys::generate_repository_key(store, &options.recipients, now)?);
         }
-        Self::open(store)
+        Ok(Self { store: store.clone(), descriptor, keys })
     }
 
     /// Backups without a descriptor are a repository that lost it, not a place for a new one.

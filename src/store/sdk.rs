@@ -28,9 +28,10 @@ use aws_smithy_runtime_api::client::http::{
 use bytes::Bytes;
 use object_store::ClientOptions;
 use object_store::aws::AwsCredentialProvider;
-use object_store::client::{HttpClient, HttpConnector, HttpErrorKind, ReqwestConnector};
+use object_store::client::{HttpClient, HttpConnector, HttpErrorKind};
 
-use super::answer::{Answer, io_kind, text_of};
+use super::answer::{Answer, io_kind, is_silence, text_of};
+use super::http::Connector;
 
 /// How a bucket is reached.
 #[derive(Clone)]
@@ -43,24 +44,24 @@ pub(super) struct Reach {
     pub(super) bucket: String,
     /// Where credentials come from; it renews them itself.
     pub(super) credentials: AwsCredentialProvider,
-    /// Certificates, proxies and time limits.
+    /// Certificates and proxies.
     pub(super) options: ClientOptions,
+    /// Sends requests.
+    pub(super) connector: Connector,
     /// How often a request is tried.
     pub(super) tries: u32,
-    /// The longest pause between two tries.
-    pub(super) longest_pause: Duration,
+    /// The first and the longest pause between two tries.
+    pub(super) pauses: (Duration, Duration),
 }
 
 impl Reach {
     /// A client for the bucket.
     pub(super) fn client(&self) -> Result<Client, Answer> {
-        let http = ReqwestConnector::default()
-            .connect(&self.options)
-            .map_err(|error| Answer::of(&error))?;
+        let http = self.connector.connect(&self.options).map_err(|error| Answer::of(&error))?;
         let retry = RetryConfig::standard()
             .with_max_attempts(self.tries)
-            .with_initial_backoff(Duration::from_millis(100))
-            .with_max_backoff(self.longest_pause);
+            .with_initial_backoff(self.pauses.0)
+            .with_max_backoff(self.pauses.1);
         let config = Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(self.region.clone()))
@@ -158,8 +159,13 @@ impl Answer {
                 code: service.code().map(str::to_owned),
                 message: service.message().unwrap_or_default().to_owned(),
                 io: None,
+                silent: false,
             },
-            _ => Self { status, code: None, message: text_of(error), io: io_kind(error) },
+            _ => {
+                let message = text_of(error);
+                let silent = status.is_none() && is_silence(&message);
+                Self { status, code: None, message, io: io_kind(error), silent }
+            }
         }
     }
 

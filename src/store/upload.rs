@@ -118,7 +118,9 @@ impl Upload {
         }
         let running = std::mem::take(&mut self.running);
         let progress = self.reporter.progress().clone();
+        let (objects, path) = (self.store.objects().clone(), Path::from(key.as_str()));
         let task = if let Some(mut parts) = self.parts.take() {
+            let size = self.bytes;
             runtime.spawn(async move {
                 for part in running {
                     let sent = match part.await {
@@ -130,13 +132,27 @@ impl Upload {
                         return Err(error);
                     }
                 }
-                parts.complete().await
+                match parts.complete().await {
+                    // The reply was lost and the upload is gone: it has become the object. Nobody
+                    // else writes this key, so its size tells.
+                    Err(error) => match objects.head(&path).await {
+                        Ok(found) if found.size == size => Ok(PutResult {
+                            e_tag: found.e_tag,
+                            version: found.version,
+                            extensions: object_store::Extensions::default(),
+                        }),
+                        _ => {
+                            let _ = parts.abort().await;
+                            Err(error)
+                        }
+                    },
+                    done => done,
+                }
             })
         } else {
             let body = std::mem::take(&mut self.buffer);
             let sent = body.len() as u64;
             self.store.upload_limit().take(sent);
-            let (objects, path) = (self.store.objects().clone(), Path::from(key.as_str()));
             runtime.spawn(async move {
                 let result = objects.put(&path, body.into()).await;
                 progress.add_stored(sent);

@@ -74,6 +74,7 @@ pub(super) struct Bucket {
     client: OnceLock<Result<Client, Answer>>,
     versioning: OnceCell<Versioning>,
     bulk: AtomicBool,
+    doubted: AtomicBool,
 }
 
 /// What is to be deleted: a key in the bucket, and a version of it.
@@ -91,6 +92,7 @@ impl Bucket {
             client: OnceLock::new(),
             versioning: OnceCell::new(),
             bulk: AtomicBool::new(true),
+            doubted: AtomicBool::new(false),
         }
     }
 
@@ -137,6 +139,11 @@ impl Bucket {
             }
         };
         self.versioning.get_or_try_init(ask).await
+    }
+
+    /// Whether nobody has said yet that the bucket would not tell.
+    pub(super) fn first_doubt(&self) -> bool {
+        !self.doubted.swap(true, Ordering::Relaxed)
     }
 
     /// Every version below a directory, newest first within a key.
@@ -367,6 +374,7 @@ impl Bucket {
                 code: error.code().map(str::to_owned),
                 message: error.message().unwrap_or_default().to_owned(),
                 io: None,
+                silent: false,
             };
             let key = error.key().unwrap_or_default();
             // Some stores leave out the version they speak of.
@@ -497,6 +505,7 @@ fn hidden() -> Answer {
                   s3:GetBucketVersioning, s3:ListBucketVersions and s3:DeleteObjectVersion"
             .to_owned(),
         io: None,
+        silent: false,
     }
 }
 

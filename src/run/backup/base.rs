@@ -9,7 +9,7 @@ use crate::archive::entry::{Entry, SegmentRef};
 use crate::archive::index::IndexReader;
 use crate::archive::manifest::{Form, Manifest, Segment};
 use crate::archive::member::read_error;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::BackupKind;
 use crate::run::verify::check_sizes;
 use crate::store::{CommitRef, ObjectReader, SourceStore};
@@ -51,7 +51,7 @@ pub fn find(
         if commit.backup.kind() == BackupKind::Snapshot {
             continue;
         }
-        let Some((_, manifest)) = source.manifests(std::slice::from_ref(commit)).pop() else {
+        let Some((_, manifest)) = source.manifests(std::slice::from_ref(commit))?.pop() else {
             continue;
         };
         let manifest = match manifest {
@@ -71,6 +71,8 @@ pub fn find(
         // A base that turned out to be damaged halfway would fail this run and every later one.
         return match check(source, &manifest, keys, reporter) {
             Ok(()) => Ok(Some(manifest)),
+            // A store that does not answer would not take a full backup either.
+            Err(error) if error.kind() == ErrorKind::Unreachable => Err(error),
             Err(error) => became_full(error.chain()),
         };
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -30,6 +31,9 @@ use crate::telemetry::{WarningCode, failpoint};
 
 /// zstd level of indexes and lists: they are read back by every incremental.
 const META_LEVEL: i32 = 3;
+
+/// The longest pause before a store is asked once more for what it should list.
+const LONGEST_LAG: Duration = Duration::from_millis(1600);
 
 /// What is needed to end a backup.
 pub struct Finishing<'a> {
@@ -374,8 +378,28 @@ impl Finishing<'_> {
         Ok(object)
     }
 
-    /// Asks the store what it has of this backup before anybody is told that it exists.
+    /// Asks the store what it has of this backup before anybody is told that it exists. A store
+    /// that lists an object a moment after it took it is asked again.
     fn check_stored(&self, manifest: &Manifest) -> Result<()> {
+        let mut pause = Duration::from_millis(200);
+        loop {
+            let missing = match self.check_listed(manifest)? {
+                None => return Ok(()),
+                Some(missing) if pause > LONGEST_LAG => missing,
+                Some(_) => {
+                    self.writing.cx.reporter.check()?;
+                    std::thread::sleep(pause);
+                    pause *= 2;
+                    continue;
+                }
+            };
+            return Err(Error::damaged(format!("the store took {missing} and does not list it"))
+                .hint("`backstay check` probes the store"));
+        }
+    }
+
+    /// The first object of this backup that is not listed.
+    fn check_listed(&self, manifest: &Manifest) -> Result<Option<String>> {
         let directory = self.writing.source.key(&layout::data(&self.writing.backup));
         let listed: BTreeMap<String, u64> = self
             .writing
@@ -397,15 +421,10 @@ impl Finishing<'_> {
                         "the store took {size} bytes of {key} and lists {found}"
                     )));
                 }
-                None => {
-                    return Err(Error::damaged(format!(
-                        "the store took {key} and does not list it"
-                    ))
-                    .hint("`backstay check` probes the store"));
-                }
+                None => return Ok(Some(key)),
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -149,7 +149,7 @@ fn side(source: &SourceStore, request: &Request<'_>) -> Result<Sides> {
     let there = sizes(source)?;
     let (mut sides, mut unreadable) = (BTreeMap::new(), Vec::new());
     for some in commits.chunks(MANIFESTS_AT_ONCE) {
-        for (commit, manifest) in source.manifests(some) {
+        for (commit, manifest) in source.manifests(some)? {
             match manifest {
                 Ok(manifest) => {
                     let rule = (request.rule)(&manifest);

@@ -106,6 +106,11 @@ impl Work<'_> {
     }
 
     fn delete(&self, looked: &Looked, plan: &Plan, outcome: &mut Outcome) -> Result<()> {
+        if !plan.deletions.is_empty()
+            && let Some(doubt) = self.source.store().versioning_doubt()
+        {
+            self.cx.reporter.warn(WarningCode::Other, self.request.address.to_string(), doubt);
+        }
         for deletion in &plan.deletions {
             let mut retained = false;
             for numbers in deletion.numbers.chunks(BATCH) {

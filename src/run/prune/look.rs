@@ -135,7 +135,7 @@ pub fn look(
         dead,
         unreadable: Vec::new(),
     };
-    read_manifests(source, &commits, &before, request, &mut looked);
+    read_manifests(source, &commits, &before, request, &mut looked)?;
     looked.survey.claims = claims(&looked, &holds);
     Ok(looked)
 }
@@ -257,9 +257,9 @@ fn read_manifests(
     before: &BTreeSet<BackupId>,
     request: &Request<'_>,
     looked: &mut Looked,
-) {
+) -> Result<()> {
     for some in commits.chunks(MANIFESTS_AT_ONCE) {
-        for (commit, manifest) in source.manifests(some) {
+        for (commit, manifest) in source.manifests(some)? {
             match manifest {
                 Ok(manifest) => {
                     let is_new = !before.contains(&commit.backup);
@@ -269,6 +269,7 @@ fn read_manifests(
             }
         }
     }
+    Ok(())
 }
 
 fn add(
