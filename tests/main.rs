@@ -5,6 +5,7 @@
 
 mod architecture;
 mod by_hand;
+mod chaos;
 mod cli;
 mod common;
 mod copies;

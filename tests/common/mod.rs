@@ -3,6 +3,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
+pub mod chaos;
 pub mod doctor;
 pub mod faulty;
 pub mod moto;

@@ -4,11 +4,9 @@
 //! credentials service, a TLS listener with a certificate of its own, and a proxy (a request with
 //! an absolute URI is answered as well, so that any host name can be tried without a resolver).
 
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -20,6 +18,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+
+use super::chaos::Chaos;
 
 pub const ACCESS_KEY: &str = "AKIDTESTING0001";
 pub const SECRET_KEY: &str = "s3cr3t/Never+Printed0123456789";
@@ -44,6 +44,8 @@ pub struct S3Server {
     pub port: u16,
     /// The certificate authority's certificate, for a server with TLS.
     pub ca: Option<PathBuf>,
+    /// Faults on the way to the server and back; none until they are asked for.
+    pub chaos: Arc<Chaos>,
     seen: Arc<Mutex<Vec<Seen>>>,
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -56,6 +58,7 @@ struct Handler {
     creating: tokio::sync::Mutex<()>,
     /// Where to remove what exists before it is created again, so that every create succeeds.
     overwrite: Option<PathBuf>,
+    chaos: Arc<Chaos>,
 }
 
 impl S3Server {
@@ -79,11 +82,13 @@ impl S3Server {
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         builder.set_host(MultiDomain::new([DOMAIN]).unwrap());
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let chaos: Arc<Chaos> = Arc::default();
         let handler = Arc::new(Handler {
             s3: builder.build(),
             seen: seen.clone(),
             creating: tokio::sync::Mutex::default(),
             overwrite: lies.then(|| root.path().to_owned()),
+            chaos: chaos.clone(),
         });
         let (acceptor, ca) = if tls {
             let (acceptor, pem) = certificates();
@@ -116,7 +121,7 @@ impl S3Server {
                 });
             }
         });
-        Self { root, port, ca, seen, runtime: Some(runtime) }
+        Self { root, port, ca, chaos, seen, runtime: Some(runtime) }
     }
 
     pub fn endpoint(&self) -> String {
@@ -130,11 +135,17 @@ impl S3Server {
 
     /// Keys in the bucket, sorted. Names with a leading dot are the server's own.
     pub fn keys(&self) -> Vec<String> {
+        self.keys_below("")
+    }
+
+    /// Keys in a directory of the bucket, sorted.
+    pub fn keys_below(&self, directory: &str) -> Vec<String> {
         let bucket = self.root.path().join(BUCKET);
         let mut found = Vec::new();
-        let mut todo = vec![bucket.clone()];
+        let mut todo = vec![bucket.join(directory)];
         while let Some(directory) = todo.pop() {
-            for entry in std::fs::read_dir(directory).unwrap() {
+            let Ok(entries) = std::fs::read_dir(directory) else { continue };
+            for entry in entries {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     todo.push(path);
@@ -166,7 +177,8 @@ where
 {
     let service = service_fn(move |request| {
         let handler = handler.clone();
-        async move { Ok::<_, Infallible>(handler.answer(request).await) }
+        // An error closes the connection: the client never learns what became of its request.
+        async move { handler.clone().chaos.clone().pass(request, |r| handler.answer(r)).await }
     });
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(socket), service)
@@ -174,7 +186,7 @@ where
 }
 
 impl Handler {
-    async fn answer(&self, request: Request<Incoming>) -> Response<s3s::Body> {
+    async fn answer(&self, request: Request<s3s::Body>) -> Response<s3s::Body> {
         let header = |name: &str| {
             request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned)
         };
@@ -201,7 +213,7 @@ impl Handler {
             let _ = std::fs::remove_file(root.join(seen.path.trim_start_matches('/')));
         }
         let turn = if creates { Some(self.creating.lock().await) } else { None };
-        let answer = self.s3.call(request.map(s3s::Body::from)).await;
+        let answer = self.s3.call(request).await;
         drop(turn);
         answer.unwrap_or_else(|error| {
             let mut response = Response::new(s3s::Body::from(format!("{error:?}")));
