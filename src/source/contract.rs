@@ -143,7 +143,8 @@ pub trait StoredFiles {
     /// Their paths, in index order.
     fn paths(&self) -> &[String];
 
-    /// Opens one. Its end is told only when all of it was what was backed up.
+    /// Opens one. What it gives is free of damage, and its end is told only when all of it was what
+    /// was backed up.
     fn open(&self, path: &str) -> Result<Box<dyn Read + '_>>;
 }
 
