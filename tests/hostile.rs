@@ -434,3 +434,31 @@ fn slices_that_hold_more_than_they_say_are_never_written_past_their_end() {
     assert!(ran.stderr.contains("`large`"), "{}", ran.stderr);
     sandbox.run(&["verify", "--depth", "content"]).expect(5);
 }
+
+/// Restoring by hand goes by these rules, and a restore by us does not: only looking can tell.
+#[test]
+fn what_lies_where_it_may_not_is_named() {
+    let place = |name: &str, kind| Entry::new(name, kind);
+    let mut link = place("evil", EntryType::Hardlink);
+    link.hardlink = Some(b"nothing".to_vec());
+    link.leader_at = Some(backstay::archive::entry::Position(0, 0, 0));
+    let mut loose = place("evil", EntryType::Hardlink);
+    loose.hardlink = Some(b"good".to_vec());
+    for (entry, said, cost) in [
+        (place("evil", EntryType::Dir), "has a directory that is not in the last segment", "evil"),
+        (file("evil ", "").0, "has a name that no list can hold", "evil "),
+        (link, "has a hard link without its file", "evil -> nothing"),
+        (loose, "has a link to a large file that is not in the last segment", "evil"),
+    ] {
+        let (sandbox, _) = victim();
+        fs::write(sandbox.path("src/big"), crate::common::noise(1, 9 << 20)).unwrap();
+        let id = sandbox.backup(&["--kind", "full"]);
+        let mut doctor = Doctor::open(&sandbox.path("repo"), &id);
+        assert!(doctor.manifest["segments"].as_array().unwrap().len() > 1);
+        let content = entry.has_content().then_some(&b""[..]);
+        forge(&mut doctor, vec![(entry, content)]);
+        let ran = sandbox.run(&["verify", "--depth", "content", &id]).expect(5);
+        assert!(ran.stdout.contains(said), "{said}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stdout.contains(&format!("      {cost}\n")), "{cost}: {}", ran.stdout);
+    }
+}

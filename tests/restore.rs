@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
 use crate::common::{
@@ -137,6 +138,36 @@ fn overwrite_replaces_and_delta_keeps_what_is_right() {
         set_mtime(&target, 0, 0);
         set_mtime(&sandbox.path("src"), 0, 0);
         assert_same_tree(&sandbox.path("src"), &target);
+    }
+}
+
+/// A large file is written by several threads, piece by piece: until all of it is there, what it
+/// replaces stays.
+#[test]
+fn a_large_file_replaces_another_only_when_it_is_complete() {
+    let sandbox = Sandbox::ready(false);
+    fs::write(sandbox.path("src/large"), noise(1, 200_000)).unwrap();
+    fs::hard_link(sandbox.path("src/large"), sandbox.path("src/link")).unwrap();
+    sandbox.backup(&["--large-file", "100000"]);
+    for way in ["--overwrite", "--delta"] {
+        let out = sandbox.path("out");
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("large"), "precious").unwrap();
+        let args = ["restore", "demo/files", "--to", "out", way, "--yes"];
+        let mut command = sandbox.command(&args);
+        let killed = command.env("BACKSTAY_FAILPOINT", "restore.before_attributes").output();
+        assert_eq!(killed.unwrap().status.signal(), Some(9));
+        assert_eq!(fs::read_to_string(out.join("large")).unwrap(), "precious", "{way}");
+        sandbox.run(&args).expect(0);
+        assert_same_tree(&sandbox.path("src"), &out);
+        let inode = |name: &str| fs::metadata(out.join(name)).unwrap().ino();
+        assert_eq!(inode("large"), inode("link"), "{way}");
+        // What is right already is kept, and linked to.
+        fs::remove_file(out.join("link")).unwrap();
+        sandbox.run(&args).expect(0);
+        assert_same_tree(&sandbox.path("src"), &out);
+        assert_eq!(inode("large"), inode("link"), "{way}");
+        fs::remove_dir_all(&out).unwrap();
     }
 }
 

@@ -334,7 +334,7 @@ fn a_restore_never_succeeds_on_reads_that_fail_or_end_early() {
                     assert_same_tree(&bench.dir.path().join("src"), &bench.dir.path().join("out"));
                 }
                 Ok(outcome) => {
-                    let damage = outcome.failed.iter().all(|finding| finding.damage);
+                    let damage = outcome.failed.first.iter().all(|finding| finding.damage);
                     let expected = kinds.contains(&ErrorKind::Damaged);
                     assert_eq!(damage, expected, "{fault:?} {place}: {:?}", outcome.failed);
                 }

@@ -2,6 +2,7 @@
 
 mod context;
 pub mod copy;
+mod crew;
 pub mod diff;
 pub mod find;
 pub mod hold;

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+use object_store::aws::{
+    AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider, S3ConditionalPut,
+};
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
 use object_store::{
@@ -12,10 +14,11 @@ use object_store::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use super::blocking::Store;
 use super::erase::Place;
-use super::error::StoreError;
+use super::error::{StoreError, no_credentials};
 use super::http::Connector;
 use super::layout;
 use super::sdk::Reach;
@@ -165,6 +168,7 @@ impl Location {
     /// Connects, and makes sure that a bucket answers at all. A local directory is created only if
     /// `create`.
     pub fn connect(&self, runtime: &Handle, create: bool) -> Result<Store> {
+        let mut credentials = None;
         let (objects, place): (Arc<dyn ObjectStore>, Place) = match self {
             Self::Local(path) => {
                 (Arc::new(local(path, create)?), Place::Directory(path.as_path().into()))
@@ -174,6 +178,7 @@ impl Location {
                     Error::new(ErrorKind::Policy, format!("failed to set up {}", self.name()))
                         .with_source(error)
                 })?;
+                credentials = Some(reach.credentials.clone());
                 let place = Place::Bucket(Arc::new(Bucket::new(reach, &s3.prefix)));
                 if s3.prefix.is_empty() {
                     (Arc::new(bucket), place)
@@ -183,8 +188,8 @@ impl Location {
             }
         };
         let store = Store::new(objects, runtime.clone(), &self.name()).at(place);
-        if matches!(self, Self::S3(_)) {
-            greet(&store)?;
+        if let Some(credentials) = credentials {
+            greet(&store, &credentials)?;
         }
         Ok(store)
     }
@@ -204,27 +209,33 @@ fn without_login(url: &str) -> String {
 
 /// Asks for one small object with less patience than the work has: a long backup should outlast a
 /// server's restart, and a person who mistyped an endpoint should not wait minutes to learn it.
-fn greet(store: &Store) -> Result<()> {
+fn greet(store: &Store, credentials: &AwsCredentialProvider) -> Result<()> {
     let path = object_store::path::Path::from(layout::DESCRIPTOR);
-    let asked = store
-        .runtime()
-        .block_on(async { tokio::time::timeout(FIRST_ANSWER, store.objects().get(&path)).await });
-    match asked {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => match StoreError::new(layout::DESCRIPTOR, error) {
-            // No repository yet, but a bucket.
-            StoreError::NotFound { .. } => Ok(()),
-            error => {
-                let doing = format!("read {}", layout::DESCRIPTOR);
-                Err(error.into_error(&doing, store.name()))
-            }
-        },
-        Err(_) => Err(Error::new(
-            ErrorKind::Unreachable,
-            format!("{} did not answer within {} s", store.name(), FIRST_ANSWER.as_secs()),
-        )
-        .hint("check the endpoint, and that this machine reaches it: name, port, firewall")),
+    let soon = |error| move |_| error;
+    let asked = store.runtime().block_on(async {
+        // First by themselves: an instance that keeps silent is not the bucket's silence.
+        let known = timeout(FIRST_ANSWER, credentials.get_credential());
+        match known.await.map_err(soon(no_credentials(store.name())))? {
+            Ok(_) => {}
+            Err(error) => return Ok(Err(error)),
+        }
+        let asked = timeout(FIRST_ANSWER, store.objects().get(&path));
+        asked.await.map_err(soon(no_answer(store.name())))
+    })?;
+    match asked.map_err(|error| StoreError::new(layout::DESCRIPTOR, error)) {
+        // No repository yet, but a bucket.
+        Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
+        Err(error) => {
+            let doing = format!("read {}", layout::DESCRIPTOR);
+            Err(error.into_error(&doing, store.name()))
+        }
     }
+}
+
+fn no_answer(name: &str) -> Error {
+    let message = format!("{name} did not answer within {} s", FIRST_ANSWER.as_secs());
+    Error::new(ErrorKind::Unreachable, message)
+        .hint("check the endpoint, and that this machine reaches it: name, port, firewall")
 }
 
 fn local(path: &Path, create: bool) -> Result<LocalFileSystem> {

@@ -110,6 +110,22 @@ fn of_disk(kind: std::io::ErrorKind, message: String) -> Error {
     }
 }
 
+/// There are no credentials for the bucket.
+pub(super) fn no_credentials(name: &str) -> Error {
+    let message = format!("there are no credentials for {name}");
+    without_credentials(Error::new(ErrorKind::Denied, message))
+}
+
+fn without_credentials(error: Error) -> Error {
+    error
+        .with_kind(ErrorKind::Denied)
+        .hint("no credentials were given, and this machine offers none of its own")
+        .hint(
+            "set `access_key_id` and `secret_access_key` in the policy, or AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY",
+        )
+}
+
 /// A bucket's error, with what a person can do about it.
 fn of_network(answer: &Answer, message: String) -> Error {
     let text = answer.message.as_str();
@@ -124,13 +140,7 @@ fn of_network(answer: &Answer, message: String) -> Error {
             .hint("create the bucket first, or check its name, the endpoint and the region")
     } else if text.contains("/latest/") || text.contains("169.254.") {
         // Without keys the instance is asked for them, and here nobody answered.
-        error
-            .with_kind(ErrorKind::Denied)
-            .hint("no credentials were given, and this machine offers none of its own")
-            .hint(
-                "set `access_key_id` and `secret_access_key` in the policy, or AWS_ACCESS_KEY_ID \
-                 and AWS_SECRET_ACCESS_KEY",
-            )
+        without_credentials(error)
     } else if text.contains("URL scheme is not allowed") {
         error
             .with_kind(ErrorKind::Policy)

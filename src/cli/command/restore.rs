@@ -12,7 +12,7 @@ use crate::cli::{ExitStatus, confirm, format};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id::SourceAddress;
 use crate::run::restore::{
-    Outcome, Request, Selection, restore_tree, stream_to, stream_to_consumer,
+    FINDINGS_KEPT, Outcome, Request, Selection, restore_tree, stream_to, stream_to_consumer,
 };
 use crate::run::{BackupChoice, find_backup};
 use crate::source::directory::extract::Existing;
@@ -248,17 +248,18 @@ fn to_directory(
     if outcome.is_complete() {
         return Ok(ExitStatus::Done);
     }
-    for finding in outcome.failed.iter().take(20) {
+    for finding in outcome.failed.first.iter().take(20) {
         app.printer.warning(&format!("not restored: `{}`: {}", finding.path, finding.message));
     }
-    let more = outcome.failed.len().saturating_sub(20);
+    let more = outcome.failed.count.saturating_sub(20);
     if more > 0 {
-        app.printer.warning(&format!("and {more} more; --output json names all of them"));
+        app.printer
+            .warning(&format!("and {more} more; --output json names the first {FINDINGS_KEPT}"));
     }
-    let damage = outcome.failed.iter().any(|finding| finding.damage);
+    let damage = outcome.failed.damage;
     let message = format!(
         "{} not restored; everything else was",
-        format::count(outcome.failed.len() as u64, "entry")
+        format::count(outcome.failed.count, "entry")
     );
     let error = if damage { Error::damaged(message) } else { Error::failed(message) };
     Err(error.hint("`backstay verify --depth content` tells what is damaged; look for a copy or an older backup"))

@@ -8,6 +8,7 @@
 //! all stored → index → dead lists → SHA256SUMS → commit
 //! ```
 
+mod ahead;
 mod base;
 mod finish;
 mod groups;

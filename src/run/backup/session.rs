@@ -1,11 +1,11 @@
 //! One backup from its intent to its commit.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::ahead;
 use super::base::{self, Base};
 use super::finish;
 use super::request::{Outcome, Request};
@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{self, BackupId, BackupKind};
 use crate::run::Context;
 use crate::run::context::host_name;
+use crate::run::crew::crew;
 use crate::source::{Captured, SourceContext};
 use crate::store::KeyInfo;
 use crate::store::{CommitRef, Intent, Repository, SourceStore, Worker, layout};
@@ -295,22 +296,25 @@ fn gather(
     base: Option<&Base>,
     tally: &Tally,
 ) -> Result<(Gathered, Captured)> {
-    let (send, receive) = sync_channel(QUEUED_BATCHES);
-    let receive = Arc::new(Mutex::new(receive));
     let workers = if request.source.form() == Form::Tree && !request.dry_run {
         request.source.readers().unwrap_or(writing.cx.tuning.workers).max(1)
     } else {
         0
     };
     let result = std::thread::scope(|scope| {
-        for _ in 0..workers {
-            let receive = receive.clone();
-            scope.spawn(move || worker::work(writing, tally, &receive));
-        }
-        // The workers hold it from here on: without them sending fails instead of waiting.
-        drop(receive);
-        let open = |base| open_base(writing, base, &request.writer);
-        let base = base.map(|base| Ok::<_, Error>((base, open(base)?))).transpose()?;
+        let send = crew(scope, workers, QUEUED_BATCHES, |batches| {
+            worker::work(writing, tally, batches);
+        });
+        let base = match base {
+            Some(base) => {
+                let index = open_base(writing, base, &request.writer)?;
+                let (send, entries) = ahead::ahead();
+                // Ends when the sink is dropped: nobody takes its entries then.
+                scope.spawn(move || ahead::read(index, &send));
+                Some((base, entries))
+            }
+            None => None,
+        };
         let options = (request.paranoid, request.dry_run);
         let mut sink = Sink::new(writing, tally, send, base, options)?;
         let source_cx = SourceContext { dry_run: request.dry_run, ..writing.cx.for_source() };

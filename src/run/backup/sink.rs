@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::sync::mpsc::SyncSender;
 
-use super::base::{Base, BaseIndex};
+use super::ahead::{Ahead, Lined};
+use super::base::Base;
 use super::groups::{BaseName, Groups};
 use super::session::Writing;
 use super::stream;
@@ -41,19 +42,15 @@ pub struct Sink<'a> {
 
 struct BaseSide<'a> {
     base: &'a Base,
-    index: BaseIndex,
-    next: Option<Entry>,
-    /// The line of `next`, which a kept entry is written back as.
-    line: Vec<u8>,
+    index: Ahead,
+    /// The next entry, with the line that it is written back as if it is kept.
+    next: Option<Lined>,
 }
 
 impl BaseSide<'_> {
-    fn advance(&mut self) -> Result<Option<Entry>> {
-        let current = self.next.take();
-        self.next = self.index.next_entry()?;
-        self.line.clear();
-        self.line.extend_from_slice(self.index.last_line());
-        Ok(current)
+    fn advance(&mut self) -> Result<Option<Lined>> {
+        let next = self.index.next_entry()?;
+        Ok(std::mem::replace(&mut self.next, next))
     }
 }
 
@@ -80,11 +77,10 @@ impl<'a> Sink<'a> {
         writing: &'a Writing<'a>,
         tally: &'a Tally,
         batches: SyncSender<Batch>,
-        base: Option<(&'a Base, BaseIndex)>,
+        base: Option<(&'a Base, Ahead)>,
         (paranoid, dry_run): (bool, bool),
     ) -> Result<Self> {
-        let mut base =
-            base.map(|(base, index)| BaseSide { base, index, next: None, line: Vec::new() });
+        let mut base = base.map(|(base, index)| BaseSide { base, index, next: None });
         if let Some(side) = &mut base {
             side.advance()?;
         }
@@ -119,7 +115,7 @@ impl<'a> Sink<'a> {
     fn removed(&mut self) -> Result<()> {
         self.changed = true;
         if let Some(side) = &mut self.base
-            && let Some(gone) = side.advance()?
+            && let Some((gone, _)) = side.advance()?
         {
             self.tally.bury(&gone)?;
         }
@@ -130,12 +126,9 @@ impl<'a> Sink<'a> {
     fn base_entry(&mut self, path: &[u8]) -> Result<Option<(Entry, Vec<u8>)>> {
         loop {
             let Some(side) = &mut self.base else { return Ok(None) };
-            match side.next.as_ref().map(|next| compare(&next.path, path)) {
+            match side.next.as_ref().map(|(next, _)| compare(&next.path, path)) {
                 Some(std::cmp::Ordering::Less) => self.removed()?,
-                Some(std::cmp::Ordering::Equal) => {
-                    let line = side.line.clone();
-                    return Ok(side.advance()?.map(|entry| (entry, line)));
-                }
+                Some(std::cmp::Ordering::Equal) => return side.advance(),
                 _ => return Ok(None),
             }
         }

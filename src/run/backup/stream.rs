@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
 
 use super::session::Writing;
 use super::tally::Tally;
@@ -13,6 +12,7 @@ use crate::archive::frame::{FRAME_SIZE, FrameEncoder};
 use crate::archive::manifest::{Segment, SegmentType};
 use crate::archive::segment::{SealedWriter, sealed, unseal};
 use crate::error::{Error, Result};
+use crate::run::crew::{Queue, crew};
 use crate::store::{Upload, layout};
 
 /// A stored stream.
@@ -40,23 +40,15 @@ pub fn store(
     input: &mut dyn Read,
     workers: usize,
 ) -> Result<StoredStream> {
-    let (send, receive) = sync_channel::<Task>(workers);
-    let receive = Mutex::new(receive);
     std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| compress(writing.level, &receive));
-        }
-        // Dropped before the scope waits for its threads, on errors too.
-        let send = send;
+        let send = crew(scope, workers, workers, |tasks| compress(writing.level, tasks));
         Cutter::new(writing, tally).run(input, &send, workers)
     })
 }
 
-fn compress(level: i32, tasks: &Mutex<Receiver<Task>>) {
+fn compress(level: i32, tasks: &Queue<Task>) {
     let mut encoder = FrameEncoder::new(level);
-    loop {
-        let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Task { plain, done }) = task else { return };
+    while let Some(Task { plain, done }) = tasks.take() {
         let mut packed = Vec::new();
         let result = match &mut encoder {
             Ok(encoder) => encoder.encode(&plain, &mut packed),

@@ -1,8 +1,6 @@
 //! Threads that read files and write segments.
 
 use std::io::{self, Read};
-use std::sync::mpsc::Receiver;
-use std::sync::{Mutex, PoisonError};
 
 use super::session::Writing;
 use super::stream;
@@ -13,6 +11,7 @@ use crate::archive::index::line_of;
 use crate::archive::manifest::{Segment, SegmentType};
 use crate::archive::segment::TarSegment;
 use crate::error::{Error, Result};
+use crate::run::crew::Queue;
 use crate::source::{Content, OpenError};
 use crate::store::{Upload, layout};
 use crate::telemetry::WarningCode;
@@ -36,11 +35,9 @@ pub struct Job {
 pub type Batch = Vec<Job>;
 
 /// Takes batches until there are no more, then ends its segment.
-pub fn work(writing: &Writing<'_>, tally: &Tally, batches: &Mutex<Receiver<Batch>>) {
+pub fn work(writing: &Writing<'_>, tally: &Tally, batches: &Queue<Batch>) {
     let mut segments = SegmentSeries::new(writing, tally);
-    loop {
-        let batch = batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(batch) = batch else { break };
+    while let Some(batch) = batches.take() {
         for job in batch {
             if tally.has_failed() {
                 // Go on receiving, so that the sender is not stuck.

@@ -17,7 +17,7 @@ mod worker;
 pub use files::BackupFiles;
 pub use member::SegmentCursor;
 pub use output::{stream_to, stream_to_consumer};
-pub use request::{Finding, Outcome, Request};
+pub use request::{FINDINGS_KEPT, Failures, Finding, Outcome, Request};
 pub use selection::Selection;
 pub use tree::restore_tree;
 pub use worker::check_content;

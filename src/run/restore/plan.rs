@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::request::{Finding, Outcome, Request};
+use super::request::{Failures, Finding, Outcome, Request};
 use super::selection::Selection;
 use crate::archive::entry::{Entry, EntryType, SegmentRef, is_safe, sort_key};
 use crate::archive::index::line_of;
@@ -33,7 +33,7 @@ pub struct Plan {
     /// Links and devices.
     pub others: u64,
     /// Entries refused by name.
-    pub refused: Vec<Finding>,
+    pub refused: Failures,
 }
 
 /// One piece of content to restore.
@@ -55,7 +55,7 @@ impl Plan {
             kept: 0,
             directories: 0,
             others: 0,
-            refused: Vec::new(),
+            refused: Failures::default(),
         }
     }
 

@@ -1,11 +1,13 @@
 //! What a restore is asked to do, and what came of it.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::selection::Selection;
 use crate::archive::crypt::Keyring;
+use crate::archive::digest::Digest;
 use crate::archive::manifest::Manifest;
 use crate::source::directory::extract::Existing;
 use crate::store::SourceStore;
@@ -41,6 +43,66 @@ pub struct Finding {
     pub damage: bool,
 }
 
+/// Findings kept of what was not restored.
+pub const FINDINGS_KEPT: usize = 1000;
+
+/// Entries that were not restored: how many, and the first of them. A lost segment may hold
+/// millions.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Failures {
+    /// How many.
+    #[serde(rename = "failed_count")]
+    pub count: u64,
+    /// The first of them.
+    #[serde(rename = "failed")]
+    pub first: Vec<Finding>,
+    /// Stored data is damaged for one of them at least.
+    #[serde(skip)]
+    pub damage: bool,
+}
+
+impl Failures {
+    /// Adds a finding.
+    pub fn push(&mut self, finding: Finding) {
+        self.count += 1;
+        self.damage |= finding.damage;
+        if self.first.len() < FINDINGS_KEPT {
+            self.first.push(finding);
+        }
+    }
+
+    /// Adds what others found.
+    pub fn extend(&mut self, others: Self) {
+        self.count += others.count;
+        self.damage |= others.damage;
+        let room = FINDINGS_KEPT.saturating_sub(self.first.len());
+        self.first.extend(others.first.into_iter().take(room));
+    }
+}
+
+/// Paths of entries that were not restored, by a digest of 16 bytes each.
+#[derive(Debug, Default)]
+pub struct Missing(HashSet<[u8; 16]>);
+
+impl Missing {
+    /// Adds a path.
+    pub fn insert(&mut self, path: &[u8]) {
+        self.0.insert(key(path));
+    }
+
+    /// Whether the path was added.
+    pub fn contains(&self, path: &[u8]) -> bool {
+        !self.0.is_empty() && self.0.contains(&key(path))
+    }
+}
+
+fn key(path: &[u8]) -> [u8; 16] {
+    let mut digest = Digest::default();
+    digest.update(path);
+    let digest = digest.finish();
+    std::array::from_fn(|at| digest[at])
+}
+
 /// What came of a restore.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Outcome {
@@ -59,7 +121,8 @@ pub struct Outcome {
     /// Seconds it took.
     pub seconds: f64,
     /// Entries that were not restored.
-    pub failed: Vec<Finding>,
+    #[serde(flatten)]
+    pub failed: Failures,
     /// Attributes that could not be set: what, how often, and an example.
     pub not_set: Vec<(String, u64, String)>,
 }
@@ -67,6 +130,6 @@ pub struct Outcome {
 impl Outcome {
     /// Whether everything asked for was restored.
     pub fn is_complete(&self) -> bool {
-        self.failed.is_empty()
+        self.failed.count == 0
     }
 }

@@ -1,16 +1,14 @@
 //! Restoring a tree, or part of one.
 
-use std::collections::BTreeSet;
-use std::sync::Mutex;
-use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use super::plan::{self, Plan, failed};
-use super::request::{Finding, Outcome, Request};
+use super::request::{Failures, Finding, Missing, Outcome, Request};
 use super::worker::{self, Shared};
 use crate::archive::entry::{Entry, EntryType};
 use crate::archive::sort::Sorter;
 use crate::error::{Error, ErrorKind, Result};
+use crate::run::crew::crew;
 use crate::run::{Context, hold};
 use crate::source::directory::extract::{Existing, Extractor};
 use crate::telemetry::{Event, failpoint};
@@ -86,7 +84,7 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
 }
 
 fn nothing_selected(request: &Request<'_>, plan: &Plan) -> Result<()> {
-    let nothing = plan.files + plan.directories + plan.others == 0 && plan.refused.is_empty();
+    let nothing = plan.files + plan.directories + plan.others == 0 && plan.refused.count == 0;
     if nothing && !request.selection.is_all() {
         return Err(Error::not_found(format!(
             "nothing in {} matches {}",
@@ -106,13 +104,10 @@ fn write_content(
     shared: &Shared,
 ) -> Result<()> {
     let segments = request.manifest.segments_by_reference()?;
-    let (send, receive) = sync_channel(cx.tuning.workers);
-    let receive = Mutex::new(receive);
     std::thread::scope(|scope| {
-        for _ in 0..cx.tuning.workers {
-            scope.spawn(|| worker::work(request, cx, target, shared, &receive));
-        }
-        let send = send;
+        let send = crew(scope, cx.tuning.workers, cx.tuning.workers, |batches| {
+            worker::work(request, cx, target, shared, batches);
+        });
         plan::batches(content, &segments, &mut |batch| {
             cx.reporter.check()?;
             if shared.is_over() {
@@ -128,8 +123,8 @@ fn create_late(
     cx: &Context,
     target: &Extractor,
     late: Sorter,
-    missing: &BTreeSet<Vec<u8>>,
-    findings: &mut Vec<Finding>,
+    missing: &Missing,
+    findings: &mut Failures,
 ) -> Result<()> {
     let mut cursor = target.cursor();
     for record in late.finish()? {
@@ -157,8 +152,8 @@ fn set_attributes(
     cx: &Context,
     target: &Extractor,
     attributes: Sorter,
-    missing: &BTreeSet<Vec<u8>>,
-    findings: &mut Vec<Finding>,
+    missing: &Missing,
+    findings: &mut Failures,
 ) -> Result<()> {
     let mut cursor = target.cursor();
     for record in attributes.finish()? {

@@ -1,13 +1,11 @@
 //! Threads that read segments and write files.
 
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
 
 use super::member::SegmentCursor;
 use super::plan::{Batch, Piece, failed};
-use super::request::{Finding, Request};
+use super::request::{Failures, Missing, Request};
 use crate::archive::digest::Digest;
 use crate::archive::entry::{Entry, EntryType};
 use crate::archive::frame::FrameReader;
@@ -15,6 +13,7 @@ use crate::archive::manifest::Segment;
 use crate::archive::member::{Member, read_error};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::run::Context;
+use crate::run::crew::Queue;
 use crate::source::directory::extract::{Cursor, Existing, Extractor, NewFile};
 use crate::source::secrets;
 use crate::telemetry::failpoint;
@@ -33,9 +32,9 @@ pub struct Results {
     /// Files that were right already.
     pub kept: u64,
     /// Files that were not restored.
-    pub failed: Vec<Finding>,
-    /// Their paths, as stored.
-    pub missing: BTreeSet<Vec<u8>>,
+    pub failed: Failures,
+    /// Their paths.
+    pub missing: Missing,
     /// What ended the whole restore.
     pub fatal: Option<Error>,
 }
@@ -67,7 +66,7 @@ pub fn work(
     cx: &Context,
     target: &Extractor,
     shared: &Shared,
-    batches: &Mutex<Receiver<Batch>>,
+    batches: &Queue<Batch>,
 ) {
     let mut worker = Worker {
         request,
@@ -78,9 +77,7 @@ pub fn work(
         open: None,
         buffer: vec![0; 256 << 10],
     };
-    loop {
-        let batch = batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(batch) = batch else { return };
+    while let Some(batch) = batches.take() {
         for piece in batch.pieces {
             if shared.is_over() {
                 break;
@@ -113,7 +110,7 @@ impl Worker<'_> {
             // One file less; the others are restored.
             ErrorKind::Damaged | ErrorKind::Conflict | ErrorKind::Denied => {
                 self.shared.with(|results| {
-                    results.missing.insert(piece.entry.path.clone());
+                    results.missing.insert(&piece.entry.path);
                     results.failed.push(failed(&piece.entry, &error));
                 });
             }

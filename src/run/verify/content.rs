@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use super::lists;
+use super::placement::Placement;
 use super::report::{Finding, Report};
 use super::stored::altered;
 use super::sums::check_sums;
@@ -17,6 +18,7 @@ use crate::archive::member::read_error;
 use crate::archive::sort::{Sorted, Sorter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::Context;
+use crate::run::crew::{Queue, crew};
 use crate::store::{SourceStore, layout};
 
 /// Entries of one segment handed over at once; more follow as they are wanted.
@@ -38,7 +40,8 @@ pub fn check(
     }
     let checker = Checker { source, manifest, keys, cx };
     let mut totals = Totals::default();
-    let (sorter, bytes) = match checker.sort_index(&mut totals, report) {
+    let mut placement = Placement::of(manifest)?;
+    let (sorter, bytes) = match checker.sort_index(&mut totals, &mut placement, report) {
         Ok(Some(sorted)) => sorted,
         Ok(None) => return Ok(()),
         // An altered age header looks like a wrong key: the digest tells them apart.
@@ -55,6 +58,8 @@ pub fn check(
     };
     cx.reporter.progress().expect(report.entries, bytes);
     report.findings.extend(totals.compare(manifest)?);
+    let again = || source.index(manifest, keys, &cx.reporter.fresh());
+    report.findings.extend(placement.finish(again)?);
     lists::check_stored(source, manifest, cx, report)?;
     lists::check_large(source, manifest, totals.large(), keys, cx, report)?;
     checker.check_segments(sorter, report)
@@ -88,6 +93,7 @@ impl Checker<'_> {
     fn sort_index(
         &self,
         totals: &mut Totals,
+        placement: &mut Placement,
         report: &mut Report,
     ) -> Result<Option<(Sorter, u64)>> {
         let index = &self.manifest.index;
@@ -109,6 +115,7 @@ impl Checker<'_> {
                 report.entries += 1;
                 bytes = entry.size.saturating_add(bytes);
                 totals.add(&entry, self.manifest);
+                placement.add(&entry)?;
                 let line = crate::archive::index::line_of(&entry)?;
                 let places: Vec<(&SegmentRef, u64, u64)> = match (&entry.segment, entry.at) {
                     (Some(segment), Some(at)) => vec![(segment, at.0, at.1)],
@@ -147,14 +154,11 @@ impl Checker<'_> {
     fn check_segments(&self, sorter: Sorter, report: &mut Report) -> Result<()> {
         let bad: BTreeSet<String> =
             report.findings.iter().map(|finding| finding.object.clone()).collect();
-        let (send, receive) = sync_channel::<Task>(0);
-        let receive = Mutex::new(receive);
         let results: Mutex<(Vec<Finding>, Option<Error>)> = Mutex::default();
         let fed = std::thread::scope(|scope| {
-            for _ in 0..self.cx.tuning.workers {
-                scope.spawn(|| self.work(&receive, &results, &bad));
-            }
-            let send = send;
+            let send = crew(scope, self.cx.tuning.workers, 0, |tasks| {
+                self.work(tasks, &results, &bad);
+            });
             self.feed(sorter.finish()?, &bad, &mut |task| {
                 send.send(task).map_err(|_| Error::failed("the threads that verify are gone"))
             })
@@ -221,13 +225,11 @@ impl Checker<'_> {
 
     fn work(
         &self,
-        tasks: &Mutex<Receiver<Task>>,
+        tasks: &Queue<Task>,
         results: &Mutex<(Vec<Finding>, Option<Error>)>,
         bad: &BTreeSet<String>,
     ) {
-        loop {
-            let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(task) = task else { return };
+        while let Some(task) = tasks.take() {
             let over = results.lock().unwrap_or_else(PoisonError::into_inner).1.is_some();
             if over || bad.contains(&task.segment.path) {
                 // Its findings are told already; entries are taken so that the sender goes on.

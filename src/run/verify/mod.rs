@@ -9,6 +9,7 @@
 mod content;
 mod keys;
 mod lists;
+mod placement;
 mod report;
 mod segments;
 mod stored;

@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 
 use super::owner::OwnerNumbers;
+use crate::archive::digest::sha256_hex;
 use crate::archive::entry::{Entry, EntryType};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 
@@ -26,8 +27,7 @@ pub enum Existing {
     /// The target must be empty.
     #[default]
     Refuse,
-    /// Replace files of the same name, each when its successor is complete; large files, which
-    /// several threads write, at once.
+    /// Replace files of the same name, each when its successor is complete.
     Overwrite,
     /// Keep files whose content is right already; replace the others.
     Delta,
@@ -298,24 +298,36 @@ impl Cursor<'_> {
 
     /// Opens a file that [`Cursor::create_large`] made.
     pub fn reopen(&mut self, entry: &Entry) -> Result<NewFile> {
-        let (parent, name) = split(&entry.path);
+        let (parent, name) = self.large_name(&entry.path);
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let directory = self.enter(parent).map_err(|errno| refused(entry, errno))?;
-        let file = rustix::fs::openat(directory, OsStr::from_bytes(name), flags, Mode::empty())
+        let file = rustix::fs::openat(directory, OsStr::from_bytes(&name), flags, Mode::empty())
             .map_err(|errno| refused(entry, errno))?;
         Ok(NewFile { file: File::from(file), temporary: None, position: 0 })
     }
 
+    /// The directory of a large file, and its name there until it is complete: where it replaces
+    /// another one, a name that all threads find, and the next run if this one is killed.
+    fn large_name<'p>(&self, path: &'p [u8]) -> (&'p [u8], Vec<u8>) {
+        let (parent, name) = split(path);
+        if self.target.existing == Existing::Refuse {
+            return (parent, name.to_vec());
+        }
+        (parent, format!(".backstay-{}", &sha256_hex(path)[..16]).into_bytes())
+    }
+
     /// Creates a large file in its full size, for several threads to write into.
     pub fn create_large(&mut self, entry: &Entry) -> Result<()> {
-        self.remove(entry)?;
-        let (parent, name) = split(&entry.path);
+        if self.target.existing != Existing::Refuse {
+            self.remove_incomplete(entry);
+        }
+        let (parent, name) = self.large_name(&entry.path);
         let directory = self.enter(parent).map_err(|errno| refused(entry, errno))?;
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file =
-            rustix::fs::openat(directory, OsStr::from_bytes(name), flags, Mode::RUSR | Mode::WUSR)
-                .map_err(|errno| refused(entry, errno))?;
+        let name = OsStr::from_bytes(&name);
+        let file = rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| refused(entry, errno))?;
         File::from(file)
             .set_len(entry.size)
             .doing(|| format!("failed to restore `{}`", entry.display_path()))
@@ -386,27 +398,35 @@ impl Cursor<'_> {
             .enter(leader_parent)
             .and_then(|directory| rustix::io::fcntl_dupfd_cloexec(directory, 0))
             .map_err(|errno| refused(entry, errno))?;
+        let (_, unnamed) = self.large_name(leader);
         let (parent, name) = split(&entry.path);
         let directory = self.enter(parent).map_err(|errno| refused(entry, errno))?;
-        rustix::fs::linkat(
-            &from,
-            OsStr::from_bytes(leader_name),
-            directory,
-            OsStr::from_bytes(name),
-            AtFlags::empty(),
-        )
-        .map_err(|errno| refused(entry, errno))
+        let link = |leader: &[u8]| {
+            let (leader, name) = (OsStr::from_bytes(leader), OsStr::from_bytes(name));
+            rustix::fs::linkat(&from, leader, directory, name, AtFlags::empty())
+        };
+        // A leader without a place of its own is a large file: it has no name yet, unless it was
+        // right already.
+        let linked = match entry.leader_at {
+            None => match link(&unnamed) {
+                Err(Errno::NOENT) => link(leader_name),
+                other => other,
+            },
+            Some(_) => link(leader_name),
+        };
+        linked.map_err(|errno| refused(entry, errno))
     }
 
-    /// Removes a large file of which a part is missing.
+    /// Removes a large file of which a part is missing; what it was to replace stays.
     pub fn remove_incomplete(&mut self, entry: &Entry) {
-        let (parent, name) = split(&entry.path);
+        let (parent, name) = self.large_name(&entry.path);
         if let Ok(directory) = self.enter(parent) {
-            let _ = rustix::fs::unlinkat(directory, OsStr::from_bytes(name), AtFlags::empty());
+            let _ = rustix::fs::unlinkat(directory, OsStr::from_bytes(&name), AtFlags::empty());
         }
     }
 
-    /// Sets the attributes of a directory or a large file, when nothing below it will change.
+    /// Sets the attributes of a directory, when nothing below it will change, or those of a large
+    /// file, which gets its name with them.
     pub fn attributes(&mut self, entry: &Entry) -> Result<()> {
         if entry.kind == EntryType::Dir {
             let path = entry.path.clone();
@@ -416,6 +436,13 @@ impl Cursor<'_> {
         } else {
             let file = self.reopen(entry)?;
             self.target.set_attributes(entry, file.file.as_fd());
+            let (parent, temporary) = self.large_name(&entry.path);
+            let name = OsStr::from_bytes(split(&entry.path).1);
+            if temporary != name.as_bytes() {
+                let directory = self.enter(parent).map_err(|errno| refused(entry, errno))?;
+                rustix::fs::renameat(directory, OsStr::from_bytes(&temporary), directory, name)
+                    .map_err(|errno| refused(entry, errno))?;
+            }
         }
         Ok(())
     }
