@@ -1,12 +1,13 @@
 //! The `directory` source.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::content::FileContent;
 use super::exclude::Excludes;
@@ -91,14 +92,24 @@ impl DirectorySource {
         }
     }
 
-    /// The place of a member on this machine.
-    fn place(&self, member: &[u8]) -> PathBuf {
-        let name = Path::new(std::ffi::OsStr::from_bytes(member));
-        match self.config.paths.first() {
-            Some(root) if self.config.relative && root.is_dir() => root.join(name),
-            Some(root) if self.config.relative => root.clone(),
-            _ => Path::new("/").join(name),
+    /// The place of a member on this machine: the directory that the policy names, and the way from
+    /// there.
+    fn place(&self, member: &[u8]) -> (PathBuf, PathBuf) {
+        let whole = match self.config.paths.first() {
+            Some(root) if self.config.relative && !root.is_dir() => root.clone(),
+            Some(root) if self.config.relative => root.join(OsStr::from_bytes(member)),
+            _ => Path::new("/").join(OsStr::from_bytes(member)),
+        };
+        for root in &self.config.paths {
+            let base = if root.is_dir() { Some(root.as_path()) } else { root.parent() };
+            if let Some(base) = base
+                && let Ok(rest) = whole.strip_prefix(base)
+            {
+                return (base.to_owned(), rest.to_owned());
+            }
         }
+        let rest = whole.strip_prefix("/").map(Path::to_owned).unwrap_or_default();
+        (PathBuf::from("/"), rest)
     }
 }
 
@@ -162,11 +173,15 @@ impl Source for DirectorySource {
     }
 
     fn reopen(&self, cx: &SourceContext, path: &[u8]) -> io::Result<Box<dyn Content>> {
-        let place = self.place(path);
-        let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
+        let (root, way) = self.place(path);
+        let (Some(parent), Some(name)) = (way.parent(), way.file_name()) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let directory = open_directory(parent)?;
+        let directory = match open_below(&root, parent) {
+            // No directory by now, but a link for example: what was there is gone.
+            Err(Errno::LOOP | Errno::NOTDIR) => return Err(io::ErrorKind::NotFound.into()),
+            other => other?,
+        };
         let name = CString::new(name.as_bytes())?;
         Ok(Box::new(FileContent::new(
             Arc::new(directory),
@@ -178,14 +193,14 @@ impl Source for DirectorySource {
 }
 
 /// Opens a directory component by component: its path may be longer than the kernel takes.
-fn open_directory(path: &Path) -> io::Result<rustix::fd::OwnedFd> {
+/// Opens a directory below `root`. Links lead to `root`, if the policy says so, and never from
+/// there to elsewhere.
+fn open_below(root: &Path, way: &Path) -> rustix::io::Result<rustix::fd::OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    if path.as_os_str().len() < 4000 {
-        return Ok(rustix::fs::open(path, flags, Mode::empty())?);
-    }
-    let mut directory = rustix::fs::open("/", flags, Mode::empty())?;
-    for part in path.components() {
+    let mut directory = rustix::fs::open(root, flags, Mode::empty())?;
+    for part in way.components() {
         if let std::path::Component::Normal(name) = part {
+            let flags = flags | OFlags::NOFOLLOW;
             directory = rustix::fs::openat(&directory, name, flags, Mode::empty())?;
         }
     }
