@@ -1,15 +1,16 @@
 //! Cron expressions: five fields, civil time.
 //!
-//! `croner` reads them and finds the next run, clock changes included: a fixed time that does not
-//! exist runs at the first instant after the gap, one that exists twice runs once, and wildcards
-//! run in both of the repeated hours. For judging a schedule as a whole each expression also
-//! carries the days and minutes it matches.
+//! `croner` reads them. When they are due follows from civil times alone, by one rule for all of
+//! them: a time that the clocks skip is due at the first instant after the gap, a time that exists
+//! twice is due at the first of both. What must happen in elapsed time is no cron expression but
+//! `every`.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use jiff::{
-    ToSpan as _, Zoned,
-    civil::{Date, date},
+    Timestamp, ToSpan as _,
+    civil::{Date, DateTime, date},
+    tz::{AmbiguousOffset, TimeZone},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -46,24 +47,40 @@ impl Cron {
         &self.0.text
     }
 
-    /// The first run after `instant`, in the time zone of `instant`. `None` beyond year 5000.
-    pub fn next_after(&self, instant: &Zoned) -> Option<Zoned> {
-        self.0.expression.find_next_occurrence(instant, false).ok()
+    /// What is due from `start` on and before `end`, in order, no instant twice.
+    pub fn due_between<'a>(
+        &'a self,
+        start: Timestamp,
+        end: Timestamp,
+        zone: &'a TimeZone,
+    ) -> impl Iterator<Item = Due> + 'a {
+        let mut last = None;
+        // A skipped day is due when the next begins.
+        let first = start.to_zoned(zone.clone()).date().saturating_sub(2.days());
+        first
+            .series(1.day())
+            .filter(|day| self.runs_on_date(*day))
+            .flat_map(move |day| self.due_on(day, zone))
+            .skip_while(move |due| due.at < start)
+            .take_while(move |due| due.at < end)
+            .filter(move |due| last.replace(due.at) != Some(due.at))
     }
 
-    /// All runs from `start` up to but not including `end`, in order.
-    pub(super) fn runs_between(&self, start: &Zoned, end: &Zoned) -> Vec<Zoned> {
-        let mut runs = Vec::new();
-        let mut from = start.clone();
-        let mut inclusive = true;
-        while let Ok(next) = self.0.expression.find_next_occurrence(&from, inclusive) {
-            if next >= *end || (!inclusive && next <= from) {
-                break;
-            }
-            runs.push(next.clone());
-            (from, inclusive) = (next, false);
-        }
-        runs
+    /// What is due first after `instant`. `None` beyond the calendar's end.
+    pub fn next_after(&self, instant: Timestamp, zone: &TimeZone) -> Option<Due> {
+        let start = instant.checked_add(jiff::SignedDuration::from_nanos(1)).ok()?;
+        self.due_between(start, Timestamp::MAX, zone).next()
+    }
+
+    fn due_on<'a>(&'a self, day: Date, zone: &'a TimeZone) -> impl Iterator<Item = Due> + 'a {
+        self.minutes().iter().filter_map(move |minute| {
+            let nominal = time_of(day, minute);
+            Some(Due { nominal, at: resolve(nominal, zone)? })
+        })
+    }
+
+    fn runs_on_date(&self, day: Date) -> bool {
+        runs_on_date(&self.0.expression, &self.0.minutes, day)
     }
 
     /// Whether both run at the same minute of some day.
@@ -165,16 +182,45 @@ fn minutes_of(cron: &croner::Cron) -> Minutes {
 
 fn days_of(cron: &croner::Cron, minutes: &Minutes) -> [u64; DAY_WORDS] {
     let mut days = [0; DAY_WORDS];
-    let Some(minute) = minutes.iter().next() else {
-        return days;
-    };
     for (index, day) in sample().enumerate() {
-        let time = day.at((minute / 60) as i8, (minute % 60) as i8, 0, 0);
-        if cron.is_time_matching(&time).unwrap_or(false) {
+        if runs_on_date(cron, minutes, day) {
             days[index / 64] |= 1 << (index % 64);
         }
     }
     days
+}
+
+fn runs_on_date(cron: &croner::Cron, minutes: &Minutes, day: Date) -> bool {
+    let Some(minute) = minutes.iter().next() else { return false };
+    cron.is_time_matching(&time_of(day, minute)).unwrap_or(false)
+}
+
+/// One time that an expression names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Due {
+    /// When it is due.
+    pub at: Timestamp,
+    /// The civil time that the expression names, which may not exist on that day.
+    pub nominal: DateTime,
+}
+
+/// The minute of a day as a civil time.
+pub(super) fn time_of(day: Date, minute: usize) -> DateTime {
+    day.at((minute / 60) as i8, (minute % 60) as i8, 0, 0)
+}
+
+/// The instant of a civil time: the first after the gap if the clocks skip it, the first of both if
+/// it exists twice.
+pub(super) fn resolve(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
+    match zone.to_ambiguous_timestamp(time).offset() {
+        AmbiguousOffset::Unambiguous { offset } | AmbiguousOffset::Fold { before: offset, .. } => {
+            offset.to_timestamp(time).ok()
+        }
+        AmbiguousOffset::Gap { after, .. } => {
+            let before_the_gap = after.to_timestamp(time).ok()?;
+            zone.following(before_the_gap).next().map(|transition| transition.timestamp())
+        }
+    }
 }
 
 /// The days of the sample, in order.
@@ -255,23 +301,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_library_agrees_with_the_table() {
-        let next = |cron: &str, from: &str| {
-            let from: Zoned = from.parse().unwrap();
-            cron.parse::<Cron>().unwrap().next_after(&from).unwrap().to_string()
+    fn clock_changes_follow_one_rule() {
+        let due = |cron: &str, zone: &str, from: &str, count: usize| -> Vec<String> {
+            let zone = TimeZone::get(zone).unwrap();
+            let from = from.parse::<DateTime>().unwrap().to_zoned(zone.clone()).unwrap();
+            let cron = cron.parse::<Cron>().unwrap();
+            let due = cron.due_between(from.timestamp(), Timestamp::MAX, &zone);
+            due.take(count)
+                .map(|due| due.at.to_zoned(zone.clone()).strftime("%d %H:%M %z").to_string())
+                .collect()
         };
-        // 02:30 does not exist on that day, and exists twice on the other.
+        // Skipped: at the first instant after the gap, and once however many times fall into it.
+        for (cron, expected) in [
+            ("30 2 * * *", ["28 03:00 +0200", "29 02:30 +0200"]),
+            ("*/10 2 * * *", ["28 03:00 +0200", "29 02:00 +0200"]),
+            ("0 2,14 * * *", ["28 03:00 +0200", "28 14:00 +0200"]),
+            ("0 2,3 * * *", ["28 03:00 +0200", "29 02:00 +0200"]),
+        ] {
+            assert_eq!(due(cron, "Europe/Berlin", "2027-03-28T00:00", 2), expected, "{cron}");
+        }
+        // Twice: at the first of both, wildcards too.
+        for (cron, expected) in [
+            ("30 2 * * *", ["31 02:30 +0200", "01 02:30 +0100"]),
+            ("0 2,14 * * *", ["31 02:00 +0200", "31 14:00 +0100"]),
+            ("30 2-3 * * *", ["31 02:30 +0200", "31 03:30 +0100"]),
+            ("0 * * * *", ["31 02:00 +0200", "31 03:00 +0100"]),
+        ] {
+            assert_eq!(due(cron, "Europe/Berlin", "2027-10-31T01:30", 2), expected, "{cron}");
+        }
+        // At midnight, by half an hour, and by a whole day that never was.
         assert_eq!(
-            next("30 2 * * *", "2027-03-28T00:00:00+01:00[Europe/Berlin]"),
-            "2027-03-28T03:00:00+02:00[Europe/Berlin]"
+            due("0 0 * * *", "Africa/Cairo", "2026-04-23T12:00", 2),
+            ["24 01:00 +0300", "25 00:00 +0300"]
         );
         assert_eq!(
-            next("30 2 * * *", "2027-10-31T02:30:00+02:00[Europe/Berlin]"),
-            "2027-11-01T02:30:00+01:00[Europe/Berlin]"
+            due("15 2 * * *", "Australia/Lord_Howe", "2026-10-04T00:00", 2),
+            ["04 02:30 +1100", "05 02:15 +1100"]
         );
         assert_eq!(
-            next("0 4 * * 1", "2027-01-01T00:00:00+00:00[UTC]"),
-            "2027-01-04T04:00:00+00:00[UTC]"
+            due("0 12 * * *", "Pacific/Apia", "2011-12-29T00:00", 3),
+            ["29 12:00 -1000", "31 00:00 +1400", "31 12:00 +1400"]
+        );
+        assert_eq!(
+            due("0 4 29 2 *", "UTC", "2097-01-01T00:00", 1),
+            ["29 04:00 +0000"],
+            "2100 is no leap year"
         );
     }
 

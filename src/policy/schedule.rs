@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cron::{Cron, Minutes, sample},
+    cron::{Cron, Minutes, resolve, sample, time_of},
     job::Job,
     value::Period,
 };
@@ -160,7 +160,7 @@ impl DayRuns {
         let start = instant(day, 0, zone)?;
         let end = instant(day.saturating_add(1.day()), 0, zone)?;
         if end.duration_since(start).as_secs() != 86_400 {
-            return Self::at_clock_change(start, end, due, zone);
+            return Self::at_clock_change(day, due, zone);
         }
         let mut minutes = Minutes::default();
         for cron in due {
@@ -187,16 +187,11 @@ impl DayRuns {
         })
     }
 
-    /// On days that are not 24 hours long the library that also runs the jobs decides.
-    fn at_clock_change(
-        start: Timestamp,
-        end: Timestamp,
-        due: &[&Cron],
-        zone: &TimeZone,
-    ) -> Option<Self> {
-        let (start, end) = (start.to_zoned(zone.clone()), end.to_zoned(zone.clone()));
-        let runs = due.iter().flat_map(|cron| cron.runs_between(&start, &end));
-        let mut runs: Vec<Timestamp> = runs.map(|run| run.timestamp()).collect();
+    /// On days that are not 24 hours long every time counts for itself.
+    fn at_clock_change(day: Date, due: &[&Cron], zone: &TimeZone) -> Option<Self> {
+        let minutes = due.iter().flat_map(|cron| cron.minutes().iter());
+        let mut runs: Vec<Timestamp> =
+            minutes.filter_map(|minute| instant(day, minute, zone)).collect();
         runs.sort_unstable();
         runs.dedup();
         let apart = |pair: &&[Timestamp]| pair[1].duration_since(pair[0]);
@@ -209,8 +204,7 @@ impl DayRuns {
 }
 
 fn instant(day: Date, minute: usize, zone: &TimeZone) -> Option<Timestamp> {
-    let time = day.at((minute / 60) as i8, (minute % 60) as i8, 0, 0);
-    zone.to_ambiguous_zoned(time).compatible().ok().map(|zoned| zoned.timestamp())
+    resolve(time_of(day, minute), zone)
 }
 
 #[cfg(test)]
@@ -247,8 +241,8 @@ mod tests {
     fn clocks_that_go_back_make_an_hour_more() {
         assert_eq!(gap("Europe/Berlin", &["0 3 * * *"]).length.as_secs(), 25 * 3600);
         assert!(gap("Europe/Berlin", &["0 3 * * *"]).to_string().contains("clocks change"));
-        // Wildcards run in both of the repeated hours.
-        assert_eq!(gap("Europe/Berlin", &["*/15 * * * *"]).length.as_secs(), 900);
+        // A time that exists twice is due once.
+        assert_eq!(gap("Europe/Berlin", &["*/15 * * * *"]).length.as_secs(), 3600 + 900);
     }
 
     #[test]

@@ -44,7 +44,8 @@ pub fn check_sums(
     if stored != expected.as_bytes() {
         report.findings.push(Finding {
             object: sums.path.clone(),
-            problem: "lists other objects or digests than the manifest, or in another order".to_owned(),
+            problem: "lists other objects or digests than the manifest, or in another order"
+                .to_owned(),
             costs: None,
         });
     }
