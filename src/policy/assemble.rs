@@ -49,6 +49,8 @@ impl Sections<'_> {
             repositories: self.repositories(),
             sources: self.sources(),
             jobs: self.items::<Job>("jobs", |_, _| None),
+            windows: self.items("windows", |_, _| None),
+            pools: self.items("pools", |_, _| None),
             compression: self.optional("compression").unwrap_or_default(),
             role: self.optional("role"),
             sites: self.items("sites", |_, _| None),

@@ -5,7 +5,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use crate::id::BackupKind;
 
-use super::{repository::Limits, retention::Keep, schedule::Schedule, value::Period};
+use super::{
+    execution::{CatchUp, Execution, Hooks, Overlap, Retry},
+    repository::Limits,
+    retention::{self, Keep},
+    schedule::Schedule,
+    value::Period,
+};
 
 /// Work that is done on a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +28,8 @@ pub struct Job {
     pub limits: Limits,
     /// How long a run usually takes.
     pub expected: Option<Period>,
+    /// How its runs behave.
+    pub execution: Execution,
 }
 
 /// What a job does.
@@ -99,6 +107,7 @@ struct Written {
     /// When the job runs.
     schedule: Schedule,
     /// How long its results are kept.
+    #[serde(deserialize_with = "retention::written")]
     keep: Keep,
     /// Limits narrower than the repository's.
     #[serde(default)]
@@ -106,6 +115,39 @@ struct Written {
     /// How long a run usually takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<Period>,
+    /// Runs begin up to so much later, each job always by the same share of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jitter: Option<Period>,
+    /// A run that could not begin within this time is missed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_within: Option<Period>,
+    /// A run that takes longer than this is ended, and failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_after: Option<Period>,
+    /// What happens when a run is due and the last has not ended.
+    #[serde(default)]
+    overlap: Overlap,
+    /// What happens with runs that were due while nobody was there to do them.
+    #[serde(default)]
+    catch_up: CatchUp,
+    /// Of two that wait, the one with the higher number goes first.
+    #[serde(default)]
+    priority: i32,
+    /// Pools that a run takes a place in each of.
+    #[serde(default)]
+    pools: Vec<String>,
+    /// Windows in which no run begins.
+    #[serde(default)]
+    avoid: Vec<String>,
+    /// Windows in one of which runs begin.
+    #[serde(default)]
+    within: Vec<String>,
+    /// How often a run that failed is tried again.
+    #[serde(default)]
+    retry: Retry,
+    /// What is run before and after it.
+    #[serde(default)]
+    hooks: Hooks,
 }
 
 impl TryFrom<Written> for Job {
@@ -140,6 +182,19 @@ impl TryFrom<Written> for Job {
             keep: written.keep,
             limits: written.limits,
             expected: written.expected,
+            execution: Execution {
+                jitter: written.jitter,
+                start_within: written.start_within,
+                stop_after: written.stop_after,
+                overlap: written.overlap,
+                catch_up: written.catch_up,
+                priority: written.priority,
+                pools: written.pools,
+                avoid: written.avoid,
+                within: written.within,
+                retry: written.retry,
+                hooks: written.hooks,
+            },
         })
     }
 }
@@ -150,6 +205,7 @@ impl From<Job> for Written {
             Work::Backup { sources, kind } => (Some(sources), Some(kind), None),
             Work::Copy(copy) => (None, None, Some(copy)),
         };
+        let execution = job.execution;
         Self {
             sources,
             kind,
@@ -158,6 +214,17 @@ impl From<Job> for Written {
             keep: job.keep,
             limits: job.limits,
             expected: job.expected,
+            jitter: execution.jitter,
+            start_within: execution.start_within,
+            stop_after: execution.stop_after,
+            overlap: execution.overlap,
+            catch_up: execution.catch_up,
+            priority: execution.priority,
+            pools: execution.pools,
+            avoid: execution.avoid,
+            within: execution.within,
+            retry: execution.retry,
+            hooks: execution.hooks,
         }
     }
 }

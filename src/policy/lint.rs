@@ -5,6 +5,7 @@
 //! part of the file could not be read: what is missing would only mislead.
 
 mod coverage;
+mod execution;
 mod jobs;
 mod names;
 mod programs;
@@ -28,6 +29,7 @@ pub(super) fn lint(policy: &Policy, root: &Node, complete: bool) -> Vec<Problem>
     repositories::check(&mut findings);
     sources::check(&mut findings);
     jobs::check(&mut findings);
+    execution::check_windows(&mut findings);
     sections::check(&mut findings);
     let broken = findings.problems.iter().any(|problem| problem.severity == Severity::Error);
     if complete && !broken {

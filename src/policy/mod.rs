@@ -18,7 +18,8 @@
 //! | `yaml` | text to a tree with positions, within limits; the only user of the YAML library |
 //! | `assemble`, `decode` | tree to model: item by item, by `serde` |
 //! | `model`, `repository`, `source`, `job`, `retention`, `objective`, `value` | the types, and with them the JSON Schema |
-//! | `schedule`, `cron` | when a job runs, and the longest interval between runs |
+//! | `schedule`, `cron`, `window` | when a job runs, and the longest interval between runs |
+//! | `execution` | how its runs behave |
 //! | `lint` | the rules across fields |
 //! | `redact` | which parts of a text must not be shown |
 //! | `diagnostic`, `suggest` | how a problem is shown |
@@ -27,6 +28,7 @@ mod assemble;
 mod cron;
 mod decode;
 mod diagnostic;
+mod execution;
 mod job;
 mod lint;
 mod load;
@@ -41,10 +43,12 @@ mod schedule;
 mod source;
 mod suggest;
 mod value;
+mod window;
 mod yaml;
 
-pub use cron::Cron;
+pub use cron::{Cron, Due};
 pub use diagnostic::{Diagnostic, Severity, render, render_all};
+pub use execution::{CatchUp, Execution, Hook, Hooks, Overlap, Retry};
 pub use job::{BackupKind, Copy, Job, Selection, Work};
 pub use load::{LoadError, MAX_FILE_SIZE, PolicySet, json_schema, load, parse};
 pub use model::{Alertmanager, Notify, Ping, Policy, Role, State, Webhook};
@@ -65,3 +69,4 @@ pub use source::{
 };
 pub use suggest::hint as hint_at;
 pub use value::{Period, Setting, Size, ValueError, is_valid_name};
+pub use window::{CivilTime, When, Window};

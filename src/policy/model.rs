@@ -15,6 +15,7 @@ use super::{
     retention::Keep,
     source::{Compression, Source},
     value::Setting,
+    window::Window,
 };
 
 /// A policy that was read and passed every rule.
@@ -49,6 +50,12 @@ pub struct Policy {
     /// When, how, and kept how long.
     #[serde(default)]
     pub jobs: IndexMap<String, Job>,
+    /// Stretches of time in which jobs begin, or do not.
+    #[serde(default)]
+    pub windows: IndexMap<String, Window>,
+    /// How many runs may go on at once of all jobs that name the pool.
+    #[serde(default)]
+    pub pools: IndexMap<String, u32>,
     /// Compression, where a source does not say otherwise.
     #[serde(default)]
     pub compression: Compression,
@@ -80,7 +87,7 @@ pub struct Policy {
 
 impl Policy {
     /// The keys of a policy file.
-    pub(super) const KEYS: [&'static str; 16] = [
+    pub(super) const KEYS: [&'static str; 18] = [
         "version",
         "stack",
         "description",
@@ -90,6 +97,8 @@ impl Policy {
         "repositories",
         "sources",
         "jobs",
+        "windows",
+        "pools",
         "compression",
         "role",
         "sites",

@@ -8,7 +8,7 @@ use std::fmt;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::value::Period;
 use crate::id::BackupId;
@@ -20,7 +20,8 @@ pub struct Keep {
     /// Every backup younger than this, by its end.
     #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
     pub period: Option<Period>,
-    /// The newest so many, whatever their age: the floor that outlives a week of failures.
+    /// The newest so many, whatever their age: the floor that outlives a week of failures. 3 where
+    /// a policy does not say.
     pub at_least: u32,
     /// The newest of each of the last so many hours that have one.
     pub hourly: u32,
@@ -32,6 +33,33 @@ pub struct Keep {
     pub monthly: u32,
     /// The newest of each of the last so many years that have one.
     pub yearly: u32,
+}
+
+/// Backups of a job that stay, whatever their age, where its rule says nothing of it.
+pub const DEFAULT_FLOOR: u32 = 3;
+
+/// A rule as a policy has it. A rule that is recorded with a backup says everything.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct Written {
+    #[serde(rename = "for")]
+    period: Option<Period>,
+    at_least: Option<u32>,
+    hourly: u32,
+    daily: u32,
+    weekly: u32,
+    monthly: u32,
+    yearly: u32,
+}
+
+/// Reads a rule of a policy.
+pub(super) fn written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Keep, D::Error> {
+    let Written { period, at_least, hourly, daily, weekly, monthly, yearly } =
+        Written::deserialize(deserializer)?;
+    let keep = Keep { period, at_least: 0, hourly, daily, weekly, monthly, yearly };
+    let floor = if keep.is_empty() { 0 } else { DEFAULT_FLOOR };
+    Ok(Keep { at_least: at_least.unwrap_or(floor), ..keep })
 }
 
 impl Keep {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::tz::TimeZone;
 
-use super::Findings;
+use super::{Findings, execution};
 use crate::policy::{
     job::{Job, Work},
     schedule::{Rhythm, Schedule, WorstGap, rhythms, worst_gap},
@@ -64,13 +64,22 @@ fn check_source(findings: &mut Findings<'_>, name: &str, jobs: &[(&str, &Job)], 
         let message = format!(
             "the longest interval between backups of `{name}` is {gap}, over its RPO of {rpo}"
         );
-        let hint = format!(
-            "run a job for it at least every {rpo}, or, if that much may be lost, add `objectives: {{ rpo: {} }}` to `{name}`",
-            gap.length
-        );
+        let clocks = gap.from.as_ref().zip(gap.until.as_ref());
+        let clocks = clocks.is_some_and(|(from, until)| from.offset() != until.offset());
+        let hint = if clocks && gap.length.as_secs() <= rpo.as_secs() + 3600 {
+            format!(
+                "where the clocks go back a time of the calendar comes once: `every: {rpo}` counts elapsed time"
+            )
+        } else {
+            format!(
+                "run a job for it at least every {rpo}, or, if that much may be lost, add `objectives: {{ rpo: {} }}` to `{name}`",
+                gap.length
+            )
+        };
         findings.error(path, message, hint);
         return;
     }
+    check_hard_windows(findings, name, jobs, gap, rpo);
     let expected = jobs.iter().filter_map(|(_, job)| job.expected).max();
     let Some(expected) = expected else { return };
     if gap.length.as_secs() + expected.as_secs() > rpo.as_secs() {
@@ -82,6 +91,30 @@ fn check_source(findings: &mut Findings<'_>, name: &str, jobs: &[(&str, &Job)], 
             ),
             "what changes while a backup runs is in the next one only: run it more often",
         );
+    }
+}
+
+/// A window that does not give way may keep all jobs of a source waiting past its RPO.
+fn check_hard_windows(
+    findings: &mut Findings<'_>,
+    name: &str,
+    jobs: &[(&str, &Job)],
+    gap: &WorstGap,
+    rpo: Period,
+) {
+    let policy = findings.policy;
+    let zone = policy.time_zone();
+    for (window, one) in &policy.windows {
+        let Some(length) = execution::holds_up(one, &zone) else { continue };
+        if jobs.iter().all(|(_, job)| job.execution.avoid.contains(window))
+            && gap.length.as_secs() + length.as_secs() > rpo.as_secs()
+        {
+            findings.warning(
+                &["windows", window, "hard"],
+                format!("for `{window}` backups of `{name}` wait up to {length}: over its RPO of {rpo}"),
+                "without `hard` the window gives way before that; or alerts will tell when it begins",
+            );
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 
-use super::{Findings, repositories::share_fate};
+use super::{Findings, execution, repositories::share_fate};
 use crate::policy::{
     job::{BackupKind, Copy, Job, Selection, Work},
     schedule::Schedule,
@@ -19,6 +19,7 @@ pub(super) fn check(findings: &mut Findings<'_>) {
             Work::Copy(copy) => check_copy(findings, name, job, copy),
         }
         check_schedule(findings, name, job);
+        execution::check(findings, name, job);
         check_keep(findings, name, job);
         if job.limits.connections == Some(0) {
             findings.error(
@@ -163,7 +164,7 @@ fn check_keep(findings: &mut Findings<'_>, name: &str, job: &Job) {
         findings.warning_at_key(
             &path,
             "the keep rule has no floor: if runs fail for long enough, nothing is left",
-            "add `at_least: 3`",
+            "leave `at_least` out for 3, or write `at_least: 1`",
         );
     }
     let only_count = job.keep.period.is_none()

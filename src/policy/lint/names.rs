@@ -11,7 +11,8 @@ const RESERVED_STACKS: [&str; 5] =
 /// These mean something else where the name of a source may stand.
 const RESERVED_SOURCES: [&str; 2] = ["all", "none"];
 /// More than this in one stack is not a policy any more.
-const MAX_ITEMS: [(&str, usize); 3] = [("repositories", 50), ("sources", 500), ("jobs", 100)];
+const MAX_ITEMS: [(&str, usize); 5] =
+    [("repositories", 50), ("sources", 500), ("jobs", 100), ("windows", 50), ("pools", 50)];
 
 /// Whether the sections are of a size that the other rules, some of them quadratic, are made for.
 pub(super) fn are_few(findings: &mut Findings<'_>) -> bool {
@@ -33,7 +34,9 @@ pub(super) fn are_few(findings: &mut Findings<'_>) -> bool {
 pub(super) fn check(findings: &mut Findings<'_>) {
     version(findings);
     stack(findings);
-    for section in ["repositories", "sources", "jobs", "sites", "playbooks", "drills"] {
+    for section in
+        ["repositories", "sources", "jobs", "windows", "pools", "sites", "playbooks", "drills"]
+    {
         for name in findings.names(section) {
             valid(findings, &[section, name], name);
         }

@@ -2,6 +2,7 @@
 
 use super::{Findings, repositories::check_key_material, sources::absolute};
 use crate::policy::{
+    execution::Hook,
     redact::{has_secret_within, names_a_secret},
     source::{CommandSource, Program},
     value::Setting,
@@ -18,6 +19,18 @@ pub(super) fn check(findings: &mut Findings<'_>, name: &str, command: &CommandSo
     }
     if let Some(directory) = &command.directory {
         absolute(findings, &[at[0], at[1], at[2], "directory"], directory);
+    }
+}
+
+/// A program that is run around the runs of a job.
+pub(super) fn check_hook(findings: &mut Findings<'_>, at: &[&str], hook: &Hook) {
+    check_words(findings, &[at, &["argv"]].concat(), &hook.argv);
+    for (variable, value) in &hook.environment {
+        let path = [at, &["environment", variable.as_str()]].concat();
+        check_variable(findings, &path, variable, value);
+    }
+    if let Some(directory) = &hook.directory {
+        absolute(findings, &[at, &["directory"]].concat(), directory);
     }
 }
 
