@@ -18,6 +18,7 @@
 //! | module | for |
 //! |---|---|
 //! | [`cli`] | one file per command; output, progress, exit codes |
+//! | [`daemon`] | the policy engine: what is due when, and what comes of it |
 //! | [`run`] | the verbs: backup, restore, verify |
 //! | [`source`] | what can be backed up: directories, commands, secrets, databases |
 //! | [`store`] | repositories: keys, uploads, ranged reads, catalogue, intents, probes |
@@ -31,7 +32,7 @@
 //! Imports point right only, and `tests/architecture.rs` keeps it so:
 //!
 //! ```text
-//! main → cli → run → source → store → archive → policy → {telemetry, secret, clock, id, error}
+//! main → cli → daemon → run → source → store → archive → policy → {telemetry, secret, clock, id, error}
 //! ```
 //!
 //! Only `store` sees object stores and the async runtime (which `cli` starts); everything else is
@@ -40,6 +41,7 @@
 pub mod archive;
 pub mod cli;
 pub mod clock;
+pub mod daemon;
 pub mod error;
 pub mod id;
 pub mod policy;

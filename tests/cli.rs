@@ -15,6 +15,7 @@ const COMMANDS: &[&[&str]] = &[
     &["init"],
     &["check"],
     &["schema"],
+    &["plan"],
     &["backup"],
     &["list"],
     &["show"],

@@ -26,6 +26,7 @@ mod restore;
 mod roundtrip;
 mod s3;
 mod safeguards;
+mod schedule;
 mod soak;
 mod sources;
 mod stores;

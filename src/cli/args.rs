@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
-    backup, check, completions, copy, delete, diff, find, init, key, list, ls, man, pin, prune,
-    restore, schema, show, unpin, verify,
+    backup, check, completions, copy, delete, diff, find, init, key, list, ls, man, pin, plan,
+    prune, restore, schema, show, unpin, verify,
 };
 
 /// Backup, restore and disaster recovery for data platforms.
@@ -99,6 +99,7 @@ pub enum Command {
     Init(init::Args),
     Check(check::Args),
     Schema(schema::Args),
+    Plan(plan::Args),
     Backup(backup::Args),
     List(list::Args),
     Show(show::Args),

@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::policy::Keep;
+
 /// `1.5 GiB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -57,6 +59,26 @@ fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// `7d, at least 3, 4 weekly`.
+pub fn keep(keep: &Keep) -> String {
+    let mut parts: Vec<String> = keep.period.iter().map(ToString::to_string).collect();
+    if keep.at_least > 0 {
+        parts.push(format!("at least {}", keep.at_least));
+    }
+    for (number, what) in [
+        (keep.hourly, "hourly"),
+        (keep.daily, "daily"),
+        (keep.weekly, "weekly"),
+        (keep.monthly, "monthly"),
+        (keep.yearly, "yearly"),
+    ] {
+        if number > 0 {
+            parts.push(format!("{number} {what}"));
+        }
+    }
+    parts.join(", ")
 }
 
 /// How a column is aligned.

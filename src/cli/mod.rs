@@ -7,6 +7,7 @@ mod command;
 mod confirm;
 mod exit;
 mod format;
+mod gantt;
 mod printer;
 mod progress;
 mod setup;

@@ -93,6 +93,7 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
         Command::List(args) => command::list::run(&app, args),
         Command::Show(args) => command::show::run(&app, args),
         Command::Ls(args) => command::ls::run(&app, args),
+        Command::Plan(args) => command::plan::run(&app, args),
         Command::Find(args) => command::find::run(&app, args),
         Command::Diff(args) => command::diff::run(&app, args),
         Command::Restore(args) => command::restore::run(&app, args),

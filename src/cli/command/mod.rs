@@ -13,6 +13,7 @@ pub mod list;
 pub mod ls;
 pub mod man;
 pub mod pin;
+pub mod plan;
 pub mod prune;
 pub mod restore;
 pub mod restore_database;

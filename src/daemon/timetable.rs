@@ -1,0 +1,301 @@
+//! The runs of a stretch of time, if each takes as long as expected and none fails.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use indexmap::IndexMap;
+use jiff::civil::DateTime;
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use serde::Serialize;
+
+use super::admission::{Admission, admit, jitter_of};
+use super::coalesce::{Covered, Wanted, coalesce};
+use crate::id::BackupKind;
+use crate::policy::{Job, Period, Policy, Schedule, Work};
+
+/// The most runs that a timetable holds.
+pub const MOST_RUNS: usize = 200_000;
+
+/// How far back the past is looked at.
+const LOOK_BACK: SignedDuration = SignedDuration::from_hours(8 * 24);
+
+/// What names a run for ever: its job and the time it was due by the job's schedule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(untagged)]
+pub enum Nominal {
+    /// A time of the calendar, in the policy's zone.
+    Civil(DateTime),
+    /// An instant: elapsed time, or the end of another run.
+    Instant(Timestamp),
+}
+
+impl std::fmt::Display for Nominal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Civil(time) => time.fmt(f),
+            Self::Instant(instant) => instant.fmt(f),
+        }
+    }
+}
+
+/// A run that will be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Run {
+    /// The job.
+    pub job: String,
+    /// Its kind; none for a copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<BackupKind>,
+    /// The sources that it backs up, without those that another run covers.
+    pub sources: Vec<String>,
+    /// What it is called by its schedule.
+    pub nominal: Nominal,
+    /// When it is due.
+    pub due: Timestamp,
+    /// When it begins.
+    pub start: Timestamp,
+    /// When it ends, as far as the policy says how long it takes.
+    pub end: Timestamp,
+    /// The job it follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follows: Option<String>,
+    /// Windows it waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
+    /// Windows that give way to it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub despite: Vec<String>,
+    /// Sources that a stronger run of the same time backs up in its place: source and job.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub covered: Covered,
+}
+
+impl Run {
+    /// Whether others do all of it.
+    pub fn is_covered(&self) -> bool {
+        self.kind.is_some() && self.sources.is_empty()
+    }
+}
+
+/// The runs that begin from `from` on and before `until`, in order of their start.
+///
+/// `every` counts from the epoch, so that it is the same whenever one asks. What happens shortly
+/// before `from` is looked at too: it decides when windows give way, and what follows it.
+pub fn runs(policy: &Policy, from: Timestamp, until: Timestamp) -> Vec<Run> {
+    let mut planner = Planner {
+        policy,
+        zone: policy.time_zone(),
+        until,
+        queue: BinaryHeap::new(),
+        last_start: BTreeMap::new(),
+        done: Vec::new(),
+    };
+    let before = from.checked_sub(LOOK_BACK).unwrap_or(from);
+    for (name, job) in &policy.jobs {
+        planner.enqueue_next(name, job, before, true);
+    }
+    planner.run();
+    let mut done = planner.done;
+    done.retain(|run| run.start >= from && run.start < until);
+    done
+}
+
+/// The first time at or after (`inclusive`) or after `instant` that the job is due by its own
+/// schedule; nothing for jobs that follow others.
+pub fn next_due(
+    job: &Job,
+    instant: Timestamp,
+    inclusive: bool,
+    zone: &TimeZone,
+) -> Option<(Nominal, Timestamp)> {
+    match &job.schedule {
+        Schedule::Cron(cron) => {
+            let after = if inclusive {
+                instant.checked_sub(SignedDuration::from_nanos(1)).ok()?
+            } else {
+                instant
+            };
+            let due = cron.next_after(after, zone)?;
+            Some((Nominal::Civil(due.nominal), due.at))
+        }
+        Schedule::Every(period) => {
+            let period = i64::try_from(period.as_secs()).ok()?.max(1);
+            let second = instant.as_second();
+            let whole = inclusive && instant.subsec_nanosecond() == 0;
+            let next = if whole && second.rem_euclid(period) == 0 {
+                second
+            } else {
+                (second.div_euclid(period) + 1) * period
+            };
+            let at = Timestamp::from_second(next).ok()?;
+            Some((Nominal::Instant(at), at))
+        }
+        Schedule::After(_) => None,
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Waiting {
+    start: Timestamp,
+    /// The place of the job in the policy.
+    job: usize,
+    due: Timestamp,
+    nominal: Nominal,
+    follows: Option<String>,
+    waits_for: Vec<String>,
+    despite: Vec<String>,
+}
+
+struct Planner<'a> {
+    policy: &'a Policy,
+    zone: TimeZone,
+    until: Timestamp,
+    queue: BinaryHeap<Reverse<Waiting>>,
+    /// When each source was last begun to be backed up.
+    last_start: BTreeMap<String, Timestamp>,
+    done: Vec<Run>,
+}
+
+impl Planner<'_> {
+    fn run(&mut self) {
+        while let Some(first) = self.next() {
+            if self.done.len() >= MOST_RUNS {
+                return;
+            }
+            let start = first.start;
+            let mut together = vec![first];
+            while self.queue.peek().is_some_and(|Reverse(next)| next.start == start)
+                && let Some(next) = self.next()
+            {
+                // Of one job that a window held up more than once only the latest is done.
+                together.retain(|other| other.job != next.job);
+                together.push(next);
+            }
+            self.begin(together);
+        }
+    }
+
+    /// The run that begins next. The one after it of its job takes its place.
+    fn next(&mut self) -> Option<Waiting> {
+        let Reverse(next) = self.queue.pop()?;
+        if next.follows.is_none()
+            && let Some((name, job)) = self.policy.jobs.get_index(next.job)
+        {
+            self.enqueue_next(name, job, next.due, false);
+        }
+        Some(next)
+    }
+
+    /// Runs that begin at the same instant.
+    fn begin(&mut self, together: Vec<Waiting>) {
+        let jobs: &IndexMap<String, Job> = &self.policy.jobs;
+        let named = |waiting: &Waiting| jobs.get_index(waiting.job);
+        let wanted: Vec<Wanted> = together
+            .iter()
+            .filter_map(named)
+            .map(|(name, job)| Wanted {
+                job: name.clone(),
+                kind: job.kind(),
+                sources: self.sources(job),
+            })
+            .collect();
+        for ((waiting, wanted), covered) in
+            together.into_iter().zip(wanted.clone()).zip(coalesce(&wanted))
+        {
+            let Some((name, job)) = self.policy.jobs.get_index(waiting.job) else { continue };
+            let expected = job.expected.map_or(SignedDuration::ZERO, signed);
+            let end = waiting.start.checked_add(expected).unwrap_or(Timestamp::MAX);
+            let mut sources = wanted.sources;
+            sources.retain(|source| !covered.contains_key(source));
+            for source in sources.iter().filter(|_| job.kind().is_some()) {
+                self.last_start.insert(source.clone(), waiting.start);
+            }
+            let run = Run {
+                job: name.clone(),
+                kind: job.kind(),
+                sources,
+                nominal: waiting.nominal,
+                due: waiting.due,
+                start: waiting.start,
+                end,
+                follows: waiting.follows,
+                waits_for: waiting.waits_for,
+                despite: waiting.despite,
+                covered,
+            };
+            self.enqueue_followers(&run);
+            self.done.push(run);
+        }
+    }
+
+    fn sources(&self, job: &Job) -> Vec<String> {
+        match &job.work {
+            Work::Backup { .. } => {
+                self.policy.sources.keys().filter(|source| job.covers(source)).cloned().collect()
+            }
+            Work::Copy(_) => Vec::new(),
+        }
+    }
+
+    fn enqueue_next(&mut self, name: &str, job: &Job, instant: Timestamp, inclusive: bool) {
+        if let Some((nominal, due)) = next_due(job, instant, inclusive, &self.zone) {
+            let wanted = due.checked_add(jitter_of(&self.policy.stack, name, &job.execution));
+            let wanted = wanted.unwrap_or(Timestamp::MAX);
+            self.enqueue(name, job, (nominal, due), wanted, None);
+        }
+    }
+
+    /// Jobs that come after this one.
+    fn enqueue_followers(&mut self, run: &Run) {
+        if run.is_covered() {
+            return;
+        }
+        for (name, job) in &self.policy.jobs {
+            let Schedule::After(names) = &job.schedule else { continue };
+            if names.contains(&run.job) {
+                let called = (Nominal::Instant(run.end), run.end);
+                self.enqueue(name, job, called, run.end, Some(run.job.clone()));
+            }
+        }
+    }
+
+    fn enqueue(
+        &mut self,
+        name: &str,
+        job: &Job,
+        (nominal, due): (Nominal, Timestamp),
+        wanted: Timestamp,
+        follows: Option<String>,
+    ) {
+        if due >= self.until {
+            return;
+        }
+        let latest = self.latest_start(job);
+        let windows = &self.policy.windows;
+        let Some(Admission { start, waits_for, despite }) =
+            admit(&job.execution, windows, &self.zone, wanted, latest)
+        else {
+            return;
+        };
+        let Some(job) = self.policy.jobs.get_index_of(name) else { return };
+        let waiting = Waiting { start, job, due, nominal, follows, waits_for, despite };
+        self.queue.push(Reverse(waiting));
+    }
+
+    /// When a backup has to begin so that no source of the job loses more than its RPO.
+    fn latest_start(&self, job: &Job) -> Option<Timestamp> {
+        let expected = job.expected.map_or(SignedDuration::ZERO, signed);
+        self.sources(job)
+            .iter()
+            .filter_map(|source| {
+                let rpo = signed(self.policy.objectives_of(source).rpo);
+                let last = self.last_start.get(source)?;
+                last.checked_add(rpo).ok()?.checked_sub(expected).ok()
+            })
+            .min()
+    }
+}
+
+fn signed(period: Period) -> SignedDuration {
+    SignedDuration::try_from(period.get()).unwrap_or(SignedDuration::MAX)
+}
