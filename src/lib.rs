@@ -22,6 +22,7 @@
 //! | [`run`] | the verbs: backup, restore, verify |
 //! | [`source`] | what can be backed up: directories, commands, secrets, databases |
 //! | [`store`] | repositories: keys, uploads, ranged reads, catalogue, intents, probes |
+//! | [`state`] | what this machine remembers: an SQLite database |
 //! | [`archive`] | tar members, frames, age, digests, index, manifest; synchronous |
 //! | [`policy`] | what is protected, where to, how often: model, linter, schema |
 //! | [`telemetry`] | typed events, progress |
@@ -32,7 +33,7 @@
 //! Imports point right only, and `tests/architecture.rs` keeps it so:
 //!
 //! ```text
-//! main → cli → daemon → run → source → store → archive → policy → {telemetry, secret, clock, id, error}
+//! main → cli → daemon → run → source → {store, state} → archive → policy → {telemetry, secret, clock, id, error}
 //! ```
 //!
 //! Only `store` sees object stores and the async runtime (which `cli` starts); everything else is
@@ -48,6 +49,7 @@ pub mod policy;
 pub mod run;
 pub mod secret;
 pub mod source;
+pub mod state;
 pub mod store;
 pub mod telemetry;
 

@@ -188,6 +188,14 @@ fn only_the_postgres_source_speaks_to_database_servers() {
 }
 
 #[test]
+fn only_the_state_sees_the_database() {
+    forbid(|line| {
+        (has_word(&line.text, "rusqlite") && module(&line.file) != "state")
+            .then(|| "only `state` sees SQLite".into())
+    });
+}
+
+#[test]
 fn the_archive_layer_is_synchronous() {
     forbid(|line| {
         let asynchronous = ["async", "await"].iter().any(|word| has_word(&line.text, word));

@@ -29,5 +29,6 @@ mod safeguards;
 mod schedule;
 mod soak;
 mod sources;
+mod state;
 mod stores;
 mod versions;
