@@ -49,6 +49,7 @@ export LC_ALL=C.UTF-8
 W=${BENCH_DIR:-$(mktemp -d "${TMPDIR:-/var/tmp}/backstay-bench.XXXXXX")}
 mkdir -p -- "$W"
 W=$(cd -- "$W" && pwd -P)
+export BACKSTAY_STATE_DIR=$W/work/state
 # shellcheck disable=SC2317  # called by the trap
 finish() {
     rm -rf -- "$W/work"

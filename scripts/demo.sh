@@ -45,6 +45,7 @@ umask 022
 begun=$(now)
 W=$(mktemp -d "${TMPDIR:-/var/tmp}/backstay-demo.XXXXXX")
 W=$(cd -- "$W" && pwd -P)
+export BACKSTAY_STATE_DIR=$W/state
 # Others may pass through to what is handed to the unprivileged user below, and see nothing else.
 chmod 0711 "$W"
 finish() {

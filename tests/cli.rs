@@ -74,6 +74,7 @@ fn filters() -> insta::Settings {
         (r"\d{8}T\d{6}Z-[0-9a-z]{4}", "KEY-ID"),
         (r"age1[0-9a-z]{58}", "AGE-KEY"),
         (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
+        (r"oldest proof: \d{4}-\d\d-\d\d", "oldest proof: DATE"),
         (r"\b\d+(\.\d)? (B|KiB|MiB)\b", "SIZE"),
         (r"\b\d+\.\ds\b", "SECONDS"),
         (r"(?m)^run +\S+$", "run  RUN"),
@@ -98,6 +99,7 @@ fn check(name: &str, sandbox: &Sandbox, args: &[&str], code: i32) -> Ran {
 fn bare(args: &[&str]) -> Ran {
     let mut command = Command::new(BACKSTAY);
     command.args(args).env_remove("BACKSTAY_POLICY").env_remove("BACKSTAY_IDENTITY");
+    command.env_remove("BACKSTAY_STATE_DIR");
     command.env("NO_COLOR", "1").env("COLUMNS", "100").current_dir("/");
     Ran::from(&command.stdin(Stdio::null()).output().unwrap())
 }
@@ -111,7 +113,8 @@ fn every_command_has_help() {
         // Options that every command takes are shown once.
         let own = ran.stdout.lines().filter(|line| {
             let global = ["--policy", "--repository", "--identity", "--output", "--color"];
-            let more = ["--no-progress", "--quiet", "--verbose", "--version", "--help"];
+            let more =
+                ["--no-progress", "--quiet", "--verbose", "--version", "--help", "--state-dir"];
             command.is_empty() || !global.iter().chain(&more).any(|name| line.contains(name))
         });
         writeln!(all, "$ backstay {} -h", command.join(" ")).unwrap();
@@ -141,6 +144,9 @@ fn a_command_line_without_sense_is_exit_2() {
         &["init", "--repository", "new"],
         &["init", "mian"],
         &["verify", "--depth", "deep"],
+        &["verify", "--budget", "10"],
+        &["verify", "--budget", "1GiB", "--depth", "list"],
+        &["verify", "--dry-run"],
         &["completions", "tcsh"],
     ] {
         let ran = sandbox.run(args);
@@ -196,6 +202,8 @@ fn the_main_job_reads_well() {
     run("ls_nothing", &["ls", "demo/files", "nothing/here"], 1);
     run("verify", &["verify"], 0);
     run("verify_content", &["verify", "demo/files", "--depth", "content"], 0);
+    run("verify_budget", &["verify", "--budget", "10GiB", "--depth", "content"], 0);
+    run("verify_budget_dry_run", &["verify", "--budget", "1B", "--dry-run"], 0);
     run("restore_dry_run", &["restore", "demo/files", "--to", "out", "--dry-run"], 0);
     run("restore", &["restore", "demo/files", "--to", "out"], 0);
     run("restore_not_empty", &["restore", "demo/files", "--to", "out"], 1);
@@ -332,6 +340,7 @@ fn json_keeps_its_shape() {
         &["list"],
         &["show", "demo/files"],
         &["verify"],
+        &["verify", "--budget", "1GiB"],
         &["restore", "demo/files", "--to", "out"],
         &["key", "list"],
         &["key", "generate", "--out", "third.key"],

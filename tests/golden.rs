@@ -137,6 +137,7 @@ fn check(name: &str, encrypted: bool) {
     let run = |args: &[&str]| {
         let mut command = Command::new(crate::common::BACKSTAY);
         command.args(args).args(["--repository", &repo]).env_remove("BACKSTAY_POLICY");
+        command.env("BACKSTAY_STATE_DIR", dir.path().join("state"));
         if encrypted {
             command.args(["--identity", &key]);
         }

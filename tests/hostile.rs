@@ -208,6 +208,7 @@ fn assert_refused(sandbox: &Sandbox, what: &str) {
             .arg(crate::common::BACKSTAY)
             .args(args)
             .current_dir(sandbox.root())
+            .env("BACKSTAY_STATE_DIR", sandbox.path("state"))
             .env("BACKSTAY_POLICY", sandbox.path("policy.yaml"));
         let ran = Ran::from(&command.output().unwrap());
         assert_eq!(ran.code, 5, "{what}, {args:?}: {}\n{}", ran.stdout, ran.stderr);

@@ -459,6 +459,7 @@ fn a_url_and_credentials_in_the_environment_are_enough() {
             .args(args)
             .args(["--repository", &url, "--identity"])
             .arg(sandbox.path("recovery.key"))
+            .env("BACKSTAY_STATE_DIR", elsewhere.path().join("state"))
             .current_dir(elsewhere.path())
             .env_remove("BACKSTAY_POLICY")
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)

@@ -50,6 +50,13 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE", env = "BACKSTAY_IDENTITY")]
     pub identity: Vec<PathBuf>,
 
+    /// Where this machine keeps what it remembers, such as what was proven when.
+    ///
+    /// Default: /var/lib/backstay for root, else $XDG_STATE_HOME/backstay or
+    /// ~/.local/state/backstay.
+    #[arg(long, global = true, value_name = "DIR", env = "BACKSTAY_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+
     /// What standard output looks like.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
     pub output: Output,

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id::SourceAddress;
 use crate::policy::{self, Policy, PolicySet};
 use crate::run::Context;
+use crate::state::{State, default_directory};
 use crate::store::{Location, Repository, Store};
 
 /// Everything a command works with.
@@ -40,6 +41,14 @@ pub struct Opened {
     pub repository: Repository,
     /// What opens its indexes, and more if an identity was given.
     pub keys: Keyring,
+}
+
+impl Opened {
+    /// Whether the source is one of the stack whose policy names the repository; every source of a
+    /// repository that was given by URL is.
+    pub fn has(&self, address: &SourceAddress) -> bool {
+        self.stack.as_ref().is_none_or(|stack| *stack == address.stack)
+    }
 }
 
 const DEFAULT_POLICIES: [&str; 2] = ["policies", "/etc/backstay/policies"];
@@ -94,6 +103,27 @@ impl App {
     /// Whether a policy's repository is meant.
     pub fn wants_repository(&self, name: &str) -> bool {
         self.global.repository.as_deref().is_none_or(|wanted| wanted == name)
+    }
+
+    /// Opens what this machine remembers. Where that was damaged, a warning says so.
+    pub fn state(&self) -> Result<State> {
+        let root = rustix::process::geteuid().is_root();
+        let directory = match &self.global.state_dir {
+            Some(directory) => directory.clone(),
+            None => default_directory(root, |name| std::env::var_os(name)).ok_or_else(|| {
+                Error::usage("there is no place for the state: this user has no home directory")
+                    .hint("give --state-dir DIR or set BACKSTAY_STATE_DIR")
+            })?,
+        };
+        let state = State::open(&directory, self.cx.clock.now())?;
+        if let Some(aside) = state.set_aside() {
+            self.printer.warning(&format!(
+                "the state in {} was damaged and lies in {} now: an empty one takes its place",
+                state.path().display(),
+                aside.display()
+            ));
+        }
+        Ok(state)
     }
 
     /// Connects to a repository of a policy.

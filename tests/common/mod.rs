@@ -122,13 +122,15 @@ impl Sandbox {
         command
     }
 
-    fn bare(&self, args: &[&str]) -> Command {
+    /// A command with the sandbox as its directory and no policy.
+    pub fn bare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BACKSTAY);
         command
             .args(args)
             .current_dir(self.root())
             .env_remove("BACKSTAY_POLICY")
             .env_remove("BACKSTAY_IDENTITY")
+            .env("BACKSTAY_STATE_DIR", self.path("state"))
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         command

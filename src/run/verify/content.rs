@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::lists;
 use super::placement::Placement;
 use super::report::{Finding, Report};
+use super::scope::Scope;
 use super::stored::altered;
 use super::sums::check_sums;
 use super::totals::Totals;
@@ -26,19 +27,45 @@ const AT_ONCE: usize = 10_000;
 const CHUNK: usize = 1024;
 pub(super) const BUDGET: usize = 12 << 20;
 
-/// Reads everything and adds what is wrong to the report.
+/// Reads what is in scope, and the index where it takes one, and adds what is wrong to the report.
 pub fn check(
     source: &SourceStore,
     manifest: &Manifest,
+    scope: Scope<'_>,
     keys: &Keyring,
     cx: &Context,
     report: &mut Report,
 ) -> Result<()> {
-    check_sums(source, manifest, cx, report)?;
-    if report.findings.iter().any(|finding| finding.object == manifest.index.path) {
+    if scope.has(&manifest.sums.path) {
+        check_sums(source, manifest, cx, report)?;
+        report.examined.push(manifest.sums.path.clone());
+    }
+    if needs_index(manifest, scope) {
+        check_entries(source, manifest, scope, keys, cx, report)
+    } else {
+        lists::check_stored(source, manifest, scope, cx, report)
+    }
+}
+
+fn needs_index(manifest: &Manifest, scope: Scope<'_>) -> bool {
+    let large = manifest.large.iter().map(|list| &list.path);
+    let segments = manifest.segments.iter().map(|segment| &segment.path);
+    std::iter::once(&manifest.index.path).chain(large).chain(segments).any(|path| scope.has(path))
+}
+
+/// Reads the index and what is held against it.
+fn check_entries(
+    source: &SourceStore,
+    manifest: &Manifest,
+    scope: Scope<'_>,
+    keys: &Keyring,
+    cx: &Context,
+    report: &mut Report,
+) -> Result<()> {
+    if report.names(&manifest.index.path) {
         return Ok(());
     }
-    let checker = Checker { source, manifest, keys, cx };
+    let checker = Checker { source, manifest, scope, keys, cx };
     let mut totals = Totals::default();
     let mut placement = Placement::of(manifest)?;
     let (sorter, bytes) = match checker.sort_index(&mut totals, &mut placement, report) {
@@ -60,15 +87,22 @@ pub fn check(
     report.findings.extend(totals.compare(manifest)?);
     let again = || source.index(manifest, keys, &cx.reporter.fresh());
     report.findings.extend(placement.finish(again)?);
-    lists::check_stored(source, manifest, cx, report)?;
-    lists::check_large(source, manifest, totals.large(), keys, cx, report)?;
-    checker.check_segments(sorter, report)
+    report.examined.push(manifest.index.path.clone());
+    lists::check_stored(source, manifest, scope, cx, report)?;
+    if manifest.large.as_ref().is_none_or(|list| scope.has(&list.path)) {
+        lists::check_large(source, manifest, totals.large(), keys, cx, report)?;
+    }
+    checker.check_segments(sorter, report)?;
+    let segments = manifest.segments.iter().map(|segment| &segment.path);
+    report.examined.extend(segments.filter(|path| scope.has(path)).cloned());
+    Ok(())
 }
 
 /// What a check works with.
 pub(super) struct Checker<'a> {
     pub(super) source: &'a SourceStore,
     pub(super) manifest: &'a Manifest,
+    pub(super) scope: Scope<'a>,
     pub(super) keys: &'a Keyring,
     pub(super) cx: &'a Context,
 }
@@ -112,11 +146,8 @@ impl Checker<'_> {
             let known = self.manifest.segments_by_reference()?;
             for entry in entries {
                 let entry = entry?;
-                report.entries += 1;
-                bytes = entry.size.saturating_add(bytes);
                 totals.add(&entry, self.manifest);
                 placement.add(&entry)?;
-                let line = crate::archive::index::line_of(&entry)?;
                 let places: Vec<(&SegmentRef, u64, u64)> = match (&entry.segment, entry.at) {
                     (Some(segment), Some(at)) => vec![(segment, at.0, at.1)],
                     _ => entry.parts.iter().map(|part| (&part.segment, 0, 0)).collect(),
@@ -128,18 +159,27 @@ impl Checker<'_> {
                         entry.display_path()
                     )));
                 }
+                let mut line = None;
                 for (segment, frame, skip) in places {
-                    if !known.contains_key(segment) {
+                    let Some(place) = known.get(segment) else {
                         return Err(Error::damaged(format!(
                             "{} refers to segment {segment}, which the manifest does not name",
                             index.path
                         )));
+                    };
+                    if !self.scope.has(&place.path) {
+                        continue;
+                    }
+                    if line.is_none() {
+                        report.entries += 1;
+                        bytes = entry.size.saturating_add(bytes);
+                        line = Some(crate::archive::index::line_of(&entry)?);
                     }
                     let mut key = segment.to_string().into_bytes();
                     key.push(0);
                     key.extend_from_slice(&frame.to_be_bytes());
                     key.extend_from_slice(&skip.to_be_bytes());
-                    sorter.push(key, line.clone())?;
+                    sorter.push(key, line.clone().unwrap_or_default())?;
                 }
             }
         }
@@ -181,6 +221,7 @@ impl Checker<'_> {
         send: &mut dyn FnMut(Task) -> Result<()>,
     ) -> Result<()> {
         let mut segments: BTreeMap<SegmentRef, &Segment> = self.manifest.segments_by_reference()?;
+        segments.retain(|_, segment| self.scope.has(&segment.path));
         let mut next = next_entry(&mut entries)?;
         while let Some((reference, entry)) = next.take() {
             let mut first = vec![entry];

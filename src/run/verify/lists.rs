@@ -1,6 +1,7 @@
 //! Large and dead lists.
 
 use super::report::{Finding, Report};
+use super::scope::Scope;
 use super::stored::altered;
 use crate::archive::crypt::Keyring;
 use crate::archive::digest::DigestReader;
@@ -16,12 +17,13 @@ use crate::store::SourceStore;
 pub fn check_stored(
     source: &SourceStore,
     manifest: &Manifest,
+    scope: Scope<'_>,
     cx: &Context,
     report: &mut Report,
 ) -> Result<()> {
     let dead = manifest.segments.iter().filter_map(|segment| segment.dead.as_ref());
-    for list in manifest.large.iter().chain(dead) {
-        if report.findings.iter().any(|finding| finding.object == list.path) {
+    for list in manifest.large.iter().chain(dead).filter(|list| scope.has(&list.path)) {
+        if report.names(&list.path) {
             continue;
         }
         let object = source.open(&list.path, list.size, &cx.reporter).whole();
@@ -30,6 +32,7 @@ pub fn check_stored(
             Ok(_) => report.findings.push(altered(&list.path)),
             Err(error) => damage(read_error(error, &list.path), &list.path, report)?,
         }
+        report.examined.push(list.path.clone());
     }
     Ok(())
 }

@@ -6,16 +6,21 @@
 //! | `stored` | every stored byte has its digest; needs no key |
 //! | `content` | everything decrypts and decodes, every file has its digest, archive and index agree |
 
+pub mod budget;
 mod content;
 mod keys;
 mod lists;
 mod placement;
+mod proofs;
 mod report;
+mod scope;
 mod segments;
 mod stored;
 mod sums;
 mod totals;
 
 pub use keys::check_keys;
+pub use proofs::{Standing, proof_depth, proofs_of};
 pub use report::{Cost, Depth, Finding, Report};
-pub use stored::{check_sizes, verify};
+pub use scope::Scope;
+pub use stored::{check_sizes, verify, verify_part};

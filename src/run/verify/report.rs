@@ -69,9 +69,18 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Seconds it took.
     pub seconds: f64,
+    /// Objects that were read to their end, and proven where no finding names them. At
+    /// [`Depth::List`] there are none.
+    #[serde(skip)]
+    pub examined: Vec<String>,
 }
 
 impl Report {
+    /// Whether a finding names the object.
+    pub fn names(&self, object: &str) -> bool {
+        self.findings.iter().any(|finding| finding.object == object)
+    }
+
     /// Whether nothing is wrong.
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()

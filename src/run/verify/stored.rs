@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::content;
 use super::report::{Cost, Depth, Finding, Report};
+use super::scope::Scope;
 use crate::archive::crypt::Keyring;
 use crate::archive::digest::Digest;
 use crate::archive::entry::{Entry, SegmentRef};
@@ -27,6 +28,18 @@ pub fn verify(
     keys: &Keyring,
     cx: &Context,
 ) -> Result<Report> {
+    verify_part(source, manifest, Scope::All, depth, keys, cx)
+}
+
+/// Like [`verify`], of some of its objects.
+pub fn verify_part(
+    source: &SourceStore,
+    manifest: &Manifest,
+    scope: Scope<'_>,
+    depth: Depth,
+    keys: &Keyring,
+    cx: &Context,
+) -> Result<Report> {
     let started = Instant::now();
     cx.reporter.emit(Event::Started {
         verb: "verify",
@@ -34,27 +47,30 @@ pub fn verify(
         backup: Some(manifest.backup.to_string()),
         kind: Some(manifest.kind.to_string()),
     });
+    let told = || manifest.objects().filter(|(path, _, _)| scope.tells_of(path));
     let mut report = Report {
         source: manifest.address().to_string(),
         backup: manifest.backup.clone(),
         depth,
-        objects: manifest.objects().count() as u64,
-        bytes: manifest.stored_total(),
+        objects: told().count() as u64,
+        bytes: told().fold(0, |sum, object| sum.saturating_add(object.1)),
         entries: 0,
         findings: Vec::new(),
         seconds: 0.0,
+        examined: Vec::new(),
     };
     let _held = hold::hold(source, manifest, "verify", cx)?;
     cx.reporter.phase("listing");
     report.findings = check_sizes(source, manifest)?;
+    report.findings.retain(|finding| scope.tells_of(&finding.object));
     if depth == Depth::Stored {
         cx.reporter.phase("reading");
         cx.reporter.progress().expect(report.objects, report.bytes);
-        read_all(source, manifest, cx, &mut report.findings)?;
+        read_all(source, manifest, scope, cx, &mut report)?;
     }
     if depth == Depth::Content {
         cx.reporter.phase("reading");
-        content::check(source, manifest, keys, cx, &mut report)?;
+        content::check(source, manifest, scope, keys, cx, &mut report)?;
     }
     if !report.findings.is_empty() {
         // Where no hold could be written it may have expired: what is missing then is no damage.
@@ -95,13 +111,12 @@ pub fn check_sizes(source: &SourceStore, manifest: &Manifest) -> Result<Vec<Find
 fn read_all(
     source: &SourceStore,
     manifest: &Manifest,
+    scope: Scope<'_>,
     cx: &Context,
-    findings: &mut Vec<Finding>,
+    report: &mut Report,
 ) -> Result<()> {
-    let objects: Vec<(&str, u64, &str)> = manifest
-        .objects()
-        .filter(|(path, _, _)| !findings.iter().any(|finding| finding.object == *path))
-        .collect();
+    let objects: Vec<(&str, u64, &str)> =
+        manifest.objects().filter(|(path, _, _)| scope.has(path) && !report.names(path)).collect();
     let next = AtomicUsize::new(0);
     let found: Mutex<Vec<Finding>> = Mutex::default();
     let fatal: Mutex<Option<Error>> = Mutex::default();
@@ -136,7 +151,8 @@ fn read_all(
     }
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.sort_by(|a, b| a.object.cmp(&b.object));
-    findings.append(&mut found);
+    report.findings.append(&mut found);
+    report.examined = objects.iter().map(|(path, _, _)| (*path).to_owned()).collect();
     Ok(())
 }
 
@@ -153,7 +169,13 @@ pub fn altered(path: &str) -> Finding {
     }
 }
 
-fn digest_of(source: &SourceStore, path: &str, size: u64, cx: &Context) -> Result<String> {
+/// The digest of an object's stored bytes.
+pub(super) fn digest_of(
+    source: &SourceStore,
+    path: &str,
+    size: u64,
+    cx: &Context,
+) -> Result<String> {
     let mut object = source.open(path, size, &cx.reporter).whole();
     let mut digest = Digest::default();
     let mut buffer = vec![0; 256 << 10];
