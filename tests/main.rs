@@ -21,6 +21,7 @@ mod live;
 mod policy;
 mod postgres_connection;
 mod postgres_dump;
+mod postgres_replication;
 mod prune;
 mod prune_model;
 mod restore;

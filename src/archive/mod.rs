@@ -15,3 +15,4 @@ pub mod manifest;
 pub mod member;
 pub mod segment;
 pub mod sort;
+pub mod wal;

@@ -120,6 +120,17 @@ impl Server {
         self.dir.path().join("s")
     }
 
+    /// An empty directory beside the data directory, which the server may write to.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::create_dir(&path).unwrap();
+        if is_root() {
+            let (uid, gid) = user();
+            chown(&path, Some(uid), Some(gid)).unwrap();
+        }
+        path
+    }
+
     /// A program of this version.
     pub fn tool(&self, name: &str) -> PathBuf {
         bin(self.major).join(name)

@@ -316,7 +316,8 @@ fn said(error: postgres::Error, doing: &str) -> Error {
 fn explain(error: postgres::Error, settings: &Settings, host: &Host) -> Error {
     let Settings { user, database, .. } = settings;
     if let Some(db) = error.as_db_error() {
-        return refused(db, settings, host);
+        let said = format!("{} ({})", db.message(), db.code().code());
+        return refused(db.code(), said, settings, host);
     }
     let failed = |kind, message| Error::new(kind, message);
     if let Some(tls) = cause::<rustls::Error>(&error) {
@@ -375,10 +376,8 @@ fn explain(error: postgres::Error, settings: &Settings, host: &Host) -> Error {
 }
 
 /// What the server itself said no to.
-fn refused(db: &postgres::error::DbError, settings: &Settings, host: &Host) -> Error {
+pub(super) fn refused(code: &SqlState, said: String, settings: &Settings, host: &Host) -> Error {
     let Settings { user, database, .. } = settings;
-    let code = db.code();
-    let said = format!("{} ({})", db.message(), code.code());
     let (kind, message, hint) = if *code == SqlState::INVALID_PASSWORD {
         (
             ErrorKind::Denied,

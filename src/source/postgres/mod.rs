@@ -5,13 +5,19 @@
 pub mod dump;
 pub mod restore;
 
+mod basebackup;
 mod connection;
 mod conninfo;
+mod login;
 mod parse;
 mod passfile;
+mod replication;
 mod tls;
 mod tools;
+mod wire;
 
+pub use basebackup::{BaseBackup, Part, Tablespace};
 pub use connection::{Connection, OLDEST, Server};
 pub use conninfo::{Host, Place, Settings, Surroundings, quote_value};
+pub use replication::{BackupOptions, Identity, OLDEST_CLUSTER, Replication, WalNews, WalStream};
 pub use tls::{SslMode, Tls};
