@@ -68,9 +68,9 @@ impl Display {
                     }
                 }
             });
+            // Dropped also when `work` panics: the scope waits for its threads before it goes on.
+            let _stopping = Stopping { stop: &stop, ticker: ticker.thread() };
             let result = work();
-            stop.store(true, std::sync::atomic::Ordering::SeqCst);
-            ticker.thread().unpark();
             self.clear();
             result
         })
@@ -88,6 +88,19 @@ impl Display {
             Some(bar) => bar.suspend(print),
             None => print(),
         }
+    }
+}
+
+/// Ends the ticker.
+struct Stopping<'a> {
+    stop: &'a std::sync::atomic::AtomicBool,
+    ticker: &'a std::thread::Thread,
+}
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.ticker.unpark();
     }
 }
 
