@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
+use super::pool::FramePool;
+
 /// Plain bytes in a frame.
 pub const FRAME_SIZE: usize = 4 << 20;
 
@@ -40,40 +42,60 @@ impl FrameEncoder {
 /// Cuts a stream into frames.
 pub struct FrameWriter<W> {
     out: W,
-    encoder: FrameEncoder,
+    engine: Engine,
     plain: Vec<u8>,
-    packed: Vec<u8>,
-    frame_start: u64,
+    /// Full frames before the current one.
+    frames: u64,
+    /// Plain bytes before the current frame.
     plain_before: u64,
+    /// Plain and compressed bytes that went out.
+    written: (u64, u64),
     closed: Vec<(u64, u64)>,
+}
+
+/// What compresses.
+enum Engine {
+    /// The thread that writes.
+    Own(FrameEncoder, Vec<u8>),
+    /// Others; frames go out some time after they were closed.
+    Pool(FramePool, Vec<Vec<u8>>),
 }
 
 impl<W: Write> FrameWriter<W> {
     /// Frames of [`FRAME_SIZE`] at zstd `level` into `out`.
     pub fn new(out: W, level: i32) -> io::Result<Self> {
-        Ok(Self {
-            out,
-            encoder: FrameEncoder::new(level)?,
-            plain: Vec::with_capacity(FRAME_SIZE),
-            packed: Vec::new(),
-            frame_start: 0,
-            plain_before: 0,
-            closed: Vec::new(),
-        })
+        Ok(Self::with(out, Engine::Own(FrameEncoder::new(level)?, Vec::new())))
     }
 
-    /// Compressed offset of the current frame and plain bytes in it so far.
+    /// The same, compressed by `threads` threads.
+    pub fn parallel(out: W, level: i32, threads: usize) -> io::Result<Self> {
+        Ok(Self::with(out, Engine::Pool(FramePool::new(level, threads)?, Vec::new())))
+    }
+
+    fn with(out: W, engine: Engine) -> Self {
+        Self {
+            out,
+            engine,
+            plain: Vec::with_capacity(FRAME_SIZE),
+            frames: 0,
+            plain_before: 0,
+            written: (0, 0),
+            closed: Vec::new(),
+        }
+    }
+
+    /// The number of the current frame, from 0, and plain bytes in it so far.
     pub fn position(&mut self) -> io::Result<(u64, u64)> {
         // A full frame is closed first, so that what comes next is named by the frame it is in.
         if self.plain.len() == FRAME_SIZE {
             self.close_frame()?;
         }
-        Ok((self.frame_start, self.plain.len() as u64))
+        Ok((self.frames, self.plain.len() as u64))
     }
 
     /// Compressed bytes written so far.
     pub fn compressed(&self) -> u64 {
-        self.frame_start
+        self.written.1
     }
 
     /// Plain bytes taken so far.
@@ -85,13 +107,44 @@ impl<W: Write> FrameWriter<W> {
         if self.plain.is_empty() {
             return Ok(());
         }
-        self.encoder.encode(&self.plain, &mut self.packed)?;
-        self.out.write_all(&self.packed)?;
-        self.frame_start += self.packed.len() as u64;
         self.plain_before += self.plain.len() as u64;
-        self.plain.clear();
-        self.closed.push((self.plain_before, self.frame_start));
+        self.frames += 1;
+        match &mut self.engine {
+            Engine::Own(encoder, packed) => {
+                encoder.encode(&self.plain, packed)?;
+                self.out.write_all(packed)?;
+                self.written.0 += self.plain.len() as u64;
+                self.written.1 += packed.len() as u64;
+                self.closed.push(self.written);
+                self.plain.clear();
+            }
+            Engine::Pool(pool, spare) => {
+                let mut next = spare.pop().unwrap_or_default();
+                next.clear();
+                next.reserve_exact(FRAME_SIZE);
+                pool.send(std::mem::replace(&mut self.plain, next))?;
+                while self.is_full() {
+                    self.take_packed()?;
+                }
+            }
+        }
         Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        matches!(&self.engine, Engine::Pool(pool, _) if pool.is_full())
+    }
+
+    /// Writes the oldest frame that others compressed; `false` if there is none.
+    fn take_packed(&mut self) -> io::Result<bool> {
+        let Engine::Pool(pool, spare) = &mut self.engine else { return Ok(false) };
+        let Some((plain, packed)) = pool.take()? else { return Ok(false) };
+        self.out.write_all(&packed)?;
+        self.written.0 += plain.len() as u64;
+        self.written.1 += packed.len() as u64;
+        self.closed.push(self.written);
+        spare.push(plain);
+        Ok(true)
     }
 
     /// Reads from `input` straight into the frame: up to the frame's end or the input's.
@@ -129,18 +182,29 @@ impl<W: Write> FrameWriter<W> {
     /// Closes the last frame: the inner writer and the plain bytes. An empty stream becomes one
     /// empty frame.
     pub fn finish(self) -> io::Result<(W, u64)> {
-        self.finish_counted().map(|(out, plain, _)| (out, plain))
+        self.finish_with_ends().map(|(out, plain, _)| (out, plain))
     }
 
-    /// Closes the last frame: the inner writer, the plain and the compressed bytes.
-    pub fn finish_counted(mut self) -> io::Result<(W, u64, u64)> {
+    /// Closes the last frame: the inner writer, the plain bytes, and the frames closed since
+    /// [`FrameWriter::take_closed`] was called last.
+    #[expect(clippy::type_complexity, reason = "three values that belong together")]
+    pub fn finish_with_ends(mut self) -> io::Result<(W, u64, Vec<(u64, u64)>)> {
         self.close_frame()?;
-        if self.plain_before == 0 {
-            self.encoder.encode(&[], &mut self.packed)?;
-            self.out.write_all(&self.packed)?;
-            self.frame_start += self.packed.len() as u64;
+        while self.take_packed()? {}
+        if self.written.0 == 0 {
+            // Zero bytes are one frame of size zero.
+            let mut packed = Vec::new();
+            match &mut self.engine {
+                Engine::Own(encoder, _) => encoder.encode(&[], &mut packed)?,
+                Engine::Pool(pool, _) => {
+                    pool.send(Vec::new())?;
+                    packed = pool.take()?.map(|(_, packed)| packed).unwrap_or_default();
+                }
+            }
+            self.out.write_all(&packed)?;
+            self.written.1 += packed.len() as u64;
         }
-        Ok((self.out, self.plain_before, self.frame_start))
+        Ok((self.out, self.written.0, self.closed))
     }
 }
 
@@ -382,22 +446,43 @@ mod tests {
     fn any_frame_decodes_alone() {
         let plain: Vec<u8> =
             (0..10_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 27) as u8).collect();
-        let mut writer = FrameWriter::new(Vec::new(), 1).expect("starts");
-        let mut marks = Vec::new();
-        for chunk in plain.chunks(777_777) {
-            marks.push((writer.position().expect("has a place"), chunk));
-            writer.write_all(chunk).expect("writes");
+        let mut outputs = Vec::new();
+        for threads in [0, 1, 3] {
+            let writer = match threads {
+                0 => FrameWriter::new(Vec::new(), 1),
+                _ => FrameWriter::parallel(Vec::new(), 1, threads),
+            };
+            let mut writer = writer.expect("starts");
+            let mut marks = Vec::new();
+            for chunk in plain.chunks(777_777) {
+                marks.push((writer.position().expect("has a place"), chunk));
+                writer.write_all(chunk).expect("writes");
+            }
+            let mut ends: Vec<u64> = writer.take_closed().iter().map(|(_, end)| *end).collect();
+            let (packed, _, closed) = writer.finish_with_ends().expect("ends");
+            ends.extend(closed.iter().map(|(_, end)| *end));
+            for ((number, skip), chunk) in marks {
+                let frame = number.checked_sub(1).map_or(0, |before| ends[before as usize]);
+                let mut reader =
+                    FrameReader::new(&packed[frame as usize..], frame).expect("starts");
+                reader.advance_to(frame, skip).expect("gets there");
+                let mut read = vec![0; chunk.len()];
+                reader.read_exact(&mut read).expect("reads");
+                assert!(read == chunk);
+            }
+            let whole = zstd::stream::decode_all(&packed[..]).expect("plain zstd reads it");
+            assert!(whole == plain);
+            outputs.push(packed);
         }
-        let (packed, _) = writer.finish().expect("ends");
-        for ((frame, skip), chunk) in marks {
-            let mut reader = FrameReader::new(&packed[frame as usize..], frame).expect("starts");
-            reader.advance_to(frame, skip).expect("gets there");
-            let mut read = vec![0; chunk.len()];
-            reader.read_exact(&mut read).expect("reads");
-            assert!(read == chunk);
-        }
-        let whole = zstd::stream::decode_all(&packed[..]).expect("plain zstd reads it");
-        assert!(whole == plain);
+        assert!(outputs.iter().all(|packed| *packed == outputs[0]), "the same, whoever compresses");
+    }
+
+    #[test]
+    fn nothing_is_one_empty_frame() {
+        let own = FrameWriter::new(Vec::new(), 1).expect("starts").finish().expect("ends");
+        let pool = FrameWriter::parallel(Vec::new(), 1, 2).expect("starts");
+        let pool = pool.finish().expect("ends");
+        assert!(own == pool && own.1 == 0 && !own.0.is_empty());
     }
 
     #[test]

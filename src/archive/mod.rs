@@ -13,6 +13,7 @@ pub mod index;
 pub mod lists;
 pub mod manifest;
 pub mod member;
+pub mod pool;
 pub mod segment;
 pub mod sort;
 pub mod wal;

@@ -36,9 +36,33 @@ pub struct Copied {
 /// Writes a tree segment: a complete tar archive.
 pub struct TarSegment<W: Write> {
     frames: FrameWriter<SealedWriter<W>>,
-    /// Entries whose last frame is not closed yet: the plain offset of their end, and they.
-    pending: Vec<(u64, Entry)>,
+    settling: Settling,
     content: u64,
+}
+
+/// Entries whose place is not known yet.
+#[derive(Default)]
+struct Settling {
+    /// The plain offset of their end, and they; in their place is the number of the frame.
+    pending: Vec<(u64, Entry)>,
+    /// Where each frame that was written ends.
+    ends: Vec<u64>,
+}
+
+impl Settling {
+    /// Gives the entries whose last frame is written their place.
+    fn settle(&mut self, closed: &[(u64, u64)], done: &mut Vec<Entry>) {
+        self.ends.extend(closed.iter().map(|(_, compressed)| compressed));
+        let mut closed = closed.iter().peekable();
+        let mut ready = 0;
+        for (end, entry) in &mut self.pending {
+            while closed.next_if(|(plain, _)| plain < end).is_some() {}
+            let Some(&&(_, compressed)) = closed.peek() else { break };
+            place(entry, &self.ends, compressed);
+            ready += 1;
+        }
+        done.extend(self.pending.drain(..ready).map(|(_, entry)| entry));
+    }
 }
 
 /// Entries that got their place, and what is left when a segment ends.
@@ -60,11 +84,21 @@ pub struct FinishedSegment<W> {
 impl<W: Write> TarSegment<W> {
     /// Starts a segment in `out`.
     pub fn new(out: W, recipients: &Recipients, level: i32) -> io::Result<Self> {
-        Ok(Self {
-            frames: FrameWriter::new(sealed(out, recipients)?, level)?,
-            pending: Vec::new(),
-            content: 0,
-        })
+        Ok(Self::with(FrameWriter::new(sealed(out, recipients)?, level)?))
+    }
+
+    /// The same, compressed by `threads` threads: for who pushes from one thread only.
+    pub fn parallel(
+        out: W,
+        recipients: &Recipients,
+        level: i32,
+        threads: usize,
+    ) -> io::Result<Self> {
+        Ok(Self::with(FrameWriter::parallel(sealed(out, recipients)?, level, threads)?))
+    }
+
+    fn with(frames: FrameWriter<SealedWriter<W>>) -> Self {
+        Self { frames, settling: Settling::default(), content: 0 }
     }
 
     /// Compressed bytes so far.
@@ -81,7 +115,8 @@ impl<W: Write> TarSegment<W> {
         done: &mut Vec<Entry>,
     ) -> Result<Option<Copied>> {
         let failed = |error| Error::io("failed to write a segment", error);
-        self.settle(done);
+        let closed = self.frames.take_closed();
+        self.settling.settle(&closed, done);
         let (blocks, data) = member::encode(&entry)?;
         let (frame, skip) = self.frames.position().map_err(failed)?;
         entry.at = Some(Position(frame, skip, 0));
@@ -95,13 +130,13 @@ impl<W: Write> TarSegment<W> {
             self.content += data;
             self.zeros(member::padding(data)).map_err(failed)?;
         }
-        self.pending.push((self.frames.plain(), entry));
+        self.settling.pending.push((self.frames.plain(), entry));
         Ok(copied)
     }
 
     /// The entry pushed last: what was learnt after reading it can still be added.
     pub fn last_mut(&mut self) -> Option<&mut Entry> {
-        self.pending.last_mut().map(|(_, entry)| entry)
+        self.settling.pending.last_mut().map(|(_, entry)| entry)
     }
 
     fn copy(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<Copied> {
@@ -143,40 +178,28 @@ impl<W: Write> TarSegment<W> {
         Ok(())
     }
 
-    /// Gives the entries whose last frame is closed their span.
-    fn settle(&mut self, done: &mut Vec<Entry>) {
-        let closed = self.frames.take_closed();
-        let mut ends = closed.into_iter().peekable();
-        let mut ready = 0;
-        for (end, entry) in &mut self.pending {
-            while ends.next_if(|(plain, _)| plain < end).is_some() {}
-            let Some(&(_, compressed)) = ends.peek() else { break };
-            place(entry, compressed);
-            ready += 1;
-        }
-        done.extend(self.pending.drain(..ready).map(|(_, entry)| entry));
-    }
-
     /// Ends the archive.
     pub fn finish(mut self) -> Result<FinishedSegment<W>> {
         let failed = |error| Error::io("failed to write a segment", error);
         self.frames.write_all(&member::END).map_err(failed)?;
-        // What the last member closed is settled exactly; what is left ends in the last frame.
+        let Self { mut frames, mut settling, content } = self;
         let mut entries = Vec::new();
-        self.settle(&mut entries);
-        let content = self.content;
-        let (sealed, plain, compressed) = self.frames.finish_counted().map_err(failed)?;
-        entries.extend(self.pending.into_iter().map(|(_, mut entry)| {
-            place(&mut entry, compressed);
-            entry
-        }));
+        settling.settle(&frames.take_closed(), &mut entries);
+        let (sealed, plain, closed) = frames.finish_with_ends().map_err(failed)?;
+        settling.settle(&closed, &mut entries);
+        if !settling.pending.is_empty() {
+            return Err(Error::failed("a member without an end"));
+        }
         let (out, size, sha256) = unseal(sealed).map_err(failed)?;
         Ok(FinishedSegment { out, entries, size, sha256, plain, content })
     }
 }
 
-fn place(entry: &mut Entry, end: u64) {
+/// Turns the number of the frame, which is known at once, into where it begins and how far the
+/// member reaches, which are known once the frames are written.
+fn place(entry: &mut Entry, ends: &[u64], end: u64) {
     if let Some(Position(frame, _, span)) = &mut entry.at {
+        *frame = (*frame).checked_sub(1).map_or(0, |before| ends[before as usize]);
         *span = end - *frame;
     }
 }
