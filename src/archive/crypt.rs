@@ -1,11 +1,13 @@
 //! age encryption: to recipients we need no secret for, from identities only a restore has.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::str::FromStr as _;
 
 use age::secrecy::ExposeSecret as _;
 use age::stream::{StreamReader, StreamWriter};
 use age::x25519;
+use age_core::format::{FileKey, Stanza};
 use secrecy::SecretString;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -51,11 +53,48 @@ impl Recipients {
         Ok(EncryptWriter::Age(Box::new(encryptor.wrap_output(out)?)))
     }
 
+    /// The same with a note in the header, which anybody can read and nobody can change: an
+    /// additional stanza, its kind and its one argument. Without recipients there is no header.
+    pub fn encrypt_noting<W: Write>(
+        &self,
+        out: W,
+        note: (&'static str, String),
+    ) -> io::Result<EncryptWriter<W>> {
+        if self.0.is_empty() {
+            return Ok(EncryptWriter::Plain(out));
+        }
+        let note = Note { kind: note.0, argument: note.1 };
+        let recipients = self.0.iter().map(|recipient| recipient as &dyn age::Recipient);
+        let all = recipients.chain(std::iter::once(&note as &dyn age::Recipient));
+        let encryptor = age::Encryptor::with_recipients(all).map_err(io::Error::other)?;
+        Ok(EncryptWriter::Age(Box::new(encryptor.wrap_output(out)?)))
+    }
+
     /// Encrypts a small byte string whole.
     pub fn encrypt_all(&self, plain: &[u8]) -> io::Result<Vec<u8>> {
         let mut writer = self.encrypt(Vec::new())?;
         writer.write_all(plain)?;
         writer.finish()
+    }
+}
+
+/// A stanza that wraps no key: readers skip what they do not know.
+struct Note {
+    kind: &'static str,
+    argument: String,
+}
+
+impl age::Recipient for Note {
+    fn wrap_file_key(
+        &self,
+        _: &FileKey,
+    ) -> Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
+        let stanza = Stanza {
+            tag: self.kind.to_owned(),
+            args: vec![self.argument.clone()],
+            body: Vec::new(),
+        };
+        Ok((vec![stanza], HashSet::new()))
     }
 }
 
