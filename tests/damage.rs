@@ -156,6 +156,7 @@ impl Lab {
             keys,
             selection: Selection::new(&[])?,
             target: out.to_owned(),
+            placement: Default::default(),
             existing: Existing::Refuse,
             numeric_owner: true,
             dry_run: false,

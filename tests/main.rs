@@ -19,6 +19,7 @@ mod increments;
 mod inspect;
 mod live;
 mod policy;
+mod postgres_cluster;
 mod postgres_connection;
 mod postgres_dump;
 mod postgres_replication;

@@ -98,6 +98,7 @@ impl Bench {
             keys: Keyring::default(),
             selection: Selection::new(&[])?,
             target: self.dir.path().join(to),
+            placement: Default::default(),
             existing: Existing::Refuse,
             numeric_owner: false,
             dry_run: false,

@@ -143,6 +143,8 @@ pub struct Entry {
     pub racy: bool,
     /// Keyed fingerprint of a secret value, in place of `sha256`.
     pub fingerprint: Option<String>,
+    /// Pages of a relation that were damaged at the source: their numbers.
+    pub bad_pages: Vec<u32>,
 }
 
 impl Entry {
@@ -173,6 +175,7 @@ impl Entry {
             changed: false,
             racy: false,
             fingerprint: None,
+            bad_pages: Vec::new(),
         }
     }
 
@@ -316,6 +319,8 @@ struct EntryLine {
     racy: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     fingerprint: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    bad_pages: Vec<u32>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -376,6 +381,7 @@ impl From<Entry> for EntryLine {
             changed: entry.changed,
             racy: entry.racy,
             fingerprint: entry.fingerprint,
+            bad_pages: entry.bad_pages,
         }
     }
 }
@@ -431,6 +437,7 @@ impl TryFrom<EntryLine> for Entry {
             changed: line.changed,
             racy: line.racy,
             fingerprint: line.fingerprint,
+            bad_pages: line.bad_pages,
         })
     }
 }

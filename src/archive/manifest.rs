@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::entry::SegmentRef;
+use super::wal::{Lsn, WalRange, is_segment_size};
 use crate::error::{Error, Result};
 use crate::id::{BackupId, BackupKind, SourceAddress};
 
@@ -122,6 +123,98 @@ pub struct Encryption {
 pub struct RecoveryPoint {
     /// The instant.
     pub time: Timestamp,
+    /// The same as a position in a cluster's WAL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<Lsn>,
+    /// Its timeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<u32>,
+    /// The cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "as_text")]
+    pub system_id: Option<u64>,
+}
+
+impl RecoveryPoint {
+    /// An instant, without any position in a log.
+    pub fn at(time: Timestamp) -> Self {
+        Self { time, lsn: None, timeline: None, system_id: None }
+    }
+}
+
+/// WAL without which a backup cannot be used. It lies beside the backups of its source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeededWal {
+    /// The cluster.
+    #[serde(with = "as_text_always")]
+    pub system_id: u64,
+    /// Bytes in a segment.
+    pub segment_size: u64,
+    /// From where replay begins to where the backup is consistent.
+    pub ranges: Vec<WalRange>,
+    /// The last segment, if it was not complete yet: as far as it is needed it is in the backup
+    /// itself, below `pg_wal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<String>,
+}
+
+impl NeededWal {
+    /// Names of the segments of a range that must lie beside the backups.
+    pub fn segments_of(&self, range: WalRange) -> impl Iterator<Item = String> {
+        let (size, tail) = (self.segment_size, self.tail.clone());
+        range
+            .segments(size)
+            .map(move |segment| segment.name(size))
+            .filter(move |name| tail.as_ref() != Some(name))
+    }
+
+    /// Names of all segments that must lie beside the backups.
+    pub fn segments(&self) -> impl Iterator<Item = String> {
+        self.ranges.iter().flat_map(|range| self.segments_of(*range))
+    }
+}
+
+/// What was found damaged at the source itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tainted {
+    /// Files with damage.
+    pub files: u64,
+    /// Damaged pages in them.
+    pub pages: u64,
+}
+
+/// Numbers that other programs' JSON would round.
+mod as_text_always {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub(super) fn serialize<S: Serializer>(value: &u64, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
+        String::deserialize(input)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The same, where there may be none.
+mod as_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    #[expect(clippy::ref_option, reason = "serde passes a reference")]
+    pub(super) fn serialize<S: Serializer>(value: &Option<u64>, out: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => out.collect_str(value),
+            None => out.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Option<u64>, D::Error> {
+        let text = Option::<String>::deserialize(input)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
 }
 
 /// What was counted.
@@ -205,6 +298,15 @@ pub struct Manifest {
     pub end: Timestamp,
     /// What it can be restored to.
     pub recovery_points: Vec<RecoveryPoint>,
+    /// The server it was taken of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// WAL that it needs, for PostgreSQL clusters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal: Option<NeededWal>,
+    /// What was damaged at the source already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tainted: Option<Tainted>,
     /// The key, if encrypted.
     #[serde(default)]
     pub encryption: Option<Encryption>,
@@ -328,6 +430,11 @@ impl Manifest {
         }
         if self.segments_by_reference()?.len() != self.segments.len() {
             return Err(damaged("names a segment twice".into()));
+        }
+        if self.wal.as_ref().is_some_and(|wal| {
+            !is_segment_size(wal.segment_size) || wal.ranges.iter().any(|r| r.stop < r.start)
+        }) {
+            return Err(damaged("needs WAL that cannot be".into()));
         }
         if let Some(path) = self.misplaced() {
             return Err(damaged(format!("names {path} where it cannot be")));

@@ -153,6 +153,7 @@ fn settle(
                 stored_at: *end,
                 pinned: false,
                 sound: true,
+                tainted: false,
             });
         }
         let verdicts = plan_retention(&held, *now, zone);

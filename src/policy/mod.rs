@@ -64,8 +64,8 @@ pub use retention::{
 };
 pub use schedule::{Rhythm, Schedule, WorstGap, rhythms, worst_gap};
 pub use source::{
-    CommandSource, Compression, DirectorySource, PostgresCluster, Program, Source, SourceKind,
-    SourceSpec, Wal, WalArchive,
+    Checkpoint, CommandSource, Compression, DirectorySource, PostgresCluster, Program, Source,
+    SourceKind, SourceSpec, Wal, WalArchive,
 };
 pub use suggest::hint as hint_at;
 pub use value::{Period, Setting, Size, ValueError, is_valid_name};

@@ -124,11 +124,18 @@ pub struct Candidate {
     pub pinned: bool,
     /// Every object it needs is there.
     pub sound: bool,
+    /// It has damage that was at the source already.
+    pub tainted: bool,
 }
 
 impl Candidate {
-    /// Whether it counts for floors: it could be restored, and its age is believable.
+    /// Whether it counts for floors: it could be restored, and its age is believable. Damage of
+    /// the source counts nothing, so that the backups from before it stay.
     fn counts(&self) -> bool {
+        self.could_count() && !self.tainted
+    }
+
+    fn could_count(&self) -> bool {
         self.sound && self.end.duration_since(self.stored_at) <= CLOCK_TOLERANCE
     }
 }
@@ -264,9 +271,16 @@ pub fn plan(candidates: &[Candidate], now: Timestamp, zone: &TimeZone) -> Vec<Ve
             keep_newest_of(candidates, &counting, calendar, zone, &mut reasons);
         }
     }
-    match newest_first.iter().find(|at| candidates[**at].counts()) {
-        Some(at) => reasons[*at].push(Reason::LastGood),
-        None => reasons.iter_mut().for_each(|reasons| reasons.push(Reason::NoneSound)),
+    // The last without damage, and the last at all: newer, if damaged in places.
+    let last = newest_first.iter().find(|at| candidates[**at].counts());
+    let newest = newest_first.iter().find(|at| candidates[**at].could_count());
+    for at in last.into_iter().chain(newest.filter(|at| Some(*at) != last)) {
+        reasons[*at].push(Reason::LastGood);
+    }
+    if newest.is_none() {
+        for reasons in &mut reasons {
+            reasons.push(Reason::NoneSound);
+        }
     }
     candidates
         .iter()
@@ -327,6 +341,7 @@ mod tests {
             stored_at: end,
             pinned: false,
             sound: true,
+            tainted: false,
         }
     }
 
@@ -348,6 +363,17 @@ mod tests {
         assert_eq!(expired(&all, "2026-11-16T00:00:01Z"), [0, 1]);
         // Whatever its age, the last one stays.
         assert_eq!(expired(&all, "2030-01-01T00:00:00Z"), [0, 1]);
+    }
+
+    #[test]
+    fn damage_of_the_source_does_not_push_out_what_is_whole() {
+        let rule = Keep { at_least: 2, ..days(1) };
+        let mut all = ["2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z", "2026-11-03T00:00:00Z"]
+            .map(|end| backup(end, rule));
+        (all[1].tainted, all[2].tainted) = (true, true);
+        assert_eq!(expired(&all, "2027-01-01T00:00:00Z"), [1]);
+        all[0].tainted = true;
+        assert_eq!(expired(&all, "2027-01-01T00:00:00Z"), [0, 1]);
     }
 
     #[test]

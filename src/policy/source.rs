@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     objective::Targets,
     postgres_dump::PostgresDump,
-    value::{Period, Setting},
+    value::{Period, Setting, Size},
 };
 use crate::secret::SecretRef;
 
@@ -78,7 +78,7 @@ impl SourceKind {
 
     /// The kinds this version can run. A policy with another one is valid and gets a warning.
     pub const fn implemented() -> &'static [Self] {
-        &[Self::Directory, Self::Command, Self::Secrets, Self::PostgresDump]
+        &[Self::Directory, Self::Command, Self::Secrets, Self::PostgresCluster, Self::PostgresDump]
     }
 }
 
@@ -326,9 +326,34 @@ impl From<CommandSource> for WrittenCommand {
 pub struct PostgresCluster {
     /// A libpq connection string or URI; `password=` only as a reference.
     pub connection: String,
+    /// Whether a base backup begins at once, with a `fast` checkpoint, or with the `spread` one
+    /// that comes next and spares the disks.
+    #[serde(default, skip_serializing_if = "Checkpoint::is_default")]
+    pub checkpoint: Checkpoint,
+    /// The most that a base backup reads of the server, in bytes a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rate: Option<Size>,
     /// The WAL archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal: Option<Wal>,
+}
+
+/// The checkpoint that a base backup begins with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Checkpoint {
+    /// At once.
+    #[default]
+    Fast,
+    /// Spread over `checkpoint_completion_target`.
+    Spread,
+}
+
+impl Checkpoint {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What happens to WAL.

@@ -29,7 +29,12 @@ impl Context {
 
     /// What a source needs of it.
     pub fn for_source(&self) -> SourceContext {
-        SourceContext { reporter: self.reporter.clone(), clock: self.clock.clone(), dry_run: false }
+        SourceContext {
+            reporter: self.reporter.clone(),
+            clock: self.clock.clone(),
+            dry_run: false,
+            wal: None,
+        }
     }
 }
 

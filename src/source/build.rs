@@ -2,10 +2,11 @@
 
 use super::command::{self, CommandSource, Pipeline, Stage};
 use super::directory::{self, DirectorySource};
+use super::postgres::cluster::{self, ClusterSource};
 use super::postgres::dump::{self, DumpSource};
 use super::secrets::SecretsSource;
 use super::{Source, command::Config};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::policy::{self, Databases, Program, Setting, SourceSpec};
 
 /// Builds the source that `spec` describes. `name` is its name in the policy.
@@ -25,11 +26,11 @@ pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
             values.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         ))),
         SourceSpec::PostgresDump(config) => Ok(Box::new(DumpSource::new(dump_config(config)))),
-        SourceSpec::PostgresCluster(_) => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("this version cannot back up `{name}`: it takes no base backups yet"),
-        )
-        .hint("until then use `postgres_dump`")),
+        SourceSpec::PostgresCluster(config) => Ok(Box::new(ClusterSource::new(cluster::Config {
+            connection: config.connection.clone(),
+            fast_checkpoint: config.checkpoint == policy::Checkpoint::Fast,
+            max_rate: config.max_rate.map(policy::Size::bytes),
+        }))),
     }
 }
 

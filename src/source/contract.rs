@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::archive::entry::Entry;
-use crate::archive::manifest::Form;
+use crate::archive::manifest::{Form, NeededWal, RecoveryPoint, Tainted};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::id::BackupKind;
+use crate::store::WalStore;
 use crate::telemetry::Reporter;
 
 /// What a source works with.
@@ -20,6 +21,8 @@ pub struct SourceContext {
     pub clock: Arc<dyn Clock>,
     /// Nothing is stored: contents are announced and never opened.
     pub dry_run: bool,
+    /// Where the WAL of a cluster goes, beside the backup that is made.
+    pub wal: Option<WalStore>,
 }
 
 /// Something that can be protected. Holds its configuration, and nothing open.
@@ -42,6 +45,11 @@ pub trait Source: Send + Sync {
     /// machine's number of cores.
     fn readers(&self) -> Option<usize> {
         None
+    }
+
+    /// In which order it brings what it has.
+    fn order(&self) -> Order {
+        Order::Index
     }
 
     /// Whether its content may lie in a repository that is not encrypted.
@@ -76,6 +84,16 @@ pub trait Source: Send + Sync {
     }
 }
 
+/// In which order a source brings what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// That of an index; contents are read later, several at once, as [`Item::content`].
+    Index,
+    /// As it comes, from something that can only be read once and forwards: contents are read on
+    /// the spot, by [`EntrySink::file`]. Such backups are compared with no other.
+    Arrival,
+}
+
 /// What a probe found.
 #[derive(Debug, Clone, Default)]
 pub struct SourceProbe {
@@ -99,6 +117,14 @@ pub struct Captured {
     pub skipped: u64,
     /// Files that were listed and then gone, before they were brought.
     pub vanished: u64,
+    /// What it can be restored to, where that is not the moment at which reading began.
+    pub recovery: Option<RecoveryPoint>,
+    /// WAL that it needs.
+    pub wal: Option<NeededWal>,
+    /// The server it was taken of.
+    pub server: Option<String>,
+    /// What was damaged at the source already.
+    pub tainted: Option<Tainted>,
 }
 
 /// One entry on its way into a backup.
@@ -129,6 +155,17 @@ pub trait Content: Send {
     }
 }
 
+/// Content that can be read once, where it stands.
+pub trait Arriving: Read {
+    /// When all of it was read and stored: says what else there is to say of the entry.
+    fn ended(&mut self, entry: &mut Entry) -> Result<()> {
+        let _ = entry;
+        Ok(())
+    }
+}
+
+impl Arriving for &[u8] {}
+
 /// Why a file's content could not be opened.
 #[derive(Debug)]
 pub enum OpenError {
@@ -150,8 +187,13 @@ pub trait StoredFiles {
 
 /// Where a source brings what it has.
 pub trait EntrySink {
-    /// Takes an entry. Entries come in index order.
+    /// Takes an entry. Entries come in index order, where the source keeps to that; otherwise
+    /// what has content goes to [`EntrySink::file`].
     fn entry(&mut self, item: Item) -> Result<()>;
+
+    /// Takes a file with its content, in any order. Without a `size` it is as long as `input`;
+    /// with one, an input of another length is an error.
+    fn file(&mut self, entry: Entry, size: Option<u64>, input: &mut dyn Arriving) -> Result<()>;
 
     /// Takes one stream whole, as `entry`. To be called once.
     fn stream(&mut self, entry: Entry, input: &mut dyn Read) -> Result<()>;

@@ -14,6 +14,6 @@ pub mod secrets;
 
 pub use build::build;
 pub use contract::{
-    Captured, Content, EntrySink, Item, OpenError, ProbeNote, Source, SourceContext, SourceProbe,
-    StoredFiles,
+    Arriving, Captured, Content, EntrySink, Item, OpenError, Order, ProbeNote, Source,
+    SourceContext, SourceProbe, StoredFiles,
 };

@@ -137,6 +137,20 @@ impl Store {
         }
     }
 
+    /// Reads the beginning of an object: `bytes`, or all of a shorter one.
+    pub fn read_head(&self, key: &str, bytes: u64) -> Result<Bytes, StoreError> {
+        let read = Self::read_range(self.objects.clone(), key.to_owned(), 0..bytes);
+        self.runtime.block_on(read)
+    }
+
+    /// The stored size of an object.
+    pub fn size_of(&self, key: &str) -> Result<u64> {
+        let found = self.runtime.block_on(self.objects.head(&Path::from(key)));
+        found.map(|meta| meta.size).map_err(|error| {
+            StoreError::new(key, error).into_error(&format!("look at {key}"), &self.name)
+        })
+    }
+
     /// Reads many small objects, several at once, in the order given. `None` where one is gone.
     pub fn read_many(&self, keys: &[String], limit: u64) -> Vec<Result<Option<Bytes>>> {
         let reads = futures::stream::iter(keys.iter().map(|key| async move {

@@ -87,6 +87,22 @@ pub fn lease(stack: &str, name: &str) -> String {
     format!("{stack}/lease/{name}")
 }
 
+/// Where the WAL of a cluster's timeline lies, relative to its source.
+pub fn wal_timeline(system_id: u64, timeline: u32) -> String {
+    format!("wal/{system_id}/{timeline:08X}")
+}
+
+/// A WAL file, relative to its source; names begin with their timeline.
+pub fn wal_file(system_id: u64, name: &str, encrypted: bool) -> String {
+    let timeline = name.get(..8).unwrap_or(name);
+    format!("wal/{system_id}/{timeline}/{name}{}", wal_suffix(encrypted))
+}
+
+/// What the keys of WAL files end in, after their name.
+pub fn wal_suffix(encrypted: bool) -> &'static str {
+    if encrypted { ".zst.age" } else { ".zst" }
+}
+
 /// The backup in whose directory an object lies, from its path relative to the source.
 pub fn backup_of(path: &str) -> Option<BackupId> {
     let (backup, name) = path.strip_prefix("data/")?.split_once('/')?;

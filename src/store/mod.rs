@@ -22,6 +22,7 @@ mod repository;
 mod sdk;
 mod upload;
 mod versions;
+mod wal;
 
 pub mod layout;
 pub mod protocol;
@@ -41,3 +42,4 @@ pub use reader::{ObjectReader, ReadAhead};
 pub use repository::{Descriptor, InitOptions, Repository, copy_policies};
 pub use upload::{Completing, Upload};
 pub use versions::{Version, Versioning};
+pub use wal::{StoredWal, WalPut, WalStore};

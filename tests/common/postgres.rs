@@ -34,6 +34,8 @@ pub struct Server {
     dir: tempfile::TempDir,
     process: Option<Child>,
     settings: String,
+    /// The data directory came from elsewhere, with a configuration of its own.
+    foreign: bool,
 }
 
 impl Server {
@@ -63,9 +65,20 @@ impl Server {
         let was = fs::read_to_string(data.join("pg_hba.conf")).unwrap();
         fs::write(data.join("pg_hba.conf"), format!("{hba}\n{was}")).unwrap();
         let settings = settings.to_owned();
-        let mut server = Self { major, port: 0, dir, process: None, settings };
+        let mut server = Self { major, port: 0, dir, process: None, settings, foreign: false };
         server.boot();
         Some(server)
+    }
+
+    /// A place for a server whose data directory is still to be brought; [`Server::boot`] starts it.
+    #[must_use]
+    pub fn vacant(major: u32) -> Self {
+        let dir = tempfile::Builder::new().prefix("pg-").tempdir_in("/tmp").unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let settings = String::new();
+        let server = Self { major, port: 0, dir, process: None, settings, foreign: true };
+        server.directory("s");
+        server
     }
 
     /// Starts the process on a free port; on another one if somebody else was faster.
@@ -80,10 +93,18 @@ impl Server {
                 self.socket().display(),
                 self.settings
             );
-            fs::write(self.data().join("postgresql.auto.conf"), settings).unwrap();
+            if !self.foreign {
+                fs::write(self.data().join("postgresql.auto.conf"), settings).unwrap();
+            }
             let log = fs::File::create(self.log_path()).unwrap();
             let mut command = run_as(&self.tool("postgres"), true);
             command.arg("-D").arg(self.data()).stdin(Stdio::null());
+            if self.foreign {
+                command.args(["-c", &format!("port={}", self.port)]);
+                command
+                    .arg("-c")
+                    .arg(format!("unix_socket_directories={}", self.socket().display()));
+            }
             command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
             let mut process = command.spawn().unwrap();
             let deadline = Instant::now() + Duration::from_secs(60);

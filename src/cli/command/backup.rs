@@ -209,17 +209,15 @@ fn of_repository(
     Ok(addresses)
 }
 
-/// All sources of a stack that lie here and that this version can back up.
+/// All sources of a stack that lie here.
 fn of_stack(printer: &Printer, policy: &Policy) -> Vec<SourceAddress> {
     let here = |host: &Option<String>| host.as_ref().is_none_or(|host| *host == host_name());
     policy
         .sources
         .iter()
         .filter(|(name, source)| {
-            let implemented = !matches!(source.spec, SourceSpec::PostgresCluster(_));
             let why = match &source.host {
                 Some(host) if !here(&source.host) => format!("it lies on host {host}"),
-                _ if !implemented => "this version takes no base backups yet".to_owned(),
                 _ => return true,
             };
             // Never in silence: a green cron job must not hide a source that nobody backs up.

@@ -41,6 +41,8 @@ struct Line<'a> {
     mtime: (i64, u32),
     sha256: Option<String>,
     target: Option<String>,
+    #[serde(skip_serializing_if = "<[u32]>::is_empty")]
+    bad_pages: &'a [u32],
 }
 
 /// Runs the command.
@@ -90,6 +92,7 @@ fn line(entry: &Entry) -> Line<'_> {
         mtime: entry.mtime,
         sha256: entry.sha256.map(hex::encode),
         target: entry.target.as_deref().or(entry.hardlink.as_deref()).map(display_path),
+        bad_pages: &entry.bad_pages,
     }
 }
 

@@ -16,6 +16,7 @@ pub mod pin;
 pub mod plan;
 pub mod prune;
 pub mod restore;
+pub mod restore_cluster;
 pub mod restore_database;
 pub mod schema;
 pub mod show;

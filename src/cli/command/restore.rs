@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::restore_database;
+use super::{restore_cluster, restore_database};
 use crate::archive::manifest::{Form, Manifest};
 use crate::cli::setup::{App, Opened};
 use crate::cli::{ExitStatus, confirm, format};
@@ -15,7 +15,7 @@ use crate::run::restore::{
     FINDINGS_KEPT, Outcome, Request, Selection, restore_tree, stream_to, stream_to_consumer,
 };
 use crate::run::{BackupChoice, find_backup};
-use crate::source::directory::extract::Existing;
+use crate::source::directory::extract::{Existing, Placement};
 use crate::source::{self, Source};
 
 /// Restore a backup, or part of one.
@@ -73,6 +73,10 @@ pub struct Args {
     /// For dumps of databases.
     #[command(flatten)]
     database: restore_database::DatabaseArgs,
+
+    /// For base backups.
+    #[command(flatten)]
+    cluster: restore_cluster::ClusterArgs,
 }
 
 #[derive(Serialize)]
@@ -107,6 +111,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         keys: opened.keys.clone(),
         selection: Selection::new(&restore_database::paths(&args.path, &args.database))?,
         target: PathBuf::from(&args.to),
+        placement: Placement::default(),
         existing,
         numeric_owner: args.numeric_owner,
         dry_run: args.dry_run,
@@ -129,6 +134,11 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         return restore.run();
     }
     args.database.check_unused()?;
+    if args.cluster.is_meant(&manifest, &args.to, &args.path)? {
+        return app
+            .display
+            .during(&app.cx.reporter, || restore_cluster::run(app, &args.cluster, request));
+    }
     app.display.during(&app.cx.reporter, || match (args.to.as_str(), manifest.form) {
         ("-", _) => to_stdout(app, args, &request),
         ("consumer", Form::Stream) => to_consumer(app, args, &request, &address),

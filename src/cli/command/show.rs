@@ -58,8 +58,32 @@ fn lines(opened: &Opened, manifest: &Manifest) -> Vec<(&'static str, String)> {
         ("started", format::time(manifest.start)),
         ("ended", format::time(manifest.end)),
     ];
+    if let Some(server) = &manifest.server {
+        lines.push(("server", server.clone()));
+    }
     for point in &manifest.recovery_points {
-        lines.push(("recovery point", format::time(point.time)));
+        let position = point
+            .lsn
+            .zip(point.timeline)
+            .map_or_else(String::new, |(lsn, timeline)| format!(" ({lsn} of timeline {timeline})"));
+        lines.push(("recovery point", format::time(point.time) + &position));
+    }
+    if let Some(wal) = &manifest.wal {
+        let count = wal.segments().count() as u64;
+        lines.push((
+            "WAL",
+            format!("needs {} of cluster {}", format::count(count, "segment"), wal.system_id),
+        ));
+    }
+    if let Some(tainted) = &manifest.tainted {
+        lines.push((
+            "damage",
+            format!(
+                "{} in {}: the server's own, `backstay ls --output json` names them",
+                format::count(tainted.pages, "damaged page"),
+                format::count(tainted.files, "file")
+            ),
+        ));
     }
     lines.extend([
         (

@@ -8,7 +8,7 @@ use super::{Findings, programs, repositories::check_key_material};
 use crate::policy::{
     postgres_dump::{Databases, PostgresDump},
     redact::has_secret_within,
-    source::{DirectorySource, PostgresCluster, Source, SourceKind, SourceSpec},
+    source::{DirectorySource, PostgresCluster, Source, SourceSpec},
 };
 
 pub(super) fn check(findings: &mut Findings<'_>) {
@@ -39,19 +39,6 @@ pub(super) fn check(findings: &mut Findings<'_>) {
             SourceSpec::PostgresCluster(cluster) => check_cluster(findings, name, cluster),
             SourceSpec::PostgresDump(dump) => check_dump(findings, name, dump),
         }
-        warn_of_unimplemented(findings, name, source.kind());
-    }
-}
-
-/// The one place that says what this version cannot run.
-fn warn_of_unimplemented(findings: &mut Findings<'_>, name: &str, kind: SourceKind) {
-    if !SourceKind::implemented().contains(&kind) {
-        let kind = kind.name();
-        findings.warning_at_key(
-            &["sources", name, kind],
-            format!("this version cannot run `{kind}` sources yet: `{name}` is not backed up"),
-            "until then use `postgres_dump`",
-        );
     }
 }
 
@@ -204,9 +191,22 @@ fn check_secrets(findings: &mut Findings<'_>, name: &str, source: &Source, count
 fn check_cluster(findings: &mut Findings<'_>, name: &str, cluster: &PostgresCluster) {
     let at = ["sources", name, "postgres_cluster"];
     check_connection(findings, &[at[0], at[1], at[2], "connection"], &cluster.connection);
+    // What the server takes as MAX_RATE.
+    if cluster.max_rate.is_some_and(|rate| !(32 << 10..=1 << 30).contains(&rate.bytes())) {
+        findings.error(
+            &[at[0], at[1], at[2], "max_rate"],
+            "the server takes rates from 32KiB to 1GiB a second",
+            "write one between, such as `50MiB`",
+        );
+    }
     let Some(archive) = cluster.wal.as_ref().and_then(|wal| wal.archive.as_ref()) else {
         return;
     };
+    findings.warning(
+        &[at[0], at[1], at[2], "wal", "archive"],
+        "this version archives no WAL yet",
+        "base backups bring the WAL they need, and are restored to their own end",
+    );
     let base = [at[0], at[1], at[2], "wal", "archive"];
     if archive.to.is_empty() {
         findings.error(

@@ -26,7 +26,7 @@ use crate::archive::sort::{Sorted, Sorter};
 use crate::error::{Error, IoContext as _, Result};
 use crate::run::context::host_name;
 use crate::source::Captured;
-use crate::store::{Upload, layout};
+use crate::store::{Upload, WalStore, layout};
 use crate::telemetry::{WarningCode, failpoint};
 
 /// zstd level of indexes and lists: they are read back by every incremental.
@@ -96,7 +96,7 @@ pub fn finish(
         }
     };
     finishing.check_emptied(&contents.counts)?;
-    let manifest = finishing.manifest(contents)?;
+    let manifest = finishing.manifest(contents, captured)?;
     finishing.check_stored(&manifest)?;
     // The last moment to give up: after this line the backup exists.
     writing.cx.reporter.check()?;
@@ -191,8 +191,13 @@ impl Finishing<'_> {
         let mut large: Option<FrameWriter<SealedWriter<Upload>>> = None;
         let large_path = layout::large(backup, self.writing.is_encrypted());
         let mut slices = Vec::new();
+        let mut previous = None;
         for record in lines.finish()? {
-            let (_, value) = record?;
+            let (key, value) = record?;
+            if previous.as_ref() == Some(&key) {
+                return Err(Error::failed("the source brought one path twice"));
+            }
+            previous = Some(key);
             let (flag, line) = value.split_first().ok_or_else(|| Error::failed("an empty line"))?;
             index.push_line(line).doing(failed)?;
             if *flag != HAS_PARTS {
@@ -305,7 +310,7 @@ impl Finishing<'_> {
         Ok(StoredObject { path: path.to_owned(), size, sha256 })
     }
 
-    fn manifest(&self, contents: Contents) -> Result<Manifest> {
+    fn manifest(&self, contents: Contents, captured: &Captured) -> Result<Manifest> {
         let Self { writing, request, base, start, .. } = self;
         let Contents { segments, index, large, counts } = contents;
         let sums = self.write_sums(&segments, &index, large.as_ref())?;
@@ -329,7 +334,12 @@ impl Finishing<'_> {
             epoch: 0,
             start: *start,
             end: writing.cx.clock.now(),
-            recovery_points: vec![RecoveryPoint { time: *start }],
+            recovery_points: vec![
+                captured.recovery.clone().unwrap_or_else(|| RecoveryPoint::at(*start)),
+            ],
+            server: captured.server.clone(),
+            wal: captured.wal.clone(),
+            tainted: captured.tainted.clone(),
             encryption: writing
                 .key
                 .clone()
@@ -424,7 +434,10 @@ impl Finishing<'_> {
                 None => return Ok(Some(key)),
             }
         }
-        Ok(None)
+        // A base backup without its WAL is none.
+        let Some(needed) = &manifest.wal else { return Ok(None) };
+        let wal = WalStore::new(&self.writing.source, &self.writing.content);
+        Ok(wal.missing(needed)?.into_iter().next())
     }
 }
 

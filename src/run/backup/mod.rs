@@ -9,6 +9,7 @@
 //! ```
 
 mod ahead;
+mod arrival;
 mod base;
 mod finish;
 mod groups;

@@ -19,9 +19,9 @@ use crate::id::{self, BackupId, BackupKind};
 use crate::run::Context;
 use crate::run::context::host_name;
 use crate::run::crew::crew;
-use crate::source::{Captured, SourceContext};
-use crate::store::KeyInfo;
+use crate::source::{Captured, Order, SourceContext};
 use crate::store::{CommitRef, Intent, Repository, SourceStore, Worker, layout};
+use crate::store::{KeyInfo, WalStore};
 use crate::telemetry::{Event, WarningCode, failpoint};
 
 /// How long an intent says it takes. Nothing depends on it: only a tombstone ends an intent.
@@ -301,6 +301,9 @@ fn gather(
     } else {
         0
     };
+    // What can be read only once is stored by the thread that reads it.
+    let arrives = request.source.order() == Order::Arrival;
+    let workers = if arrives { 0 } else { workers };
     let result = std::thread::scope(|scope| {
         let send = crew(scope, workers, QUEUED_BATCHES, |batches| {
             worker::work(writing, tally, batches);
@@ -317,7 +320,14 @@ fn gather(
         };
         let options = (request.paranoid, request.dry_run);
         let mut sink = Sink::new(writing, tally, send, base, options)?;
-        let source_cx = SourceContext { dry_run: request.dry_run, ..writing.cx.for_source() };
+        if arrives {
+            sink = sink.in_any_order();
+        }
+        let source_cx = SourceContext {
+            dry_run: request.dry_run,
+            wal: Some(WalStore::new(&writing.source, &writing.content)),
+            ..writing.cx.for_source()
+        };
         match request.source.backup(&source_cx, &mut sink) {
             // Dropping the sink ends the workers.
             Ok(captured) => Ok((sink.finish()?, captured)),

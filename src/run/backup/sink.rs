@@ -4,6 +4,7 @@ use std::io::Read;
 use std::sync::mpsc::SyncSender;
 
 use super::ahead::{Ahead, Lined};
+use super::arrival::Arrivals;
 use super::base::Base;
 use super::groups::{BaseName, Groups};
 use super::session::Writing;
@@ -14,7 +15,7 @@ use crate::archive::entry::{Entry, EntryType, compare, sort_key};
 use crate::archive::index::line_of;
 use crate::archive::sort::Sorter;
 use crate::error::{Error, Result};
-use crate::source::{EntrySink, Item};
+use crate::source::{Arriving, EntrySink, Item};
 
 /// Content of one batch: enough to keep a worker busy, little enough to share work evenly.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -35,6 +36,8 @@ pub struct Sink<'a> {
     last: Sorter,
     changed: bool,
     previous: Option<Vec<u8>>,
+    /// Where files go of a source that brings them as they come.
+    arrivals: Option<Arrivals<'a>>,
     paranoid: bool,
     /// Decide and store nothing.
     dry_run: bool,
@@ -95,13 +98,24 @@ impl<'a> Sink<'a> {
             links: Groups::new(),
             last: Sorter::new(LAST_BUDGET),
             previous: None,
+            arrivals: None,
             paranoid,
             dry_run,
         })
     }
 
+    /// Takes what the source brings in the order it comes. There must be no base.
+    #[must_use]
+    pub fn in_any_order(mut self) -> Self {
+        self.arrivals = Some(Arrivals::new(self.writing, self.tally));
+        self
+    }
+
     /// The source has brought everything.
     pub fn finish(mut self) -> Result<Gathered> {
+        if let Some(arrivals) = self.arrivals.take() {
+            arrivals.finish()?;
+        }
         while self.base.as_ref().is_some_and(|side| side.next.is_some()) {
             self.removed()?;
         }
@@ -215,8 +229,16 @@ impl EntrySink for Sink<'_> {
             return Err(Error::failed("storing failed"));
         }
         let Item { entry, link_group, content } = item;
-        self.check_order(&entry.path)?;
         self.writing.cx.reporter.progress().add_file();
+        if let Some(arrivals) = &mut self.arrivals {
+            // Two of one path are noticed when the index is written.
+            return if goes_last(&entry) {
+                push_last(&mut self.last, &entry)
+            } else {
+                arrivals.empty(entry)
+            };
+        }
+        self.check_order(&entry.path)?;
         let base = self.base_entry(&entry.path)?;
         let reusable = match (&self.base, &base) {
             (Some(side), Some((base, _))) => side.base.can_refer_to(base),
@@ -252,6 +274,16 @@ impl EntrySink for Sink<'_> {
                 self.queue(Job { entry, content, base, reusable })
             }
         }
+    }
+
+    fn file(&mut self, entry: Entry, size: Option<u64>, input: &mut dyn Arriving) -> Result<()> {
+        if self.tally.has_failed() {
+            return Err(Error::failed("storing failed"));
+        }
+        self.writing.cx.reporter.progress().add_file();
+        let arrivals = self.arrivals.as_mut();
+        let arrivals = arrivals.ok_or_else(|| Error::failed("a file came out of order"))?;
+        arrivals.file(entry, size, input)
     }
 
     fn stream(&mut self, mut entry: Entry, input: &mut dyn Read) -> Result<()> {

@@ -67,6 +67,8 @@ pub struct SegmentSeries<'a> {
     settled: Vec<Entry>,
     keep_settled: bool,
     last_was_large: bool,
+    /// Threads that compress for the one that pushes; 0: it does so itself.
+    compressors: usize,
 }
 
 impl<'a> SegmentSeries<'a> {
@@ -79,7 +81,15 @@ impl<'a> SegmentSeries<'a> {
             settled: Vec::new(),
             keep_settled: false,
             last_was_large: false,
+            compressors: 0,
         }
+    }
+
+    /// Has frames compressed by so many threads: for who pushes all there is from one.
+    #[must_use]
+    pub fn compressed_by(mut self, threads: usize) -> Self {
+        self.compressors = threads;
+        self
     }
 
     /// Leaves entries to [`SegmentSeries::take_settled`] instead of the index.
@@ -271,7 +281,13 @@ impl<'a> SegmentSeries<'a> {
         Ok(Stored::Yes)
     }
 
-    fn report(&self, entry: &Entry) {
+    /// The entry pushed last, if it is still in the current segment.
+    pub fn last_mut(&mut self) -> Option<&mut Entry> {
+        self.open.as_mut().and_then(|(_, segment)| segment.last_mut())
+    }
+
+    /// Counts a file as stored by this backup.
+    pub fn report(&self, entry: &Entry) {
         self.tally.with_counts(|counts| {
             counts.new_files += 1;
             counts.new_bytes += entry.size;
@@ -326,8 +342,12 @@ impl<'a> SegmentSeries<'a> {
             };
             let path = layout::segment(&reference, SegmentType::Tar, self.writing.is_encrypted());
             let upload = self.writing.source.upload(&path, &self.writing.cx.reporter);
-            let segment = TarSegment::new(upload, &self.writing.content, self.writing.level)
-                .map_err(|error| Error::io("failed to start a segment", error))?;
+            let (recipients, level) = (&self.writing.content, self.writing.level);
+            let segment = match self.compressors {
+                0 => TarSegment::new(upload, recipients, level),
+                threads => TarSegment::parallel(upload, recipients, level, threads),
+            };
+            let segment = segment.map_err(|error| Error::io("failed to start a segment", error))?;
             self.open = Some((reference, segment));
         }
         self.open.as_mut().ok_or_else(|| Error::failed("no segment is open"))

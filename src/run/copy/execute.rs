@@ -15,7 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::run::context::host_name;
 use crate::run::{Context, hold};
 use crate::store::{
-    Intent, Lease, Repository, SourceStore, Terms, Worker, copy_keys, copy_policies, layout,
+    Intent, Lease, Repository, SourceStore, Terms, WalStore, Worker, copy_keys, copy_policies,
+    layout,
 };
 use crate::telemetry::{Event, WarningCode, failpoint};
 
@@ -124,6 +125,7 @@ impl Work<'_> {
         // Refused or not, the intent stays: it is why a prune spares what the next attempt needs.
         self.check_marks(&manifest)?;
         let copied = self.send_all(&manifest)?;
+        self.send_wal(&manifest)?;
         self.check_arrived(&manifest)?;
         failpoint::reach("copy.before_commit");
         if !self.target.commit_copy(&planned.backup, &body)? {
@@ -211,6 +213,32 @@ impl Work<'_> {
             objects: objects.len() as u64,
             bytes: bytes.into_inner(),
         })
+    }
+
+    /// Sends the WAL that a base backup needs, which is older than any decision about it here.
+    fn send_wal(&self, manifest: &Manifest) -> Result<()> {
+        let Some(needed) = &manifest.wal else { return Ok(()) };
+        let encrypted = manifest.is_encrypted();
+        let from = WalStore::reader(&self.source, encrypted);
+        let to = WalStore::reader(&self.target, encrypted);
+        for name in needed.segments() {
+            self.cx.reporter.check()?;
+            to.copy_from(&from, needed.system_id, &name)?;
+        }
+        // Where its timeline came from, if it has been another before.
+        for range in &needed.ranges {
+            let name = format!("{:08X}.history", range.timeline);
+            if from.digest(needed.system_id, &name)?.is_some() {
+                to.copy_from(&from, needed.system_id, &name)?;
+            }
+        }
+        match to.missing(needed)?.first() {
+            None => Ok(()),
+            Some(name) => {
+                Err(Error::damaged(format!("the target took {name} and does not list it"))
+                    .hint("`backstay check` probes the store"))
+            }
+        }
     }
 
     /// Asks the target what it has before anybody is told that the copy exists.

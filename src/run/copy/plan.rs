@@ -82,6 +82,8 @@ struct Side {
     needs: Vec<(String, u64)>,
     /// How many of them are missing or have another size on this side.
     lost: u64,
+    /// It has damage of the source.
+    tainted: bool,
 }
 
 /// Compares both sides.
@@ -171,7 +173,8 @@ fn one(
     let needs: Vec<(String, u64)> =
         manifest.objects().map(|(path, size, _)| (path.to_owned(), size)).collect();
     let lost = needs.iter().filter(|(path, size)| there.get(path) != Some(size)).count() as u64;
-    Side { commit, job: manifest.job.clone(), rule, end: manifest.end, needs, lost }
+    let tainted = manifest.tainted.is_some();
+    Side { commit, job: manifest.job.clone(), rule, end: manifest.end, needs, lost, tainted }
 }
 
 /// Objects of a source with their sizes, by path.
@@ -201,6 +204,7 @@ fn kept(
             stored_at: side.commit.stored_at,
             pinned: false,
             sound: side.lost == 0,
+            tainted: side.tainted,
         })
         .collect();
     plan_retention(&candidates, now, &request.zone)

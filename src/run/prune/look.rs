@@ -41,6 +41,8 @@ pub struct Backup {
     pub end: Timestamp,
     /// How many of the objects it needs are missing or have another size.
     pub lost: u64,
+    /// It has damage of the source.
+    pub tainted: bool,
     /// It was committed while this prune looked: nothing is decided about it.
     pub is_new: bool,
 }
@@ -297,6 +299,7 @@ fn add(
         end: manifest.end,
         // Objects were listed before it was there.
         lost: if is_new { 0 } else { lost },
+        tainted: manifest.tainted.is_some(),
         is_new,
     });
 }

@@ -305,6 +305,7 @@ fn candidate(backup: &Backup, looked: &Looked) -> Candidate {
         stored_at: backup.commit.stored_at,
         pinned: looked.pinned.contains(&backup.commit.backup),
         sound: backup.lost == 0,
+        tainted: backup.tainted,
     }
 }
 

@@ -5,6 +5,7 @@
 //! against its digest, and write. Links and devices come after all files, attributes of
 //! directories last, and `sync` before success.
 
+mod cluster;
 mod files;
 mod member;
 mod output;
@@ -14,6 +15,7 @@ mod selection;
 mod tree;
 mod worker;
 
+pub use cluster::{CLUSTER_KIND, ClusterPlan, TablespaceChoice, restore_cluster};
 pub use files::BackupFiles;
 pub use member::SegmentCursor;
 pub use output::{stream_to, stream_to_consumer};

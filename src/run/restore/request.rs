@@ -9,7 +9,7 @@ use super::selection::Selection;
 use crate::archive::crypt::Keyring;
 use crate::archive::digest::Digest;
 use crate::archive::manifest::Manifest;
-use crate::source::directory::extract::Existing;
+use crate::source::directory::extract::{Existing, Placement};
 use crate::store::SourceStore;
 
 /// One restore of one backup.
@@ -24,6 +24,8 @@ pub struct Request<'a> {
     pub selection: Selection,
     /// Where to.
     pub target: PathBuf,
+    /// What of it goes elsewhere.
+    pub placement: Placement,
     /// What to do with what is there.
     pub existing: Existing,
     /// Owners by number, whatever their names are here.

@@ -33,7 +33,12 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
         return Ok(Outcome { files: plan.files, ..plan.outcome() });
     }
     let _held = hold::hold(&request.source, manifest, "restore", cx)?;
-    let target = Extractor::open(&request.target, request.existing, request.numeric_owner)?;
+    let target = Extractor::open_placed(
+        &request.target,
+        &request.placement,
+        request.existing,
+        request.numeric_owner,
+    )?;
     let mut plan = {
         let mut cursor = target.cursor();
         Plan::make(request, cx, &mut |entry| {

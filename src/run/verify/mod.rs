@@ -18,6 +18,7 @@ mod segments;
 mod stored;
 mod sums;
 mod totals;
+mod wal;
 
 pub use keys::check_keys;
 pub use proofs::{Standing, proof_depth, proofs_of};

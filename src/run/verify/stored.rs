@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::content;
 use super::report::{Cost, Depth, Finding, Report};
 use super::scope::Scope;
+use super::wal;
 use crate::archive::crypt::Keyring;
 use crate::archive::digest::Digest;
 use crate::archive::entry::{Entry, SegmentRef};
@@ -71,6 +72,9 @@ pub fn verify_part(
     if depth == Depth::Content {
         cx.reporter.phase("reading");
         content::check(source, manifest, scope, keys, cx, &mut report)?;
+    }
+    if !matches!(scope, Scope::Only(_)) {
+        wal::check(source, manifest, depth, keys, cx, &mut report)?;
     }
     if !report.findings.is_empty() {
         // Where no hold could be written it may have expired: what is missing then is no damage.

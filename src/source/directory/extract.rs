@@ -33,6 +33,19 @@ pub enum Existing {
     Delta,
 }
 
+/// Entries that do not lie where their path says.
+#[derive(Debug, Clone, Default)]
+pub struct Placement {
+    /// Directories of the tree that lie elsewhere: path in the tree, and where.
+    pub mounts: Vec<(Vec<u8>, PathBuf)>,
+    /// A file that gets its name when all else is on disk: until then it is called
+    /// [`HELD_SUFFIX`] as well, and who restores renames it.
+    pub held: Option<Vec<u8>>,
+}
+
+/// What the name of a held file ends in.
+pub const HELD_SUFFIX: &str = ".restoring";
+
 /// Attributes that could not be set, by what it was: how often, and the first name.
 pub type Problems = BTreeMap<String, (u64, String)>;
 
@@ -41,6 +54,8 @@ pub type Problems = BTreeMap<String, (u64, String)>;
 pub struct Extractor {
     root: OwnedFd,
     path: PathBuf,
+    mounts: Vec<(Vec<u8>, OwnedFd)>,
+    held: Option<Vec<u8>>,
     existing: Existing,
     numeric_owner: bool,
     is_root: bool,
@@ -51,24 +66,26 @@ pub struct Extractor {
 impl Extractor {
     /// Opens, or creates, the directory `path`.
     pub fn open(path: &Path, existing: Existing, numeric_owner: bool) -> Result<Self> {
-        let failed = || format!("failed to open the target {}", path.display());
-        create_target(path)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(path, flags, Mode::empty()).doing(failed)?;
-        if existing == Existing::Refuse {
-            let mut entries = std::fs::read_dir(path).doing(failed)?;
-            if entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found")) {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!("the target {} is not empty", path.display()),
-                )
-                .hint("restore to an empty directory, and move things when you have looked at them")
-                .hint("or: `--delta` keeps what matches and replaces what differs, `--overwrite` replaces all"));
-            }
-        }
+        Self::open_placed(path, &Placement::default(), existing, numeric_owner)
+    }
+
+    /// The same, with entries that lie elsewhere.
+    pub fn open_placed(
+        path: &Path,
+        placement: &Placement,
+        existing: Existing,
+        numeric_owner: bool,
+    ) -> Result<Self> {
+        let root = open_target(path, existing)?;
+        let mounts = placement
+            .mounts
+            .iter()
+            .map(|(prefix, place)| Ok((prefix.clone(), open_target(place, existing)?)));
         Ok(Self {
             root,
             path: path.to_owned(),
+            mounts: mounts.collect::<Result<_>>()?,
+            held: placement.held.clone(),
             existing,
             numeric_owner,
             is_root: rustix::process::geteuid().is_root(),
@@ -101,14 +118,49 @@ impl Extractor {
 
     /// Everything written so far is on disk when this returns.
     pub fn sync(&self) -> Result<()> {
-        rustix::fs::syncfs(&self.root)
-            .doing(|| format!("failed to write {} to disk", self.path.display()))
+        let roots = self.mounts.iter().map(|(_, root)| root).chain(std::iter::once(&self.root));
+        for root in roots {
+            rustix::fs::syncfs(root)
+                .doing(|| format!("failed to write {} to disk", self.path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Where a path is to be looked up from, and what of it is left to walk.
+    fn root_of<'a>(&self, path: &'a [u8]) -> (&OwnedFd, &'a [u8]) {
+        let inside = |prefix: &[u8]| {
+            let rest = path.strip_prefix(prefix)?;
+            if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
+        };
+        self.mounts
+            .iter()
+            .find_map(|(prefix, root)| Some((root, inside(prefix)?)))
+            .unwrap_or((&self.root, path))
     }
 
     /// A cursor for one thread.
     pub fn cursor(&self) -> Cursor<'_> {
         Cursor { target: self, path: Vec::new(), directory: None }
     }
+}
+
+fn open_target(path: &Path, existing: Existing) -> Result<OwnedFd> {
+    let failed = || format!("failed to open the target {}", path.display());
+    create_target(path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(path, flags, Mode::empty()).doing(failed)?;
+    if existing == Existing::Refuse {
+        let mut entries = std::fs::read_dir(path).doing(failed)?;
+        if entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found")) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("the target {} is not empty", path.display()),
+            )
+            .hint("restore to an empty directory, and move things when you have looked at them")
+            .hint("or: `--delta` keeps what matches and replaces what differs, `--overwrite` replaces all"));
+        }
+    }
+    Ok(root)
 }
 
 fn create_target(path: &Path) -> Result<()> {
@@ -197,9 +249,10 @@ impl Cursor<'_> {
         if self.directory.is_none() || self.path != path {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut current: Option<OwnedFd> = None;
-            for part in path.split(|&b| b == b'/').filter(|part| !part.is_empty() && *part != b".")
+            let (root, rest) = self.target.root_of(path);
+            for part in rest.split(|&b| b == b'/').filter(|part| !part.is_empty() && *part != b".")
             {
-                let parent = current.as_ref().unwrap_or(&self.target.root);
+                let parent = current.as_ref().unwrap_or(root);
                 let name = OsStr::from_bytes(part);
                 let next = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
                     Err(Errno::NOENT) => {
@@ -215,7 +268,7 @@ impl Cursor<'_> {
             }
             let directory = match current {
                 Some(directory) => directory,
-                None => rustix::io::fcntl_dupfd_cloexec(&self.target.root, 0)?,
+                None => rustix::io::fcntl_dupfd_cloexec(root, 0)?,
             };
             self.path = path.to_vec();
             self.directory = Some(directory);
@@ -231,7 +284,10 @@ impl Cursor<'_> {
     /// Creates a file to write `entry`'s content to.
     pub fn create(&mut self, entry: &Entry) -> Result<NewFile> {
         let replace = self.target.existing != Existing::Refuse;
+        let held = self.target.held.as_ref() == Some(&entry.path);
         let (parent, name) = split(&entry.path);
+        let name = if held { [name, HELD_SUFFIX.as_bytes()].concat() } else { name.to_vec() };
+        let name = &name[..];
         let directory = self.enter(parent).map_err(|errno| refused(entry, errno))?;
         let temporary =
             replace.then(|| format!(".backstay-{}", crate::id::random_suffix(10)).into_bytes());

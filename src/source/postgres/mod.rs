@@ -2,6 +2,7 @@
 //!
 //! Everything here is threads that may block; `postgres` is the blocking face of `tokio-postgres`.
 
+pub mod cluster;
 pub mod dump;
 pub mod restore;
 

@@ -1,0 +1,241 @@
+//! Restoring a base backup to a data directory that a server starts from.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::output::ContentReader;
+use super::request::{Outcome, Request};
+use super::tree::restore_tree;
+use crate::archive::entry::{Entry, EntryType};
+use crate::archive::manifest::NeededWal;
+use crate::error::{Error, ErrorKind, IoContext as _, Result};
+use crate::run::{Context, hold};
+use crate::source::directory::extract::{Existing, Placement};
+use crate::source::postgres::cluster::{
+    CONTROL, MappedTablespace, RestoredCluster, TABLESPACE_MAP, missing_directories, read_map,
+};
+use crate::store::WalStore;
+use crate::telemetry::failpoint;
+
+/// The kind of source whose backups these are.
+pub const CLUSTER_KIND: &str = "postgres_cluster";
+
+/// The largest `tablespace_map` that is read.
+const MAP_LIMIT: u64 = 16 << 20;
+
+/// Where tablespaces go.
+#[derive(Debug, Clone, Default)]
+pub struct TablespaceChoice {
+    /// From where they lay, or their number, to where they go.
+    pub mapped: Vec<(String, PathBuf)>,
+    /// A directory for those not named, each below its number.
+    pub rest: Option<PathBuf>,
+}
+
+/// What will be done, or was.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClusterPlan {
+    /// The timeline of the backup.
+    pub timeline: u32,
+    /// Where it becomes consistent.
+    pub lsn: String,
+    /// Segments of WAL that are put beside it.
+    pub wal_segments: u64,
+    /// Tablespaces: number, where each lay, and where it goes.
+    pub tablespaces: Vec<(u32, String, String)>,
+}
+
+/// Restores a whole cluster. Entries that cannot be restored end it: a data directory that lacks
+/// a file is none.
+pub fn restore_cluster(
+    mut request: Request<'_>,
+    choice: &TablespaceChoice,
+    cx: &Context,
+) -> Result<(Outcome, ClusterPlan)> {
+    let manifest = request.manifest;
+    if request.existing != Existing::Refuse {
+        return Err(Error::usage("a cluster is restored to an empty directory only")
+            .hint("files of another state beside those of the backup would damage it"));
+    }
+    let needed = manifest.wal.as_ref().ok_or_else(|| {
+        Error::damaged(format!("{} does not say which WAL it needs", manifest.backup))
+    })?;
+    let _held =
+        if request.dry_run { None } else { hold::hold(&request.source, manifest, "restore", cx)? };
+    let wal = WalStore::reader(&request.source, manifest.is_encrypted());
+    if let Some(name) = wal.missing(needed)?.first() {
+        return Err(Error::damaged(format!(
+            "WAL segment {name} is missing, without which {} cannot be used",
+            manifest.backup
+        ))
+        .hint("look for it in a copy of the repository, or take another backup"));
+    }
+    let tablespaces = choose(&read_tablespaces(&request, cx)?, choice)?;
+    let range = needed.ranges.last();
+    let plan = ClusterPlan {
+        timeline: range.map_or(0, |range| range.timeline),
+        lsn: range.map(|range| range.stop.to_string()).unwrap_or_default(),
+        wal_segments: needed.segments().count() as u64,
+        tablespaces: tablespaces
+            .iter()
+            .map(|space| {
+                (space.oid, space.old.display().to_string(), space.new.display().to_string())
+            })
+            .collect(),
+    };
+    request.placement = Placement {
+        mounts: tablespaces
+            .iter()
+            .map(|space| (space.path().into_bytes(), space.new.clone()))
+            .collect(),
+        held: Some(CONTROL.as_bytes().to_vec()),
+    };
+    let targets = tablespaces.iter().map(|space| &space.new).chain([&request.target]);
+    let made: Vec<PathBuf> = targets.flat_map(|path| missing_directories(path)).collect();
+    let outcome = restore_tree(&request, cx)?;
+    if request.dry_run {
+        return Ok((outcome, plan));
+    }
+    if let Some(failed) = outcome.failed.first.first() {
+        let kind = if failed.damage { ErrorKind::Damaged } else { ErrorKind::Failed };
+        return Err(Error::new(
+            kind,
+            format!("`{}` could not be restored: {}", failed.path, failed.message),
+        )
+        .hint(format!(
+            "{} is left without {CONTROL}, so that no server starts from it",
+            request.target.display()
+        ))
+        .hint("`backstay verify --depth content` tells what is damaged; look for a copy or an older backup"));
+    }
+    failpoint::reach("cluster.files_restored");
+    let restored = RestoredCluster::new(&request.target)?;
+    restored.give_directories(&made)?;
+    restored.link_tablespaces(&tablespaces)?;
+    cx.reporter.phase("fetching WAL");
+    fetch_wal(&request, cx, &wal, needed, &restored)?;
+    restored.configure(&format!(
+        "restored by backstay from {}: remove these lines to make it a primary again",
+        manifest.backup
+    ))?;
+    cx.reporter.phase("writing to disk");
+    failpoint::reach("cluster.before_control");
+    restored.complete()?;
+    Ok((outcome, plan))
+}
+
+fn fetch_wal(
+    request: &Request<'_>,
+    cx: &Context,
+    wal: &WalStore,
+    needed: &NeededWal,
+    restored: &RestoredCluster,
+) -> Result<()> {
+    let timeline = needed.ranges.iter().map(|range| range.timeline).max().unwrap_or(1);
+    let history = (timeline > 1).then(|| format!("{timeline:08X}.history"));
+    for name in needed.segments().chain(history) {
+        cx.reporter.check()?;
+        let path = format!("pg_wal/{name}");
+        let mut file = restored.create(&path)?;
+        let found =
+            wal.get(needed.system_id, &name, &request.keys, &cx.reporter.fresh(), &mut file)?;
+        if !found {
+            return Err(Error::damaged(format!("WAL file {name} is gone from the repository")));
+        }
+        file.flush().doing(|| format!("failed to write {path}"))?;
+    }
+    Ok(())
+}
+
+/// Where the tablespaces of the backup lay.
+fn read_tablespaces(request: &Request<'_>, cx: &Context) -> Result<Vec<(u32, PathBuf)>> {
+    let reporter = cx.reporter.fresh();
+    for entry in request.source.index(request.manifest, &request.keys, &reporter)? {
+        let entry: Entry = entry?;
+        if entry.path == TABLESPACE_MAP.as_bytes() && entry.kind == EntryType::File {
+            let mut text = Vec::new();
+            ContentReader::of(request, cx, entry)?
+                .take(MAP_LIMIT)
+                .read_to_end(&mut text)
+                .doing(|| format!("failed to read `{TABLESPACE_MAP}` of the backup"))?;
+            return read_map(&text);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// Decides where each tablespace goes. Pure.
+fn choose(found: &[(u32, PathBuf)], choice: &TablespaceChoice) -> Result<Vec<MappedTablespace>> {
+    let means =
+        |old: &str, oid: u32, place: &Path| old == oid.to_string() || Path::new(old) == place;
+    for (old, _) in &choice.mapped {
+        if !found.iter().any(|(oid, place)| means(old, *oid, place)) {
+            return Err(Error::usage(format!("the backup has no tablespace `{old}`")).hint(
+                match found {
+                    [] => "it has none at all".to_owned(),
+                    _ => format!("it has {}", list(found)),
+                },
+            ));
+        }
+    }
+    let mut chosen: Vec<MappedTablespace> = Vec::new();
+    for (oid, old) in found {
+        let mapped = choice.mapped.iter().find(|(name, _)| means(name, *oid, old));
+        let new = match (mapped, &choice.rest) {
+            (Some((_, new)), _) => new.clone(),
+            (None, Some(rest)) => rest.join(oid.to_string()),
+            (None, None) => {
+                return Err(Error::usage(format!(
+                    "the backup has a tablespace in {}, and nothing says where it is to go",
+                    old.display()
+                ))
+                .hint("`--tablespaces DIR` puts all of them below one directory")
+                .hint(format!(
+                    "`--tablespace {0}={0}` puts this one back to where it lay, `--tablespace {0}=DIR` elsewhere",
+                    old.display()
+                )));
+            }
+        };
+        let new =
+            std::path::absolute(&new).doing(|| format!("failed to find {}", new.display()))?;
+        if chosen.iter().any(|other| other.new == new) {
+            return Err(Error::usage(format!("two tablespaces cannot go to {}", new.display())));
+        }
+        chosen.push(MappedTablespace { oid: *oid, old: old.clone(), new });
+    }
+    Ok(chosen)
+}
+
+fn list(found: &[(u32, PathBuf)]) -> String {
+    let all: Vec<String> =
+        found.iter().map(|(oid, place)| format!("{} ({oid})", place.display())).collect();
+    all.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tablespace_needs_a_place() {
+        let found = [(16385, PathBuf::from("/srv/a")), (16386, PathBuf::from("/srv/b"))];
+        let chosen = |mapped: &[(&str, &str)], rest: Option<&str>| {
+            let choice = TablespaceChoice {
+                mapped: mapped.iter().map(|(o, n)| ((*o).to_owned(), n.into())).collect(),
+                rest: rest.map(PathBuf::from),
+            };
+            let text = |all: Vec<MappedTablespace>| {
+                all.iter().map(|s| s.new.display().to_string()).collect::<Vec<_>>().join(" ")
+            };
+            choose(&found, &choice).map_or_else(|error| error.to_string(), text)
+        };
+        assert_eq!(chosen(&[("/srv/a", "/x"), ("16386", "/y")], None), "/x /y");
+        assert_eq!(chosen(&[("/srv/a", "/x")], Some("/z")), "/x /z/16386");
+        assert_eq!(chosen(&[], Some("/z")), "/z/16385 /z/16386");
+        assert!(chosen(&[("/srv/a", "/x")], None).contains("tablespace in /srv/b"));
+        assert!(chosen(&[("/srv/c", "/x")], Some("/z")).contains("no tablespace `/srv/c`"));
+        assert!(chosen(&[("/srv/a", "/x"), ("/srv/b", "/x")], None).contains("two tablespaces"));
+    }
+}

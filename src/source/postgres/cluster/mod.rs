@@ -1,0 +1,19 @@
+//! A whole cluster: a base backup over the replication protocol, and the WAL that belongs to it.
+//!
+//! ```text
+//! walsender 1 ─tar─► members ─► pages judged, CRC32C ─► sink        backup_manifest: compared, stored
+//! walsender 2 ─WAL─► whole segments ─► objects beside the backup
+//! both over ─► every segment from start to stop is in the repository ─► commit
+//! ```
+
+mod archive;
+mod listing;
+mod pages;
+mod receive;
+mod restored;
+mod source;
+
+pub use restored::{
+    CONTROL, MappedTablespace, RestoredCluster, TABLESPACE_MAP, missing_directories, read_map,
+};
+pub use source::{ClusterSource, Config};
