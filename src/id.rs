@@ -94,6 +94,12 @@ impl BackupId {
         }
     }
 
+    /// Whether `text` is an id, or the start of one that no source can be called.
+    pub fn looks_like(text: &str) -> bool {
+        let (date, rest) = text.split_at_checked(8).unwrap_or_default();
+        date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit()) && rest.starts_with('T')
+    }
+
     fn parts(text: &str) -> Option<(Timestamp, BackupKind)> {
         let mut words = text.splitn(3, '-');
         let (time, tag, suffix) = (words.next()?, words.next()?, words.next()?);

@@ -18,6 +18,7 @@ mod hostile;
 mod increments;
 mod inspect;
 mod live;
+mod mistakes;
 mod policy;
 mod postgres_cluster;
 mod postgres_connection;

@@ -8,10 +8,12 @@ mod confirm;
 mod exit;
 mod format;
 mod gantt;
+mod names;
 mod printer;
 mod progress;
 mod setup;
 mod start;
+mod time;
 
 pub use args::Cli;
 pub use exit::{EXIT_CODES, ExitStatus};

@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal as _, Write};
 use serde::Serialize;
 
 use super::args::{Color, Global, Output};
+use super::exit::ExitStatus;
 use crate::error::{Error, ErrorKind, Result};
+use crate::policy::LoadError;
 
 /// Writes data and talk.
 #[derive(Debug, Clone)]
@@ -100,19 +102,37 @@ impl Printer {
     /// Writes an error with its causes and hints.
     pub fn error(&self, error: &Error) {
         if self.is_json() {
-            self.event(&serde_json::json!({
-                "event": "error",
-                "kind": format!("{:?}", error.kind()).to_lowercase(),
-                "message": error.to_string(),
-                "chain": error.chain(),
-                "hints": error.hints(),
-            }));
-            return;
+            self.event(&json(error));
+        } else {
+            self.error_text(error);
+        }
+    }
+
+    /// Writes the error that the program ends with.
+    pub fn last_error(&self, error: &Error, status: ExitStatus) {
+        if !self.is_json() {
+            return self.error_text(error);
+        }
+        let mut event = json(error);
+        event["exit_code"] = serde_json::json!(status as u8);
+        self.event(&event);
+    }
+
+    fn error_text(&self, error: &Error) {
+        if let Some(refused) = refused_policy(error) {
+            self.rendered(&refused.render(self.color));
+            if refused.kind() != ErrorKind::Policy {
+                return;
+            }
         }
         self.line(&format!("{} {error}", self.paint("error:", "31;1")));
         let mut previous = error.to_string();
         let mut cause = std::error::Error::source(error);
         while let Some(error) = cause {
+            // What was shown with the place in its file.
+            if error.is::<LoadError>() {
+                break;
+            }
             let text = error.to_string();
             // Libraries like to repeat their causes in their own message.
             if !previous.contains(&text) {
@@ -137,6 +157,53 @@ impl Printer {
         // Nobody is left to be told that standard error is closed.
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
+}
+
+/// Writes what is wrong with a command line as other errors are written for programs.
+pub fn usage_as_json(error: &clap::Error) {
+    let text = error.render().to_string();
+    let mut paragraphs = text.trim().split("\n\n");
+    let message = paragraphs.next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let hints: Vec<String> = paragraphs.map(|hint| hint.trim().to_owned()).collect();
+    let _ = writeln!(
+        io::stderr().lock(),
+        "{}",
+        serde_json::json!({
+            "event": "error",
+            "kind": "usage",
+            "message": message,
+            "chain": message,
+            "hints": hints,
+            "exit_code": ExitStatus::Usage as u8,
+        })
+    );
+}
+
+/// What is wrong with policies, if that is why.
+fn refused_policy(error: &Error) -> Option<&LoadError> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(refused) = error.downcast_ref() {
+            return Some(refused);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn json(error: &Error) -> serde_json::Value {
+    let mut event = serde_json::json!({
+        "event": "error",
+        "kind": format!("{:?}", error.kind()).to_lowercase(),
+        "message": error.to_string(),
+        "chain": error.chain(),
+        "hints": error.hints(),
+    });
+    if let Some(refused) = refused_policy(error) {
+        event["diagnostics"] = serde_json::json!(refused.diagnostics);
+    }
+    event
 }
 
 fn output_error(error: io::Error) -> Error {

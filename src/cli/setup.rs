@@ -29,6 +29,8 @@ pub struct App {
     pub runtime: Runtime,
     /// A repository could not be opened and the others were used: the command is not done.
     pub missed: Cell<bool>,
+    /// A policy was refused, which was said, and the others were used.
+    pub broken: Cell<bool>,
 }
 
 /// A repository with the way it was named.
@@ -54,32 +56,41 @@ impl Opened {
 const DEFAULT_POLICIES: [&str; 2] = ["policies", "/etc/backstay/policies"];
 
 impl App {
-    /// Loads the policies, and shows warnings if `warn`.
+    /// Loads the policies, and shows warnings if `warn`. All of them must be valid.
     pub fn policies(&self, warn: bool) -> Result<PolicySet> {
         let path = self.policy_path()?;
-        match policy::load(&path) {
-            Ok(set) => {
-                let show = warn && !self.global.quiet && !self.printer.is_json();
-                if show && !set.warnings.is_empty() {
-                    self.printer.rendered(&policy::render_all(&set.warnings, self.printer.color()));
-                }
-                Ok(set)
-            }
-            Err(error) => {
-                if !self.printer.is_json() {
-                    self.printer.rendered(&error.render(self.printer.color()));
-                }
-                let count = error.errors();
-                let place = path.display();
-                Err(match error.kind() {
-                    ErrorKind::Policy => Error::new(
-                        ErrorKind::Policy,
-                        format!("{} in {place}", super::format::count(count as u64, "error")),
-                    ),
-                    _ => error.into(),
-                })
-            }
+        let set = policy::load(&path).map_err(|error| refused(&path, error))?;
+        let show = warn && !self.global.quiet && !self.printer.is_json();
+        if show && !set.warnings.is_empty() {
+            self.printer.rendered(&policy::render_all(&set.warnings, self.printer.color()));
         }
+        Ok(set)
+    }
+
+    /// Loads the policies for a command that only reads what was backed up, or that is told by name
+    /// which stack it is about: those that are valid. What is wrong with others is shown once.
+    pub fn policies_to_read(&self) -> Result<PolicySet> {
+        let path = self.policy_path()?;
+        let (set, broken) = policy::load_valid(&path).map_err(|error| refused(&path, error))?;
+        if let Some(broken) = broken
+            && !self.broken.replace(true)
+        {
+            self.printer.error(&refused(&path, broken));
+            self.printer.hint("the other policies are used");
+        }
+        Ok(set)
+    }
+
+    /// The policies for a command about these sources or stacks: all must be valid where it is
+    /// about everything.
+    pub fn policies_about(&self, given: &[String]) -> Result<PolicySet> {
+        if given.is_empty() { self.policies(false) } else { self.policies_to_read() }
+    }
+
+    /// Notes that a command about everything was not about the policies that are refused: it must
+    /// not end as if it were done.
+    pub fn miss_broken(&self) {
+        self.missed.set(self.missed.get() || self.broken.get());
     }
 
     fn policy_path(&self) -> Result<PathBuf> {
@@ -223,7 +234,7 @@ impl App {
             return Ok(vec![Opened { name: url.to_owned(), stack: None, repository, keys }]);
         }
         let (mut opened, mut errors) = (Vec::new(), Vec::new());
-        for policy in self.policies(false)?.policies {
+        for policy in self.policies_to_read()?.policies {
             for name in policy.repositories.keys() {
                 if !self.wants_repository(name) {
                     continue;
@@ -259,7 +270,7 @@ impl App {
         if self.repository_url().is_some() {
             return self.repositories()?.pop().ok_or_else(|| Error::usage("no repository"));
         }
-        let set = self.policies(false)?;
+        let set = self.policies_to_read()?;
         let policy = self.policy_of(&set, address)?;
         // A source that is gone from the policy went into the first repository, most likely.
         let own = policy.repository_of(&address.source).or_else(|| policy.default_repository());
@@ -319,6 +330,18 @@ impl App {
                 .hint(format!("say which: {}/{given} …", stacks[0].stack))),
         }
     }
+}
+
+/// The error of policies that are refused. The diagnostics are its cause, which the printer shows.
+fn refused(path: &Path, error: policy::LoadError) -> Error {
+    let kind = error.kind();
+    if kind != ErrorKind::Policy {
+        return error.into();
+    }
+    let count = super::format::count(error.errors() as u64, "error");
+    Error::new(kind, format!("{count} in {}", path.display()))
+        .with_source(error)
+        .hint("without a policy: --repository URL --identity FILE reads what was backed up")
 }
 
 fn read_identity(path: &Path) -> Result<Keyring> {

@@ -12,7 +12,7 @@ pub use tokio::runtime::Runtime;
 use super::args::{Cli, Command};
 use super::command;
 use super::exit::ExitStatus;
-use super::printer::Printer;
+use super::printer::{self, Printer};
 use super::progress::Display;
 use super::setup::App;
 use crate::clock::SystemClock;
@@ -27,12 +27,18 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let wants_json = wants_json(&arguments);
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let asked =
                 matches!(error.kind(), ClapErrorKind::DisplayHelp | ClapErrorKind::DisplayVersion);
-            let _ = error.print();
+            if !asked && wants_json {
+                printer::usage_as_json(&error);
+            } else {
+                let _ = error.print();
+            }
             return if asked { ExitStatus::Done } else { ExitStatus::Usage };
         }
     };
@@ -42,10 +48,17 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
         // `backstay list | head -1` is well.
         Err(error) if error.kind() == ErrorKind::OutputClosed => ExitStatus::Done,
         Err(error) => {
-            printer.error(&error);
-            error.kind().into()
+            let status = error.kind().into();
+            printer.last_error(&error, status);
+            status
         }
     }
+}
+
+/// Whether errors are for programs, as far as a command line that makes no sense tells.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let joined = arguments.iter().any(|argument| argument == "--output=json");
+    joined || arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json")
 }
 
 fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
@@ -84,6 +97,7 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
         cx,
         runtime,
         missed: Cell::new(false),
+        broken: Cell::new(false),
     };
     let status = match &cli.command {
         Command::Init(args) => command::init::run(&app, args),

@@ -103,6 +103,18 @@ impl From<LoadError> for Error {
 /// [`ErrorKind::Policy`] with everything that is wrong; [`ErrorKind::NotFound`] and
 /// [`ErrorKind::Denied`] where there is nothing to read.
 pub fn load(path: &Path) -> Result<PolicySet, LoadError> {
+    match load_valid(path)? {
+        (set, None) => Ok(set),
+        (_, Some(broken)) => Err(broken),
+    }
+}
+
+/// The same, but one file that is refused does not keep the others from being used: what is wrong
+/// with it is the second value, which has the warnings of the others too.
+///
+/// # Errors
+/// As [`load`], where no policy can be used.
+pub fn load_valid(path: &Path) -> Result<(PolicySet, Option<LoadError>), LoadError> {
     let mut policies: Vec<Policy> = Vec::new();
     let mut diagnostics = Vec::new();
     let mut failed = None;
@@ -116,6 +128,7 @@ pub fn load(path: &Path) -> Result<PolicySet, LoadError> {
                     if let Some(other) = stacks.insert(policy.stack.clone(), file.clone()) {
                         failed = Some(ErrorKind::Policy);
                         diagnostics.push(same_stack(&policy, &name, &other));
+                        continue;
                     }
                     policy.file.clone_from(&file);
                     policies.push(policy);
@@ -127,10 +140,11 @@ pub fn load(path: &Path) -> Result<PolicySet, LoadError> {
             }
         }
     }
-    if let Some(kind) = failed {
-        return Err(LoadError { diagnostics, kind });
+    let broken = failed.map(|kind| LoadError { diagnostics: diagnostics.clone(), kind });
+    match broken {
+        Some(broken) if policies.is_empty() => Err(broken),
+        broken => Ok((PolicySet { policies, warnings: diagnostics }, broken)),
     }
-    Ok(PolicySet { policies, warnings: diagnostics })
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, LoadError> {

@@ -50,7 +50,7 @@ pub use cron::{Cron, Due};
 pub use diagnostic::{Diagnostic, Severity, render, render_all};
 pub use execution::{CatchUp, Execution, Hook, Hooks, Overlap, Retry};
 pub use job::{BackupKind, Copy, Job, Selection, Work};
-pub use load::{LoadError, MAX_FILE_SIZE, PolicySet, json_schema, load, parse};
+pub use load::{LoadError, MAX_FILE_SIZE, PolicySet, json_schema, load, load_valid, parse};
 pub use model::{Alertmanager, Notify, Ping, Policy, Role, State, Webhook};
 pub use objective::{Objectives, Targets, Tier};
 pub use postgres_dump::{Databases, PostgresDump};
@@ -67,6 +67,6 @@ pub use source::{
     Checkpoint, CommandSource, Compression, DirectorySource, PostgresCluster, Program, Source,
     SourceKind, SourceSpec, Wal, WalArchive,
 };
-pub use suggest::hint as hint_at;
+pub use suggest::{hint as hint_at, hint_near};
 pub use value::{Period, Setting, Size, ValueError, is_valid_name};
 pub use window::{CivilTime, When, Window};

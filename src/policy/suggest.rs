@@ -36,6 +36,11 @@ pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) ->
     format!("known here: {}", names.join(", "))
 }
 
+/// The hint for an unknown name, if a known one is near.
+pub fn hint_near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest(word, known).map(|name| format!("did you mean `{name}`?"))
+}
+
 /// Edits between two words; swapped neighbours count as one.
 fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().collect();

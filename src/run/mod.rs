@@ -18,4 +18,4 @@ pub mod verify;
 pub use context::{Context, Tuning, host_name};
 pub use inspect::{Listing, list_backups, retention_rule};
 pub use pin::{pin, unpin};
-pub use select::{BackupChoice, find_backup, find_by_prefix};
+pub use select::{BackupChoice, find_backup, find_by_name, find_source};

@@ -82,23 +82,34 @@ pub fn find_backup(
     only(found, choice, &address.to_string(), damaged)
 }
 
-/// Finds a backup by the start of its id, in all sources.
-pub fn find_by_prefix(repository: &Repository, prefix: &str) -> Result<Manifest> {
-    if let Some((address, id)) = prefix.split_once('@') {
-        let address = SourceAddress::parse(address)?;
-        let choice =
-            if id == "latest" { BackupChoice::Latest } else { BackupChoice::Id(id.to_owned()) };
+/// Finds a backup by what a person calls it: its id or the start of it, the address or name of a
+/// source for its latest, or either with `@ID`.
+pub fn find_by_name(repository: &Repository, name: &str) -> Result<Manifest> {
+    let (source, choice) = match name.split_once('@') {
+        Some((source, "latest")) => (source, BackupChoice::Latest),
+        Some((source, id)) => (source, BackupChoice::Id(id.to_owned())),
+        None => (name, BackupChoice::Latest),
+    };
+    if source.is_empty() || name.ends_with('@') {
+        return Err(Error::usage(format!("`{name}` names no backup"))
+            .hint("give STACK/SOURCE, STACK/SOURCE@ID or an id; `backstay list` shows them"));
+    }
+    if let Some(address) = find_source(repository, source)? {
         return find_backup(repository, &address, &choice);
     }
-    if let Ok(address) = SourceAddress::parse(prefix) {
-        return find_backup(repository, &address, &BackupChoice::Latest);
+    if source != name {
+        return Err(Error::not_found(format!(
+            "there is no backup of a source `{source}` in {}",
+            repository.store().name()
+        ))
+        .hint("`backstay list` shows what there is"));
     }
     let mut found = Vec::new();
     let mut damaged = None;
     for address in repository.sources()? {
         let source = repository.source(&address);
         let mut commits = source.commits()?;
-        commits.retain(|commit| commit.backup.as_str().starts_with(prefix));
+        commits.retain(|commit| commit.backup.as_str().starts_with(name));
         for (_, manifest) in source.manifests(&commits)? {
             match manifest {
                 Ok(manifest) => found.push(manifest),
@@ -106,7 +117,23 @@ pub fn find_by_prefix(repository: &Repository, prefix: &str) -> Result<Manifest>
             }
         }
     }
-    only(found, &BackupChoice::Id(prefix.to_owned()), "this repository", damaged)
+    only(found, &BackupChoice::Id(name.to_owned()), "this repository", damaged)
+}
+
+/// The source that a person calls `name`: its address, or its own name or that of its stack where
+/// nothing else in the repository has that name. `None` if nothing there is called so.
+pub fn find_source(repository: &Repository, name: &str) -> Result<Option<SourceAddress>> {
+    if name.contains('/') {
+        return SourceAddress::parse(name).map(Some);
+    }
+    let mut named = repository.sources()?;
+    named.retain(|address| address.stack == name || address.source == name);
+    if named.len() > 1 {
+        let all: Vec<String> = named.iter().map(ToString::to_string).collect();
+        return Err(Error::usage(format!("`{name}` means several sources"))
+            .hint(format!("say which: {}", all.join(", "))));
+    }
+    Ok(named.pop())
 }
 
 fn only(
@@ -132,7 +159,9 @@ fn only(
                 BackupChoice::Latest => "backup".to_owned(),
                 BackupChoice::Id(id) => format!("backup {id}"),
                 BackupChoice::Run(run) => format!("backup of run {run}"),
-                BackupChoice::At(at) => format!("backup from {at} or before"),
+                BackupChoice::At(at) => {
+                    format!("backup from {} or before", at.strftime("%Y-%m-%dT%H:%M:%SZ"))
+                }
             };
             Err(Error::not_found(format!("there is no {what} in {place}"))
                 .hint("`backstay list` shows what there is"))

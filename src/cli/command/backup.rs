@@ -83,7 +83,7 @@ struct Failure {
 
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
-    let set = app.policies(false)?;
+    let set = app.policies_about(&args.sources)?;
     let addresses = of_repository(app, &set, select(app, &set, args)?)?;
     let mut cx = app.cx.clone();
     cx.tuning = Tuning {

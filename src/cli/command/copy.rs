@@ -6,6 +6,7 @@ use super::init;
 use crate::archive::manifest::Manifest;
 use crate::cli::ExitStatus;
 use crate::cli::format::{self, Align, count, table};
+use crate::cli::names::Names;
 use crate::cli::setup::{App, Opened};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{self, SourceAddress};
@@ -59,9 +60,12 @@ struct Way<'a> {
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let set = match app.repository_url() {
         Some(_) => None,
-        None => Some(app.policies(false)?),
+        None => Some(app.policies_about(&args.sources)?),
     };
     let ways = ways(app, args, set.as_ref())?;
+    let mut names = Names::new(app, &args.sources);
+    ways.iter().try_for_each(|way| names.add(&way.from.repository))?;
+    names.check()?;
     let mut report = Report { dry_run: args.dry_run, plans: Vec::new(), copies: Vec::new() };
     let (mut sources, mut not_copied) = (0u64, 0);
     for way in &ways {

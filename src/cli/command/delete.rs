@@ -15,7 +15,8 @@ use crate::run::prune::{self as runner, Expiry};
 /// can be restored, unless --last says that the source is gone for good.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A backup: its id or the start of it, STACK/SOURCE for the latest, or STACK/SOURCE@ID.
+    /// A backup: its id or the start of it, a source (STACK/SOURCE, or just
+    /// SOURCE) for the latest, or SOURCE@ID.
     #[arg(value_name = "ID")]
     backup: String,
 
@@ -39,7 +40,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let (set, opened) = if app.repository_url().is_some() {
         (None, found)
     } else {
-        let set = app.policies(false)?;
+        let set = app.policies_to_read()?;
         let opened = app.open_for_pruning(app.policy_of(&set, &address)?, &found.name)?;
         (Some(set), opened)
     };

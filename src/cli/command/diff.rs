@@ -1,5 +1,7 @@
 //! `backstay diff`
 
+use std::ffi::OsString;
+
 use serde::Serialize;
 
 use super::show;
@@ -17,7 +19,8 @@ use crate::run::restore::Selection;
 /// permissions, owner, time or attributes, `T` another type. With --output json one object a line.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The older backup: its id or the start of it, STACK/SOURCE for the latest, or STACK/SOURCE@ID.
+    /// The older backup: its id or the start of it, a source (STACK/SOURCE, or just
+    /// SOURCE) for the latest, or SOURCE@ID.
     #[arg(value_name = "A")]
     old: String,
 
@@ -27,7 +30,7 @@ pub struct Args {
 
     /// Only these: paths or patterns; a directory means everything in it.
     #[arg(long, value_name = "PATH")]
-    path: Vec<String>,
+    path: Vec<OsString>,
 }
 
 #[derive(Serialize)]

@@ -1,9 +1,12 @@
 //! `backstay find`
 
+use std::ffi::OsString;
+
 use serde::Serialize;
 
 use crate::cli::ExitStatus;
 use crate::cli::format;
+use crate::cli::names::Names;
 use crate::cli::setup::{App, Opened};
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
@@ -19,7 +22,7 @@ use crate::run::restore::Selection;
 pub struct Args {
     /// Paths or patterns; a directory means everything in it.
     #[arg(value_name = "PATH", required = true)]
-    paths: Vec<String>,
+    paths: Vec<OsString>,
 
     /// Only these sources: STACK/SOURCE, a SOURCE, or a STACK. May be given several times.
     #[arg(long, value_name = "SOURCE")]
@@ -38,7 +41,14 @@ struct Line<'a> {
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let selection = Selection::new(&args.paths)?;
     let mut found = 0u64;
-    for opened in app.repositories()? {
+    let repositories = app.repositories()?;
+    let mut names = Names::new(app, &args.source);
+    repositories.iter().try_for_each(|opened| names.add(&opened.repository))?;
+    names.check()?;
+    if args.source.is_empty() {
+        app.miss_broken();
+    }
+    for opened in repositories {
         for address in opened.repository.sources()? {
             let own = opened.stack.as_ref().is_none_or(|stack| *stack == address.stack);
             if own && address.is_named_by(&args.source) {
@@ -47,8 +57,9 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         }
     }
     if found == 0 {
-        return Err(Error::not_found(format!("no backup has {}", args.paths.join(", ")))
-            .hint("patterns match whole paths: `**/NAME` looks in every directory"));
+        let error = Error::not_found(format!("no backup has {}", selection.patterns().join(", ")));
+        let error = selection.hints().fold(error, Error::hint);
+        return Err(error.hint("patterns match whole paths: `**/NAME` looks in every directory"));
     }
     Ok(ExitStatus::Done)
 }

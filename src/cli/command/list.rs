@@ -4,13 +4,14 @@ use serde::Serialize;
 
 use crate::cli::ExitStatus;
 use crate::cli::format::{self, Align, table};
+use crate::cli::names::Names;
 use crate::cli::setup::App;
 use crate::error::Result;
 use crate::run::{Listing, list_backups};
 
 /// List backups.
 ///
-/// Oldest first. A commit that cannot be read is listed as damaged, and the exit code is 5.
+/// Oldest first. A name that no source has is exit code 1. A commit that cannot be read is listed as damaged, and the exit code is 5.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Sources: STACK/SOURCE, a SOURCE, or a STACK.
@@ -46,7 +47,14 @@ struct Line {
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let mut lines = Vec::new();
-    for opened in app.repositories()? {
+    let repositories = app.repositories()?;
+    let mut names = Names::new(app, &args.sources);
+    repositories.iter().try_for_each(|opened| names.add(&opened.repository))?;
+    names.check()?;
+    if args.sources.is_empty() {
+        app.miss_broken();
+    }
+    for opened in repositories {
         let wanted = |address: &crate::id::SourceAddress| {
             let own = opened.stack.as_ref().is_none_or(|stack| *stack == address.stack);
             own && address.is_named_by(&args.sources)
@@ -58,7 +66,12 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     if app.printer.is_json() {
         app.printer.json(&lines)?;
     } else if lines.is_empty() {
-        app.printer.talk("there are no backups");
+        let which = args.sources.join(", ");
+        app.printer.talk(if which.is_empty() {
+            "there are no backups".to_owned()
+        } else {
+            format!("there are no backups of {which} yet")
+        });
     } else {
         for row in table(&HEAD, &lines.iter().map(cells).collect::<Vec<_>>()) {
             app.printer.data(row)?;

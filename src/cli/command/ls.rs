@@ -1,5 +1,7 @@
 //! `backstay ls`
 
+use std::ffi::OsString;
+
 use serde::Serialize;
 
 use super::show;
@@ -11,20 +13,29 @@ use crate::run::restore::Selection;
 
 /// List the files in a backup.
 ///
-/// Names are escaped where they hold control characters or are not UTF-8.
+/// Names are escaped where they hold control characters or are not UTF-8; paths and patterns may be
+/// given as they are shown. With --output json one object a line.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A backup: its id or the start of it, STACK/SOURCE for the latest, or STACK/SOURCE@ID.
+    /// A backup: its id or the start of it, a source (STACK/SOURCE, or just
+    /// SOURCE) for the latest, or SOURCE@ID.
     #[arg(value_name = "ID")]
     backup: String,
 
     /// Only these: paths or patterns; a directory means everything in it.
-    paths: Vec<String>,
+    paths: Vec<OsString>,
 
     /// Show type, permissions, owner, size and time too.
     #[arg(long, short)]
     long: bool,
+
+    /// Only files that changed while they were read: what is stored of them may be torn.
+    #[arg(long)]
+    changed: bool,
 }
+
+/// Follows the name of a file that changed while it was read.
+const TORN: &str = "  (changed while it was read)";
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -43,6 +54,12 @@ struct Line<'a> {
     target: Option<String>,
     #[serde(skip_serializing_if = "<[u32]>::is_empty")]
     bad_pages: &'a [u32],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_bytes: Option<&'a [u8]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<(u32, u32)>,
+    /// It changed while it was read.
+    changed: bool,
 }
 
 /// Runs the command.
@@ -53,7 +70,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let mut found = false;
     for entry in source.index(&manifest, &opened.keys, &app.cx.reporter)? {
         let entry = entry?;
-        if !selection.contains(&entry.path) {
+        if !selection.contains(&entry.path) || args.changed && !entry.changed {
             continue;
         }
         found = true;
@@ -65,20 +82,23 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         } else if args.long {
             app.printer.data(long(&entry))?;
         } else {
-            app.printer.data(entry.display_path())?;
+            let torn = if entry.changed { TORN } else { "" };
+            app.printer.data(format!("{}{torn}", entry.display_path()))?;
         }
     }
     if !found && !selection.is_all() {
-        return Err(Error::not_found(format!(
+        let error = Error::not_found(format!(
             "nothing in {} matches {}",
             manifest.backup,
-            args.paths.join(", ")
-        )));
+            selection.patterns().join(", ")
+        ));
+        return Err(selection.hints().fold(error, Error::hint));
     }
     Ok(ExitStatus::Done)
 }
 
 fn line(entry: &Entry) -> Line<'_> {
+    let target = entry.target.as_deref().or(entry.hardlink.as_deref());
     Line {
         path: entry.display_path(),
         path_bytes: std::str::from_utf8(&entry.path).is_err().then_some(&entry.path),
@@ -91,30 +111,36 @@ fn line(entry: &Entry) -> Line<'_> {
         size: entry.size,
         mtime: entry.mtime,
         sha256: entry.sha256.map(hex::encode),
-        target: entry.target.as_deref().or(entry.hardlink.as_deref()).map(display_path),
+        target: target.map(display_path),
+        target_bytes: target.filter(|target| std::str::from_utf8(target).is_err()),
+        device: entry.rdev,
+        changed: entry.changed,
         bad_pages: &entry.bad_pages,
     }
 }
 
 fn long(entry: &Entry) -> String {
     let letter = match entry.kind {
-        EntryType::File | EntryType::Hardlink => '-',
+        // The content of a stream is a file's, wherever it is restored to.
+        EntryType::File | EntryType::Hardlink | EntryType::Stream => '-',
         EntryType::Dir => 'd',
         EntryType::Symlink => 'l',
         EntryType::Char => 'c',
         EntryType::Block => 'b',
-        EntryType::Stream => 's',
     };
     let owner =
         |name: &Option<String>, number: u32| name.clone().unwrap_or_else(|| number.to_string());
     let at = jiff::Timestamp::from_second(entry.mtime.0)
         .map_or_else(|_| entry.mtime.0.to_string(), crate::cli::format::time);
+    let size = match entry.rdev {
+        Some((major, minor)) => format!("{major}, {minor}"),
+        None => entry.size.to_string(),
+    };
     let mut text = format!(
-        "{letter}{} {:<8} {:<8} {:>12} {at} {}",
+        "{letter}{} {:<8} {:<8} {size:>12} {at} {}",
         permissions(entry.mode),
         owner(&entry.user, entry.uid),
         owner(&entry.group, entry.gid),
-        entry.size,
         entry.display_path()
     );
     if let Some(target) = &entry.target {
@@ -122,6 +148,9 @@ fn long(entry: &Entry) -> String {
     }
     if let Some(leader) = &entry.hardlink {
         text.push_str(&format!(" = {}", display_path(leader)));
+    }
+    if entry.changed {
+        text.push_str(TORN);
     }
     text
 }

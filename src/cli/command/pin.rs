@@ -10,7 +10,8 @@ use crate::run::pin;
 /// Keep a backup until it is unpinned, whatever its keep rule says.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A backup: its id or the start of it, STACK/SOURCE for the latest, or STACK/SOURCE@ID.
+    /// A backup: its id or the start of it, a source (STACK/SOURCE, or just
+    /// SOURCE) for the latest, or SOURCE@ID.
     #[arg(value_name = "ID")]
     backup: String,
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::archive::manifest::Manifest;
 use crate::cli::ExitStatus;
 use crate::cli::format::{self, Align, table};
+use crate::cli::names::Names;
 use crate::cli::setup::{App, Opened};
 use crate::cli::{confirm, format::count};
 use crate::error::{Error, ErrorKind, Result};
@@ -57,8 +58,8 @@ struct Failure {
 
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
-    let (set, opened) = open(app)?;
-    let targets = targets(&opened, args)?;
+    let (set, opened) = open(app, args)?;
+    let targets = targets(app, &opened, args)?;
     let mut report =
         Report { dry_run: args.dry_run, plans: Vec::new(), done: Vec::new(), failed: Vec::new() };
     let mut errors = Vec::new();
@@ -153,14 +154,21 @@ fn failed(
 }
 
 /// Repositories with the credentials that may delete.
-fn open(app: &App) -> Result<(Option<PolicySet>, Vec<Opened>)> {
+fn open(app: &App, args: &Args) -> Result<(Option<PolicySet>, Vec<Opened>)> {
     if app.repository_url().is_some() {
         return Ok((None, app.repositories()?));
     }
-    Ok((Some(app.policies(false)?), app.repositories_for_pruning()?))
+    Ok((Some(app.policies_about(&args.sources)?), app.repositories_for_pruning()?))
 }
 
-fn targets<'a>(opened: &'a [Opened], args: &Args) -> Result<Vec<(&'a Opened, SourceAddress)>> {
+fn targets<'a>(
+    app: &App,
+    opened: &'a [Opened],
+    args: &Args,
+) -> Result<Vec<(&'a Opened, SourceAddress)>> {
+    let mut names = Names::new(app, &args.sources);
+    opened.iter().try_for_each(|opened| names.add(&opened.repository))?;
+    names.check()?;
     let mut targets = Vec::new();
     for repository in opened {
         for address in repository.repository.sources()? {

@@ -1,20 +1,22 @@
 //! `backstay restore`
 
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{restore_cluster, restore_database};
+use super::{restore_cluster, restore_database, show};
 use crate::archive::manifest::{Form, Manifest};
 use crate::cli::setup::{App, Opened};
+use crate::cli::time::instant;
 use crate::cli::{ExitStatus, confirm, format};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
-use crate::id::SourceAddress;
+use crate::id::{BackupId, SourceAddress};
 use crate::run::restore::{
     FINDINGS_KEPT, Outcome, Request, Selection, restore_tree, stream_to, stream_to_consumer,
 };
-use crate::run::{BackupChoice, find_backup};
+use crate::run::{BackupChoice, find_backup, find_source};
 use crate::source::directory::extract::{Existing, Placement};
 use crate::source::{self, Source};
 
@@ -24,7 +26,7 @@ use crate::source::{self, Source};
 /// With --run or --at and no backup the newest that fits is taken.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The source: STACK/SOURCE.
+    /// The source: STACK/SOURCE. With @ID one of its backups; an id alone will do.
     #[arg(value_name = "SOURCE")]
     source: String,
 
@@ -42,13 +44,14 @@ pub struct Args {
     #[arg(long, value_name = "RUN", conflicts_with = "at")]
     run: Option<String>,
 
-    /// The newest backup from this instant or before: 2026-11-21T02:00:00Z, or with a zone.
+    /// The newest backup from this instant or before: 2026-11-21T02:00:00Z, or with a zone. A
+    /// second means all of it, so that a time from `backstay list` finds its backup.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
 
     /// Only these: a path, or a pattern (`**/*.conf`); a directory means everything in it.
     #[arg(long, value_name = "GLOB")]
-    path: Vec<String>,
+    path: Vec<OsString>,
 
     /// Replace files that are in the target already.
     #[arg(long, conflicts_with = "delta")]
@@ -95,10 +98,8 @@ struct Report<'a> {
 
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
-    let address = address(app, &args.source)?;
-    let choice = choice(app, args)?;
-    let opened = app.repository_of(&address)?;
-    let manifest = find_backup(&opened.repository, &address, &choice)?;
+    let (opened, manifest) = find(app, args)?;
+    let address = manifest.address();
     check_keys(&opened, &manifest)?;
     let existing = match (args.overwrite, args.delta) {
         (true, _) => Existing::Overwrite,
@@ -147,15 +148,48 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     })
 }
 
-fn address(app: &App, given: &str) -> Result<SourceAddress> {
-    if app.repository_url().is_some() {
-        return SourceAddress::parse(given);
+/// The backup that is meant, and where it lies.
+fn find(app: &App, args: &Args) -> Result<(Opened, Manifest)> {
+    let choice = choice(app, args)?;
+    let (source, id) = match args.source.split_once('@') {
+        Some((source, id)) => (source, Some(id)),
+        None => (args.source.as_str(), None),
+    };
+    // No name of a source has capital letters.
+    let is_id = id.is_none() && BackupId::looks_like(source);
+    if (id.is_some() || is_id) && choice != BackupChoice::Latest {
+        return Err(Error::usage(format!(
+            "`{}` names a backup, and so does an option",
+            args.source
+        ))
+        .hint("give the backup once: SOURCE@ID, or SOURCE and --backup, --run or --at"));
     }
-    // A source that is gone from the policy can still be restored.
-    if given.contains('/') {
-        return SourceAddress::parse(given);
+    if is_id {
+        return show::find(app, source);
     }
-    app.address(&app.policies(false)?, given)
+    let choice = match id {
+        Some("") => return Err(Error::usage(format!("`{}` names no backup", args.source))),
+        None | Some("latest") => choice,
+        Some(id) => BackupChoice::Id(id.to_owned()),
+    };
+    let (opened, address) = if app.repository_url().is_some() {
+        let opened = app.repositories()?.pop().ok_or_else(|| Error::usage("no repository"))?;
+        let address = find_source(&opened.repository, source)?.ok_or_else(|| {
+            Error::not_found(format!("there is no backup of a source `{source}`"))
+                .hint("`backstay list` shows what there is")
+        })?;
+        (opened, address)
+    } else {
+        // A source that is gone from the policy can still be restored.
+        let address = if source.contains('/') {
+            SourceAddress::parse(source)?
+        } else {
+            app.address(&app.policies_to_read()?, source)?
+        };
+        (app.repository_of(&address)?, address)
+    };
+    let manifest = find_backup(&opened.repository, &address, &choice)?;
+    Ok((opened, manifest))
 }
 
 fn choice(app: &App, args: &Args) -> Result<BackupChoice> {
@@ -169,27 +203,6 @@ fn choice(app: &App, args: &Args) -> Result<BackupChoice> {
         "latest" => BackupChoice::Latest,
         id => BackupChoice::Id(id.to_owned()),
     })
-}
-
-/// An instant with an offset; without one in this machine's zone, which is said.
-fn instant(app: &App, text: &str) -> Result<jiff::Timestamp> {
-    if let Ok(at) = text.parse::<jiff::Timestamp>() {
-        return Ok(at);
-    }
-    if let Ok(at) = text.parse::<jiff::Zoned>() {
-        return Ok(at.timestamp());
-    }
-    let civil: jiff::civil::DateTime = text.replace(' ', "T").parse().map_err(|error| {
-        Error::usage(format!("`{text}` is not a time"))
-            .with_source(error)
-            .hint("for example 2026-11-21T02:00:00Z or 2026-11-21T10:00:00+08:00")
-    })?;
-    let zone = jiff::tz::TimeZone::system();
-    let at = civil
-        .to_zoned(zone)
-        .map_err(|error| Error::usage(format!("`{text}` is not a time here")).with_source(error))?;
-    app.printer.talk(format!("taking `{text}` as {at}"));
-    Ok(at.timestamp())
 }
 
 /// Says early, and in plain words, that a key is missing.
@@ -280,7 +293,7 @@ fn built(app: &App, address: &SourceAddress) -> Option<Box<dyn Source>> {
     if app.repository_url().is_some() {
         return None;
     }
-    let set = app.policies(false).ok()?;
+    let set = app.policies_to_read().ok()?;
     let policy = set.policies.iter().find(|policy| policy.stack == address.stack)?;
     let definition = policy.sources.get(&address.source)?;
     source::build(&address.source, &definition.spec).ok()

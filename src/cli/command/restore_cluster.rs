@@ -1,5 +1,6 @@
 //! The part of `backstay restore` that puts a PostgreSQL cluster back.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -31,7 +32,7 @@ pub struct ClusterArgs {
 
 impl ClusterArgs {
     /// Whether this is a whole cluster, to be made ready for a server.
-    pub fn is_meant(&self, manifest: &Manifest, to: &str, paths: &[String]) -> Result<bool> {
+    pub fn is_meant(&self, manifest: &Manifest, to: &str, paths: &[OsString]) -> Result<bool> {
         if manifest.source_kind == CLUSTER_KIND && to != "-" && paths.is_empty() {
             return Ok(true);
         }

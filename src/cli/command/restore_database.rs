@@ -1,5 +1,6 @@
 //! The part of `backstay restore` that puts dumps back into a PostgreSQL server.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -84,8 +85,8 @@ impl DatabaseArgs {
 }
 
 /// The `--path` patterns: databases given by name stand for their dumps.
-pub fn paths(given: &[String], args: &DatabaseArgs) -> Vec<String> {
-    let dumps = args.database.iter().map(|name| dump_path(name, CUSTOM));
+pub fn paths(given: &[OsString], args: &DatabaseArgs) -> Vec<OsString> {
+    let dumps = args.database.iter().map(|name| dump_path(name, CUSTOM).into());
     given.iter().cloned().chain(dumps).collect()
 }
 
@@ -199,7 +200,7 @@ impl Restore<'_> {
         if self.app.repository_url().is_some() {
             return None;
         }
-        let set = self.app.policies(false).ok()?;
+        let set = self.app.policies_to_read().ok()?;
         let policy = set.policies.iter().find(|policy| policy.stack == self.address.stack)?;
         match &policy.sources.get(&self.address.source)?.spec {
             SourceSpec::PostgresDump(dump) => {

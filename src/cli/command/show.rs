@@ -5,12 +5,13 @@ use crate::cli::ExitStatus;
 use crate::cli::format;
 use crate::cli::setup::{App, Opened};
 use crate::error::{ErrorKind, Result};
-use crate::run::find_by_prefix;
+use crate::run::find_by_name;
 
 /// Show one backup.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A backup: its id or the start of it, STACK/SOURCE for the latest, or STACK/SOURCE@ID.
+    /// A backup: its id or the start of it, a source (STACK/SOURCE, or just
+    /// SOURCE) for the latest, or SOURCE@ID.
     #[arg(value_name = "ID")]
     backup: String,
 }
@@ -32,7 +33,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
 pub fn find(app: &App, wanted: &str) -> Result<(Opened, Manifest)> {
     let mut missing = None;
     for opened in app.repositories()? {
-        match find_by_prefix(&opened.repository, wanted) {
+        match find_by_name(&opened.repository, wanted) {
             Ok(manifest) => return Ok((opened, manifest)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 missing.get_or_insert(error);
@@ -47,6 +48,10 @@ fn lines(opened: &Opened, manifest: &Manifest) -> Vec<(&'static str, String)> {
     let counts = &manifest.counts;
     let own = format!("data/{}/", manifest.backup);
     let older = manifest.segments.iter().filter(|segment| !segment.path.starts_with(&own)).count();
+    let stored = manifest
+        .objects()
+        .filter(|(path, _, _)| path.starts_with(&own))
+        .fold(0u64, |sum, (_, size, _)| sum.saturating_add(size));
     let mut lines = vec![
         ("backup", manifest.backup.to_string()),
         ("source", format!("{} ({})", manifest.address(), manifest.source_kind)),
@@ -110,7 +115,7 @@ fn lines(opened: &Opened, manifest: &Manifest) -> Vec<(&'static str, String)> {
             "stored",
             format!(
                 "{} by this backup; {} needed to restore it, in {} ({older} older)",
-                format::size(counts.stored_bytes),
+                format::size(stored),
                 format::size(manifest.stored_total()),
                 format::count(manifest.segments.len() as u64, "segment")
             ),
@@ -122,6 +127,11 @@ fn lines(opened: &Opened, manifest: &Manifest) -> Vec<(&'static str, String)> {
                 counts.changed, counts.vanished, counts.skipped
             ),
         ),
+    ]);
+    if counts.changed > 0 {
+        lines.push(("", format!("`backstay ls --changed {}` lists them", manifest.backup)));
+    }
+    lines.extend([
         (
             "encryption",
             manifest

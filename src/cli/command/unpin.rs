@@ -9,7 +9,8 @@ use crate::run::unpin;
 /// Let a pinned backup go by its keep rule again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A backup: its id or the start of it, STACK/SOURCE for the latest, or STACK/SOURCE@ID.
+    /// A backup: its id or the start of it, a source (STACK/SOURCE, or just
+    /// SOURCE) for the latest, or SOURCE@ID.
     #[arg(value_name = "ID")]
     backup: String,
 

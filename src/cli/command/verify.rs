@@ -23,7 +23,8 @@ use crate::run::verify::{self as runner, Depth, Report, Scope};
 /// What was proven when is remembered in the state directory.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Backups: ids or starts of them, STACK/SOURCE for the latest, or STACK/SOURCE@ID.
+    /// Backups: ids or starts of them, sources (STACK/SOURCE, or just SOURCE) for their
+    /// latest, or SOURCE@ID.
     #[arg(value_name = "ID")]
     backups: Vec<String>,
 
@@ -119,6 +120,7 @@ impl Found {
             return Ok(found);
         }
         found.opened = app.repositories()?;
+        app.miss_broken();
         for (at, repository) in found.opened.iter().enumerate() {
             for listing in list_backups(&repository.repository, &|address| repository.has(address))?
             {

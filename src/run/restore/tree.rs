@@ -33,6 +33,7 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
         return Ok(Outcome { files: plan.files, ..plan.outcome() });
     }
     let _held = hold::hold(&request.source, manifest, "restore", cx)?;
+    let is_new = !request.target.exists();
     let target = Extractor::open_placed(
         &request.target,
         &request.placement,
@@ -51,7 +52,12 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
             cursor.create_large(entry).map(|()| true)
         })?
     };
-    nothing_selected(request, &plan)?;
+    nothing_selected(request, &plan).inspect_err(|_| {
+        if is_new {
+            // It fails where it is not empty, and then it is no leftover of ours.
+            let _ = std::fs::remove_dir(&request.target);
+        }
+    })?;
     for pattern in request.selection.unmatched() {
         let message = "matches nothing in the backup".to_owned();
         plan.refused.push(Finding { path: pattern.to_owned(), message, damage: false });
@@ -91,12 +97,13 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
 fn nothing_selected(request: &Request<'_>, plan: &Plan) -> Result<()> {
     let nothing = plan.files + plan.directories + plan.others == 0 && plan.refused.count == 0;
     if nothing && !request.selection.is_all() {
-        return Err(Error::not_found(format!(
+        let error = Error::not_found(format!(
             "nothing in {} matches {}",
             request.manifest.backup,
             request.selection.patterns().join(", ")
         ))
-        .hint(format!("`backstay ls {}` shows what is in it", request.manifest.backup)));
+        .hint(format!("`backstay ls {}` shows what is in it", request.manifest.backup));
+        return Err(request.selection.hints().fold(error, Error::hint));
     }
     Ok(())
 }
