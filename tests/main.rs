@@ -11,6 +11,7 @@ mod cli;
 mod common;
 mod copies;
 mod crash;
+mod daemon;
 mod damage;
 mod docs;
 mod golden;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
-    backup, check, completions, copy, delete, diff, find, init, key, list, ls, man, pin, plan,
-    prune, restore, schema, show, unpin, verify,
+    backup, cancel, check, completions, copy, daemon, delete, diff, find, init, key, list, logs,
+    ls, man, pin, plan, prune, restore, runs, schema, show, unpin, verify,
 };
 
 /// Backup, restore and disaster recovery for data platforms.
@@ -107,6 +107,10 @@ pub enum Command {
     Check(check::Args),
     Schema(schema::Args),
     Plan(plan::Args),
+    Daemon(daemon::Args),
+    Runs(runs::Args),
+    Logs(logs::Args),
+    Cancel(cancel::Args),
     Backup(backup::Args),
     List(list::Args),
     Show(show::Args),

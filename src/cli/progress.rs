@@ -19,6 +19,7 @@ const TICK: Duration = Duration::from_millis(200);
 pub struct Display {
     printer: Printer,
     bar: Option<ProgressBar>,
+    wanted: bool,
     state: Arc<Mutex<State>>,
 }
 
@@ -43,7 +44,7 @@ impl Display {
             }
             bar
         });
-        Self { printer: printer.clone(), bar, state: Arc::default() }
+        Self { printer: printer.clone(), bar, wanted: !global.no_progress, state: Arc::default() }
     }
 
     /// Removes the bar.
@@ -63,7 +64,7 @@ impl Display {
                     std::thread::park_timeout(TICK);
                     ticks += 1;
                     // Programs need it less often than eyes.
-                    if self.bar.is_some() || ticks.is_multiple_of(5) {
+                    if self.wanted && (self.bar.is_some() || ticks.is_multiple_of(5)) {
                         reporter.emit(Event::Progress(reporter.progress().snapshot()));
                     }
                 }

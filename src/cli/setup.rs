@@ -93,7 +93,8 @@ impl App {
         self.missed.set(self.missed.get() || self.broken.get());
     }
 
-    fn policy_path(&self) -> Result<PathBuf> {
+    /// The policy file, or the directory of them.
+    pub fn policy_path(&self) -> Result<PathBuf> {
         if let Some(path) = &self.global.policy {
             return Ok(path.clone());
         }
@@ -116,8 +117,8 @@ impl App {
         self.global.repository.as_deref().is_none_or(|wanted| wanted == name)
     }
 
-    /// Opens what this machine remembers. Where that was damaged, a warning says so.
-    pub fn state(&self) -> Result<State> {
+    /// Where this machine keeps what it remembers: an absolute path.
+    pub fn state_directory(&self) -> Result<PathBuf> {
         let root = rustix::process::geteuid().is_root();
         let directory = match &self.global.state_dir {
             Some(directory) => directory.clone(),
@@ -126,6 +127,12 @@ impl App {
                     .hint("give --state-dir DIR or set BACKSTAY_STATE_DIR")
             })?,
         };
+        std::path::absolute(&directory).doing(|| format!("failed to find {}", directory.display()))
+    }
+
+    /// Opens what this machine remembers. Where that was damaged, a warning says so.
+    pub fn state(&self) -> Result<State> {
+        let directory = self.state_directory()?;
         let state = State::open(&directory, self.cx.clock.now())?;
         if let Some(aside) = state.set_aside() {
             self.printer.warning(&format!(

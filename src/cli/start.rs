@@ -15,7 +15,8 @@ use super::exit::ExitStatus;
 use super::printer::{self, Printer};
 use super::progress::Display;
 use super::setup::App;
-use crate::clock::SystemClock;
+use crate::clock;
+use crate::daemon::supervise::SUPERVISOR;
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Context, Tuning};
 use crate::source::directory::raise_file_limit;
@@ -89,7 +90,9 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
             interrupted.cancel();
         }
     });
-    let cx = Context { reporter, clock: Arc::new(SystemClock), tuning: Tuning::from_environment() };
+    end_with_the_supervisor(&reporter);
+    let cx =
+        Context { reporter, clock: clock::from_environment(), tuning: Tuning::from_environment() };
     let app = App {
         global: cli.global,
         printer: printer.clone(),
@@ -108,6 +111,10 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
         Command::Show(args) => command::show::run(&app, args),
         Command::Ls(args) => command::ls::run(&app, args),
         Command::Plan(args) => command::plan::run(&app, args),
+        Command::Daemon(args) => command::daemon::run(&app, args),
+        Command::Runs(args) => command::runs::run(&app, args),
+        Command::Logs(args) => command::logs::run(&app, args),
+        Command::Cancel(args) => command::cancel::run(&app, args),
         Command::Find(args) => command::find::run(&app, args),
         Command::Diff(args) => command::diff::run(&app, args),
         Command::Restore(args) => command::restore::run(&app, args),
@@ -127,6 +134,18 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
     match status {
         Ok(ExitStatus::Done) if missed.get() => Ok(ExitStatus::Failed),
         status => status,
+    }
+}
+
+/// A run of the daemon ends when the daemon does, however that ended.
+fn end_with_the_supervisor(reporter: &Reporter) {
+    let Ok(supervisor) = std::env::var(SUPERVISOR) else { return };
+    let told =
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    // It may be gone already: then nobody is going to tell.
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
+    if told.is_err() || parent.as_deref() != Some(supervisor.as_str()) {
+        reporter.cancel();
     }
 }
 

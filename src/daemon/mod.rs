@@ -7,9 +7,20 @@
 //! | `timetable` | the runs of a stretch of time, if each takes as long as expected |
 //! | `forecast` | what retention holds in the long run, and the exposure of each source |
 //!
-//! All of it is pure: policies and instants in, values out.
+//! | `tick` | what is to be done now |
+//! | `engine` | the loop |
+//! | `supervise` | one run: its hooks, and the process that does it |
+//! | `service` | what the service manager is told |
+//! | `adopt` | what came of a run whose owner is gone |
+//!
+//! All but the last four is pure: policies and instants in, values out.
 
 pub mod admission;
+mod adopt;
 pub mod coalesce;
+pub mod engine;
 pub mod forecast;
+pub mod service;
+pub mod supervise;
+pub mod tick;
 pub mod timetable;

@@ -97,6 +97,22 @@ impl From<LoadError> for Error {
     }
 }
 
+/// What tells whether policy files changed: their names, lengths and times.
+pub type Fingerprint = Vec<(PathBuf, u64, Option<std::time::SystemTime>)>;
+
+/// The present fingerprint of a policy file, or of a directory of them. Empty if there is none.
+pub fn fingerprint(path: &Path) -> Fingerprint {
+    files(path)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|file| {
+            let metadata = std::fs::metadata(&file).ok();
+            let length = metadata.as_ref().map_or(0, std::fs::Metadata::len);
+            (file, length, metadata.and_then(|metadata| metadata.modified().ok()))
+        })
+        .collect()
+}
+
 /// Reads a policy file, or all `*.yaml` and `*.yml` of a directory by name.
 ///
 /// # Errors

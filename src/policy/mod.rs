@@ -50,7 +50,10 @@ pub use cron::{Cron, Due};
 pub use diagnostic::{Diagnostic, Severity, render, render_all};
 pub use execution::{CatchUp, Execution, Hook, Hooks, Overlap, Retry};
 pub use job::{BackupKind, Copy, Job, Selection, Work};
-pub use load::{LoadError, MAX_FILE_SIZE, PolicySet, json_schema, load, load_valid, parse};
+pub use load::{
+    Fingerprint, LoadError, MAX_FILE_SIZE, PolicySet, fingerprint, json_schema, load, load_valid,
+    parse,
+};
 pub use model::{Alertmanager, Notify, Ping, Policy, Role, State, Webhook};
 pub use objective::{Objectives, Targets, Tier};
 pub use postgres_dump::{Databases, PostgresDump};

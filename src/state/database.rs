@@ -15,6 +15,7 @@ use crate::id;
 
 const FILE: &str = "state.db";
 const LOCK: &str = "state.lock";
+const DAEMON_LOCK: &str = "daemon.lock";
 
 /// How long to wait for another process that opens or writes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +49,23 @@ impl State {
     /// Where the damaged file lies that was found instead of a state.
     pub fn set_aside(&self) -> Option<&Path> {
         self.set_aside.as_deref()
+    }
+
+    /// Makes sure that no other daemon uses this state, for as long as the value lives: two would
+    /// do the same work side by side.
+    pub fn only_daemon(&self) -> Result<File> {
+        let path = self.path.with_file_name(DAEMON_LOCK);
+        let failed = || format!("failed to lock {}", path.display());
+        let file = open_lock(&path).doing(failed)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
+            if errno == rustix::io::Errno::WOULDBLOCK {
+                Error::new(ErrorKind::Busy, "another daemon uses this state")
+                    .hint(format!("it holds {}; another state: --state-dir DIR", path.display()))
+            } else {
+                Error::io(failed(), errno.into())
+            }
+        })?;
+        Ok(file)
     }
 
     /// The database file.
@@ -93,15 +111,13 @@ fn open(directory: &Path, now: Timestamp) -> Result<State> {
     }
 }
 
+fn open_lock(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+}
+
 fn lock(path: &Path) -> Result<File> {
     let failed = || format!("failed to lock {}", path.display());
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .doing(failed)?;
+    let file = open_lock(path).doing(failed)?;
     let begun = Instant::now();
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -9,12 +9,15 @@
 //! | `database` | opens it, brings it to the newest schema, sets a damaged one aside |
 //! | `schema` | every schema there was |
 //! | `proofs` | which objects were proven sound, and when |
+//! | `runs` | every time that a job was due, and what came of it |
 
 mod database;
 mod directory;
 mod proofs;
+mod runs;
 mod schema;
 
 pub use database::State;
 pub use directory::default_directory;
 pub use proofs::{Proof, ProofDepth, ProofResult};
+pub use runs::{NewRun, RunFilter, RunRow, RunState, Slot};

@@ -37,6 +37,10 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
 
+    /// The id of the run that the backups belong to.
+    #[arg(long, hide = true, value_name = "ID")]
+    run: Option<String>,
+
     /// Stored bytes after which a segment ends.
     #[arg(long, hide = true, value_name = "BYTES")]
     segment_size: Option<u64>,
@@ -92,7 +96,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         ..cx.tuning
     };
     let mut report = Report {
-        run: id::run_id(cx.clock.now()),
+        run: args.run.clone().unwrap_or_else(|| id::run_id(cx.clock.now())),
         dry_run: args.dry_run,
         backups: Vec::new(),
         failed: Vec::new(),

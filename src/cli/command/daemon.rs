@@ -1,0 +1,63 @@
+//! `backstay daemon`
+
+use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt as _;
+
+use jiff::SignedDuration;
+
+use crate::cli::ExitStatus;
+use crate::cli::setup::App;
+use crate::daemon::engine::{Engine, Settings};
+use crate::error::{Error, IoContext as _, Result};
+use crate::run::host_name;
+
+/// Do what the policies say, when they say it.
+///
+/// Runs in the foreground until SIGTERM or Ctrl-C. What was due while nobody was there is caught up
+/// with, once for each job. Changed policies are taken over within seconds; an invalid one is told
+/// and the old one stays in force. Each run is a process of its own: `backstay logs RUN` shows what
+/// it said.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The most runs at once.
+    #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
+
+    /// Seconds after which runs of a daemon that is silent are taken over.
+    #[arg(long, hide = true, value_name = "SECONDS", default_value_t = 45)]
+    silence: u32,
+}
+
+/// Runs the command.
+pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    if app.repository_url().is_some() {
+        return Err(Error::usage("a daemon needs policies, and takes no repository by URL"));
+    }
+    let policies = std::path::absolute(app.policy_path()?)
+        .doing(|| "failed to find the policies".to_owned())?;
+    let directory = app.state_directory()?;
+    let state = app.state()?;
+    let _alone = state.only_daemon()?;
+    let logs = directory.join("runs");
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&logs)
+        .doing(|| format!("failed to create {}", logs.display()))?;
+    let program = std::env::current_exe().doing(|| "failed to find this program".to_owned())?;
+    let mut program: Vec<OsString> = vec![program.into()];
+    program.extend(["--output", "json", "--no-progress", "--policy"].map(Into::into));
+    program.push(policies.clone().into());
+    program.push("--state-dir".into());
+    program.push(directory.into());
+    let settings = Settings {
+        policies,
+        logs,
+        program,
+        host: host_name(),
+        most: args.jobs.into(),
+        silence: SignedDuration::from_secs(args.silence.into()),
+    };
+    Engine::new(settings, &state, app.cx.clock.clone(), app.cx.reporter.clone())?.run()?;
+    Ok(ExitStatus::Done)
+}

@@ -1,0 +1,376 @@
+//! What is to be done now: pure. Policies, what waits and what goes on in; decisions out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::admission::{admit, jitter_of};
+use super::coalesce::{Wanted, coalesce};
+use super::timetable::{Nominal, next_due};
+use crate::policy::{CatchUp, Job, Overlap, Period, Policy, Schedule, Work};
+use crate::state::{NewRun, RunRow, RunState, Slot};
+
+/// The most slots of one job that are made rows at once: months of every minute.
+const MOST_SLOTS: usize = 100_000;
+
+/// How late a slot may be found without having been missed meanwhile.
+const PROMPT: SignedDuration = SignedDuration::from_secs(60);
+
+/// Where the daemon is.
+#[derive(Debug, Clone)]
+pub struct Place<'a> {
+    /// This machine: sources of other hosts are not its business.
+    pub host: &'a str,
+    /// The most runs that go on at once.
+    pub most: usize,
+}
+
+/// The slots of a job after `since` and up to `now`: one for each source, and for each time. The
+/// latest waits, the others are missed.
+pub fn due_slots(
+    policy: &Policy,
+    (name, job): (&str, &Job),
+    since: Timestamp,
+    now: Timestamp,
+    place: &Place<'_>,
+    id: &mut dyn FnMut() -> String,
+) -> Vec<NewRun> {
+    let zone = policy.time_zone();
+    let mut times: Vec<(Nominal, Timestamp)> = Vec::new();
+    let mut at = since;
+    while let Some((nominal, due)) = next_due(job, at, false, &zone)
+        && due <= now
+        && times.len() < MOST_SLOTS
+    {
+        times.push((nominal, due));
+        at = due;
+    }
+    let count = times.len();
+    let mut slots = Vec::new();
+    for (number, (nominal, due)) in times.into_iter().enumerate() {
+        let late = now.duration_since(due);
+        let missed = if number + 1 < count {
+            Some("a later one was due before anybody could do it")
+        } else if job.execution.catch_up == CatchUp::None && late > PROMPT {
+            Some("it was due while nobody was there, and the job does not catch up")
+        } else {
+            None
+        };
+        for source in sources(policy, job, place) {
+            let wanted = due.checked_add(jitter_of(&policy.stack, name, &job.execution));
+            slots.push(NewRun {
+                slot: Slot {
+                    stack: policy.stack.clone(),
+                    job: name.to_owned(),
+                    source,
+                    nominal: nominal.to_string(),
+                },
+                id: id(),
+                due,
+                not_before: wanted.unwrap_or(due),
+                state: if missed.is_some() { RunState::Missed } else { RunState::Waiting },
+                why: missed.map(str::to_owned),
+            });
+        }
+    }
+    slots
+}
+
+/// The slots that follow a run that succeeded, unless others of its job and time still go on.
+pub fn following_slots(
+    policy: &Policy,
+    done: &RunRow,
+    open: &[RunRow],
+    now: Timestamp,
+    place: &Place<'_>,
+    id: &mut dyn FnMut() -> String,
+) -> Vec<NewRun> {
+    let same = |other: &&RunRow| {
+        other.id != done.id
+            && (&other.slot.stack, &other.slot.job, &other.slot.nominal)
+                == (&done.slot.stack, &done.slot.job, &done.slot.nominal)
+    };
+    if open.iter().any(|other| same(&other)) {
+        return Vec::new();
+    }
+    let mut slots = Vec::new();
+    for (name, job) in &policy.jobs {
+        let Schedule::After(names) = &job.schedule else { continue };
+        if !names.contains(&done.slot.job) {
+            continue;
+        }
+        for source in sources(policy, job, place) {
+            slots.push(NewRun {
+                slot: Slot {
+                    stack: policy.stack.clone(),
+                    job: name.clone(),
+                    source,
+                    nominal: format!("{} {}", done.slot.job, done.slot.nominal),
+                },
+                id: id(),
+                due: now,
+                not_before: now,
+                state: RunState::Waiting,
+                why: None,
+            });
+        }
+    }
+    slots
+}
+
+/// The sources of a job that lie here; for a copy one that stands for all.
+fn sources(policy: &Policy, job: &Job, place: &Place<'_>) -> Vec<String> {
+    if matches!(job.work, Work::Copy(_)) {
+        return vec![String::new()];
+    }
+    policy
+        .sources
+        .iter()
+        .filter(|(name, source)| {
+            job.covers(name) && source.host.as_deref().is_none_or(|host| host == place.host)
+        })
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+/// What is to be done with what waits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decisions {
+    /// To be begun now, in this order.
+    pub begin: Vec<String>,
+    /// Over without having begun: run, state, why.
+    pub settle: Vec<(String, RunState, String)>,
+    /// To be looked at again later: run, when, why.
+    pub postpone: Vec<(String, Timestamp, String)>,
+    /// Going on, and to be ended because a later one takes its place: run and why.
+    pub end: Vec<(String, String)>,
+}
+
+/// The newest instant that each source (`STACK/SOURCE`) can be restored to, as far as is known.
+pub type Protected = BTreeMap<(String, String), Timestamp>;
+
+/// Decides about all that waits, given all that is not final.
+pub fn decide(
+    policies: &[Policy],
+    open: &[RunRow],
+    protected: &Protected,
+    now: Timestamp,
+    place: &Place<'_>,
+) -> Decisions {
+    let mut decisions = Decisions::default();
+    let running: Vec<&RunRow> = open.iter().filter(|row| row.state == RunState::Running).collect();
+    let mut ready: Vec<Ready<'_>> = Vec::new();
+    for row in open.iter().filter(|row| row.state == RunState::Waiting) {
+        let policy = policies.iter().find(|policy| policy.stack == row.slot.stack);
+        let job = policy.and_then(|policy| policy.jobs.get(&row.slot.job));
+        let (Some(policy), Some(job)) = (policy, job) else {
+            let why = "the policy does not have the job any more".to_owned();
+            decisions.settle.push((row.id.clone(), RunState::Skipped, why));
+            continue;
+        };
+        if !row.slot.source.is_empty() && !policy.sources.contains_key(&row.slot.source) {
+            let why = "the policy does not have the source any more".to_owned();
+            decisions.settle.push((row.id.clone(), RunState::Skipped, why));
+            continue;
+        }
+        let ready_now = Ready { row, policy, job, exposure: exposure(policy, row, protected, now) };
+        if ready_now.is_late(now) {
+            let why = format!("it could not begin within {}", ready_now.patience());
+            decisions.settle.push((row.id.clone(), RunState::Missed, why));
+        } else if row.not_before <= now && ready_now.is_admitted(protected, now, &mut decisions) {
+            ready.push(ready_now);
+        }
+    }
+    overlaps(&mut ready, &running, &mut decisions);
+    cover(&mut ready, &mut decisions);
+    // Who is nearest to its RPO goes first, of those the policy puts first.
+    ready.sort_by_key(|one| {
+        let priority = std::cmp::Reverse(one.job.execution.priority);
+        (priority, std::cmp::Reverse(one.exposure), one.row.due, one.row.id.clone())
+    });
+    begin(&ready, &running, policies, place, &mut decisions);
+    decisions
+}
+
+struct Ready<'a> {
+    row: &'a RunRow,
+    policy: &'a Policy,
+    job: &'a Job,
+    /// How far the source is beyond its RPO (or, negative, from it).
+    exposure: SignedDuration,
+}
+
+impl Ready<'_> {
+    fn patience(&self) -> Period {
+        self.job.execution.start_within.unwrap_or(Period::from_secs(0))
+    }
+
+    fn is_late(&self, now: Timestamp) -> bool {
+        let Some(patience) = self.job.execution.start_within else { return false };
+        // A run that was begun once is tried again whatever the time.
+        let late = now.duration_since(self.row.due);
+        self.row.attempts == 0
+            && SignedDuration::try_from(patience.get()).is_ok_and(|patience| late > patience)
+    }
+
+    /// Whether its windows let it begin now.
+    fn is_admitted(
+        &self,
+        protected: &Protected,
+        now: Timestamp,
+        decisions: &mut Decisions,
+    ) -> bool {
+        let zone = self.policy.time_zone();
+        let execution = &self.job.execution;
+        let latest = self.latest(protected);
+        match admit(execution, &self.policy.windows, &zone, now, latest) {
+            Some(admission) if admission.start <= now => true,
+            Some(admission) => {
+                let why = format!("waits for {}", admission.waits_for.join(", "));
+                // Not beyond the instant at which a soft window gives way.
+                let latest = latest.filter(|latest| *latest > now);
+                let again = latest.map_or(admission.start, |latest| latest.min(admission.start));
+                decisions.postpone.push((self.row.id.clone(), again, why));
+                false
+            }
+            None => {
+                let why = "no window that it keeps to opens again".to_owned();
+                decisions.settle.push((self.row.id.clone(), RunState::Missed, why));
+                false
+            }
+        }
+    }
+
+    /// When it has to begin so that the RPO holds.
+    fn latest(&self, protected: &Protected) -> Option<Timestamp> {
+        let key = (self.row.slot.stack.clone(), self.row.slot.source.clone());
+        let rpo = signed(self.policy.objectives_of(&self.row.slot.source).rpo);
+        let expected = self.job.expected.map_or(SignedDuration::ZERO, signed);
+        protected.get(&key)?.checked_add(rpo).ok()?.checked_sub(expected).ok()
+    }
+}
+
+fn exposure(
+    policy: &Policy,
+    row: &RunRow,
+    protected: &Protected,
+    now: Timestamp,
+) -> SignedDuration {
+    let key = (row.slot.stack.clone(), row.slot.source.clone());
+    let rpo = signed(policy.objectives_of(&row.slot.source).rpo);
+    match protected.get(&key) {
+        Some(newest) => now.duration_since(*newest).saturating_sub(rpo),
+        // Nothing is more exposed than what was never backed up; a copy exposes nothing.
+        None if row.slot.source.is_empty() => SignedDuration::MIN,
+        None => SignedDuration::MAX,
+    }
+}
+
+/// Of one job and source only one waits, and none while another goes on; as the job has it.
+fn overlaps(ready: &mut Vec<Ready<'_>>, running: &[&RunRow], decisions: &mut Decisions) {
+    let key =
+        |row: &RunRow| (row.slot.stack.clone(), row.slot.job.clone(), row.slot.source.clone());
+    let mut newest: BTreeMap<_, (Timestamp, String)> = BTreeMap::new();
+    for one in ready.iter() {
+        let this = (one.row.due, one.row.id.clone());
+        let newest = newest.entry(key(one.row)).or_insert_with(|| this.clone());
+        *newest = this.max(newest.clone());
+    }
+    ready.retain(|one| {
+        let row = one.row;
+        if newest.get(&key(row)).is_some_and(|(_, id)| *id != row.id) {
+            let why = "a later one was due before it could begin".to_owned();
+            decisions.settle.push((row.id.clone(), RunState::Skipped, why));
+            return false;
+        }
+        let Some(other) = running.iter().find(|other| key(other) == key(row)) else { return true };
+        match one.job.execution.overlap {
+            Overlap::Skip => {
+                let why = format!("run {} of the same job has not ended", other.id);
+                decisions.settle.push((row.id.clone(), RunState::Skipped, why));
+            }
+            Overlap::Wait => {}
+            Overlap::Replace if other.cancelled => {}
+            Overlap::Replace => {
+                decisions.end.push((other.id.clone(), "a later run takes its place".to_owned()));
+            }
+        }
+        false
+    });
+}
+
+/// What the strongest of several jobs does need not be done again.
+fn cover(ready: &mut Vec<Ready<'_>>, decisions: &mut Decisions) {
+    let wanted: Vec<Wanted> = ready
+        .iter()
+        .map(|one| Wanted {
+            job: one.row.id.clone(),
+            kind: one.job.kind(),
+            sources: vec![format!("{}/{}", one.row.slot.stack, one.row.slot.source)],
+        })
+        .collect();
+    let covered = coalesce(&wanted);
+    let mut by_others = covered.into_iter();
+    ready.retain(|one| {
+        let Some(winner) = by_others.next().and_then(|covered| covered.into_values().next()) else {
+            return true;
+        };
+        let why = format!("run {winner} of a stronger or earlier job does the same");
+        decisions.settle.push((one.row.id.clone(), RunState::Skipped, why));
+        false
+    });
+}
+
+/// As many as there is room for, one of each source at once.
+fn begin(
+    ready: &[Ready<'_>],
+    running: &[&RunRow],
+    policies: &[Policy],
+    place: &Place<'_>,
+    decisions: &mut Decisions,
+) {
+    let mut room = place.most.saturating_sub(running.len());
+    let busy = |row: &RunRow| (row.slot.stack.clone(), row.slot.source.clone());
+    let mut sources: BTreeSet<_> = running.iter().map(|row| busy(row)).collect();
+    let mut pools: BTreeMap<(String, String), u32> = BTreeMap::new();
+    for row in running {
+        let policy = policies.iter().find(|policy| policy.stack == row.slot.stack);
+        let job = policy.and_then(|policy| policy.jobs.get(&row.slot.job));
+        for pool in job.map(|job| job.execution.pools.as_slice()).unwrap_or_default() {
+            *pools.entry((row.slot.stack.clone(), pool.clone())).or_default() += 1;
+        }
+    }
+    for one in ready {
+        if room == 0 {
+            return;
+        }
+        // Copies of one stack are one another's business too: their source is empty.
+        if sources.contains(&busy(one.row)) {
+            continue;
+        }
+        let keys: Vec<_> = one
+            .job
+            .execution
+            .pools
+            .iter()
+            .map(|pool| (one.row.slot.stack.clone(), pool.clone()))
+            .collect();
+        let is_full = |key: &(String, String)| {
+            let places = one.policy.pools.get(&key.1).copied().unwrap_or(u32::MAX);
+            pools.get(key).copied().unwrap_or(0) >= places
+        };
+        if keys.iter().any(is_full) {
+            continue;
+        }
+        for key in keys {
+            *pools.entry(key).or_default() += 1;
+        }
+        sources.insert(busy(one.row));
+        room -= 1;
+        decisions.begin.push(one.row.id.clone());
+    }
+}
+
+fn signed(period: Period) -> SignedDuration {
+    SignedDuration::try_from(period.get()).unwrap_or(SignedDuration::MAX)
+}

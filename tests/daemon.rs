@@ -1,0 +1,375 @@
+//! The daemon: what is due is done once, and whatever happens is a row.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::common::{Ran, Sandbox};
+
+/// A repository and a policy with these jobs; a clock that runs from `shows` on, `factor` times as
+/// fast as time.
+struct Site {
+    sandbox: Sandbox,
+    clock: String,
+}
+
+impl Site {
+    fn new(shows: &str, factor: i32, jobs: &str) -> Self {
+        let sandbox = Sandbox::new();
+        fs::write(sandbox.path("src/file"), "content").unwrap();
+        let site = Self { sandbox, clock: format!("{shows} {} {factor}", Timestamp::now()) };
+        site.policy(jobs);
+        site.run(&["init"]).expect(0);
+        site
+    }
+
+    fn policy(&self, jobs: &str) {
+        let text = format!(
+            "version: 1\nstack: demo\nobjectives: {{ rto: 8h, rpo: 60h }}\ntimezone: UTC\n\
+             repositories:\n  main: {{ local: {{ path: {repo} }} }}\nsources:\n  \
+             files: {{ directory: {{ path: {src} }} }}\n{jobs}",
+            repo = self.sandbox.path("repo").display(),
+            src = self.sandbox.path("src").display(),
+        );
+        // As an editor does it: never half a file.
+        fs::write(self.sandbox.path("policy.new"), text).unwrap();
+        fs::rename(self.sandbox.path("policy.new"), self.sandbox.path("policy.yaml")).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.sandbox.command(args);
+        command.env("BACKSTAY_CLOCK", &self.clock);
+        command.env("BACKSTAY_STATE_DIR", self.sandbox.path("state"));
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        Ran::from(&self.command(args).output().unwrap())
+    }
+
+    fn daemon(&self, args: &[&str]) -> Daemon {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.sandbox.path("daemon.log"))
+            .unwrap();
+        let mut command = self.command(&[&["daemon"], args].concat());
+        let child = command.stderr(log).stdin(Stdio::null()).spawn().unwrap();
+        Daemon { child: Some(child), log: self.sandbox.path("daemon.log") }
+    }
+
+    fn runs(&self) -> Vec<Value> {
+        let ran = self.run(&["runs", "--output", "json", "--limit", "10000"]).expect(0);
+        ran.json().as_array().unwrap().clone()
+    }
+
+    /// Waits until the runs are as they should be, for half a minute at most.
+    #[track_caller]
+    fn until(&self, what: &str, is: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let begun = Instant::now();
+        loop {
+            let runs = self.runs();
+            if is(&runs) {
+                return runs;
+            }
+            let log = fs::read_to_string(self.sandbox.path("daemon.log")).unwrap_or_default();
+            assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {runs:#?}\n{log}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.sandbox.path("daemon.log")).unwrap()
+    }
+}
+
+struct Daemon {
+    child: Option<Child>,
+    log: std::path::PathBuf,
+}
+
+impl Daemon {
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().unwrap();
+        kill_process(Pid::from_raw(child.id() as i32).unwrap(), signal).unwrap();
+    }
+
+    /// Tells it to end, and waits for that.
+    fn end(mut self) {
+        self.signal(Signal::TERM);
+        let status = self.child.take().unwrap().wait().unwrap();
+        assert!(status.success(), "{status}: {}", fs::read_to_string(&self.log).unwrap());
+    }
+
+    fn kill(mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn count(runs: &[Value], state: &str) -> usize {
+    runs.iter().filter(|run| run["state"] == state).count()
+}
+
+const DAILY: &str = "jobs:\n  daily: { sources: all, kind: incremental, schedule: { cron: \"0 3 * * *\" }, keep: { for: 7d } }\n";
+
+#[test]
+fn what_is_due_is_done_and_what_follows_it_too() {
+    // An hour is two seconds.
+    let site = Site::new(
+        "2026-11-21T02:00:00Z",
+        1800,
+        "jobs:\n  \
+         often: { sources: all, kind: incremental, schedule: { every: 4h }, keep: { for: 7d }, \
+         hooks: { before: { argv: [touch, before] }, after: { argv: [sh, -c, 'echo $BACKSTAY_OUTCOME > after'] } } }\n  \
+         then: { sources: all, kind: snapshot, schedule: { after: [often] }, keep: { for: 7d } }\n",
+    );
+    let daemon = site.daemon(&[]);
+    let runs = site.until("four runs", |runs| count(runs, "succeeded") >= 4);
+    daemon.end();
+    let nominal = |job: &str| -> Vec<String> {
+        let of = runs.iter().filter(|run| run["job"] == job && run["state"] == "succeeded");
+        of.map(|run| run["nominal"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(nominal("often")[0], "2026-11-21T04:00:00Z");
+    assert_eq!(nominal("often")[1], "2026-11-21T08:00:00Z");
+    assert_eq!(nominal("then")[0], "often 2026-11-21T04:00:00Z");
+    // What the rows name is what is there.
+    let listed = site.run(&["list", "--output", "json"]).expect(0).json();
+    let listed = listed.as_array().unwrap();
+    for run in runs.iter().filter(|run| run["state"] == "succeeded") {
+        let backup = listed.iter().find(|line| line["backup"] == run["backup"]).unwrap();
+        assert_eq!((&backup["run"], &backup["job"]), (&run["id"], &run["job"]));
+    }
+    assert!(site.sandbox.path("before").exists());
+    assert_eq!(fs::read_to_string(site.sandbox.path("after")).unwrap(), "succeeded\n");
+    let first = runs.iter().find(|run| run["job"] == "often").unwrap();
+    let said = site.run(&["logs", first["id"].as_str().unwrap()]).expect(0).stdout;
+    assert!(said.contains("backup demo/files"), "{said}");
+}
+
+#[test]
+fn a_new_job_is_not_due_for_what_lies_behind_it_and_one_that_was_missed_is_done_once() {
+    let site = Site::new("2026-11-21T12:00:00Z", 1, DAILY);
+    let daemon = site.daemon(&[]);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(site.runs().is_empty(), "{:#?}", site.runs());
+    daemon.end();
+    // Three days later: three times were due, one is done.
+    let later = Site { clock: format!("2026-11-24T12:00:00Z {} 1", Timestamp::now()), ..site };
+    let daemon = later.daemon(&[]);
+    let runs = later.until("one run", |runs| count(runs, "succeeded") == 1);
+    daemon.end();
+    let states: Vec<(&str, &str)> = runs
+        .iter()
+        .map(|run| (run["nominal"].as_str().unwrap(), run["state"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        states,
+        [
+            ("2026-11-22T03:00:00", "missed"),
+            ("2026-11-23T03:00:00", "missed"),
+            ("2026-11-24T03:00:00", "succeeded")
+        ]
+    );
+    // And not again.
+    let daemon = later.daemon(&[]);
+    std::thread::sleep(Duration::from_secs(2));
+    daemon.end();
+    assert_eq!(later.runs().len(), 3);
+}
+
+#[test]
+fn what_may_help_is_tried_again_and_what_cannot_is_not() {
+    let retry = "retry: { times: 2, pause: 1m }";
+    let job = |more: &str| {
+        format!(
+            "jobs:\n  daily: {{ sources: all, kind: full, schedule: {{ cron: \"0 3 * * *\" }}, keep: {{ for: 7d }}, {retry}{more} }}\n"
+        )
+    };
+    let site = Site::new(
+        "2026-11-21T02:59:00Z",
+        60,
+        &job(
+            ", hooks: { before: { argv: [sh, -c, 'test -e ready || { echo not yet; exit 1; }'] }, on_failure: { argv: [touch, ready] } }",
+        ),
+    );
+    let daemon = site.daemon(&[]);
+    let runs = site.until("a second try", |runs| count(runs, "succeeded") == 1);
+    assert_eq!(runs[0]["attempts"], 2);
+    let log = site.log();
+    assert!(log.contains("tried again in 1m"), "{log}");
+    daemon.end();
+    let said = site.run(&["logs", runs[0]["id"].as_str().unwrap()]).expect(0).stdout;
+    assert!(said.contains("not yet"), "{said}");
+
+    // Damage stays damage, however often one looks.
+    let site = Site::new("2026-11-21T02:59:00Z", 60, &job(""));
+    fs::write(site.sandbox.path("repo/backstay.json"), "{").unwrap();
+    let daemon = site.daemon(&[]);
+    let runs = site.until("a failure", |runs| count(runs, "failed") == 1);
+    daemon.end();
+    assert_eq!(runs[0]["attempts"], 1, "{runs:#?}");
+    assert!(runs[0]["why"].as_str().unwrap().contains("backstay.json"), "{runs:#?}");
+}
+
+#[test]
+fn one_sources_failure_does_not_keep_others_from_being_copied() {
+    let site = Site::new(
+        "2026-11-21T02:59:00Z",
+        60,
+        "  broken: { command: { argv: [\"false\"] } }\njobs:\n  \
+         all: { sources: all, kind: full, schedule: { cron: \"0 3 * * *\" }, keep: { for: 7d }, retry: { times: 0 } }\n  \
+         then: { sources: [files], kind: snapshot, schedule: { after: [all] }, keep: { for: 7d } }\n",
+    );
+    let daemon = site.daemon(&[]);
+    let runs = site.until("all of it", |runs| count(runs, "succeeded") == 2);
+    daemon.end();
+    assert_eq!(count(&runs, "failed"), 1, "{runs:#?}");
+    assert_eq!(runs[2]["nominal"], "all 2026-11-21T03:00:00", "{runs:#?}");
+}
+
+/// A job whose runs hang until `go` is there.
+fn hanging(more: &str) -> String {
+    format!(
+        "  dump: {{ command: {{ argv: [sh, -c, 'while ! test -e go; do sleep 0.1; done; echo x'] }} }}\n\
+         jobs:\n  dump: {{ sources: [dump], kind: full, schedule: {{ every: 1h }}, keep: {{ for: 7d }}{more} }}\n  \
+         files: {{ sources: [files], kind: full, schedule: {{ every: 50h }}, keep: {{ for: 7d }} }}\n"
+    )
+}
+
+#[test]
+fn a_run_that_hangs_is_ended_and_never_overtaken() {
+    // A minute is a second.
+    let site =
+        Site::new("2026-11-21T02:59:30Z", 60, &hanging(", stop_after: 59m, retry: { times: 0 }"));
+    // In real time a run of 59 m would last long: it is cancelled by hand.
+    let daemon = site.daemon(&[]);
+    let runs = site.until("a run", |runs| count(runs, "running") == 1);
+    let id = runs[0]["id"].as_str().unwrap().to_owned();
+    let ran = site.run(&["cancel", &id[..id.len() - 2]]).expect(0);
+    assert!(ran.stderr.contains("is told to end"), "{}", ran.stderr);
+    let runs = site.until("its end", |runs| count(runs, "failed") == 1);
+    assert_eq!(runs[0]["why"], "somebody cancelled it");
+    let again = site.run(&["cancel", &id]).expect(1);
+    assert!(again.stderr.contains("is failed already"), "{}", again.stderr);
+    assert!(site.run(&["list", "demo/dump"]).expect(0).stdout.is_empty());
+    daemon.end();
+}
+
+#[test]
+fn the_next_is_skipped_while_the_last_goes_on() {
+    let site = Site::new("2026-11-21T02:59:50Z", 600, &hanging(""));
+    let daemon = site.daemon(&[]);
+    let runs = site.until("skipped ones", |runs| count(runs, "skipped") >= 2);
+    assert_eq!(count(&runs, "running"), 1);
+    assert!(runs[1]["why"].as_str().unwrap().contains("has not ended"), "{runs:#?}");
+    fs::write(site.sandbox.path("go"), "").unwrap();
+    site.until("success", |runs| count(runs, "succeeded") >= 1);
+    daemon.end();
+}
+
+#[test]
+fn a_daemon_that_ends_parks_its_runs_and_one_that_is_killed_leaves_them_to_the_next() {
+    let site = Site::new("2026-11-21T02:59:59Z", 1, &hanging(""));
+    let daemon = site.daemon(&[]);
+    site.until("a run", |runs| count(runs, "running") == 1);
+    let pid = daemon.child.as_ref().unwrap().id();
+    daemon.kill();
+    // What it started ends with it.
+    let begun = Instant::now();
+    while processes_of(pid) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "a run outlives its daemon");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(count(&site.runs(), "running"), 1, "nobody knows yet");
+    fs::write(site.sandbox.path("go"), "").unwrap();
+    let site = Site {
+        clock: format!(
+            "{} {} 60",
+            Timestamp::now() + SignedDuration::from_hours(1),
+            Timestamp::now()
+        ),
+        ..site
+    };
+    let daemon = site.daemon(&["--silence", "1"]);
+    let runs = site.until("its success", |runs| count(runs, "succeeded") >= 1);
+    assert!(runs.iter().any(|run| run["attempts"] == 2), "{runs:#?}");
+    assert!(site.log().contains("whoever did it is gone"), "{}", site.log());
+    daemon.end();
+}
+
+/// Processes that were told to end with this one.
+fn processes_of(supervisor: u32) -> usize {
+    let wanted = format!("BACKSTAY_SUPERVISOR={supervisor}");
+    let of = |entry: fs::DirEntry| fs::read(entry.path().join("environ")).ok();
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| of(entry.ok()?))
+        .filter(|environ| environ.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes()))
+        .count()
+}
+
+#[test]
+fn a_bad_policy_keeps_the_old_one_in_force_and_a_good_one_takes_over() {
+    let site = Site::new("2026-11-21T12:00:00Z", 1, DAILY);
+    let daemon = site.daemon(&[]);
+    let wait = |text: &str| {
+        let begun = Instant::now();
+        while !site.log().contains(text) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{text}: {}", site.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    wait("jobs watched: 1");
+    site.policy("jobs: { daily: 7 }\n");
+    wait("the old ones stay in force");
+    assert!(site.log().contains("policy.yaml:"), "{}", site.log());
+    site.policy(&DAILY.replace("0 3 * * *", "0 4 * * *"));
+    wait("are in force");
+    daemon.end();
+    assert!(site.runs().is_empty());
+}
+
+#[test]
+fn two_daemons_do_not_share_a_state() {
+    let site = Site::new("2026-11-21T12:00:00Z", 1, DAILY);
+    let daemon = site.daemon(&[]);
+    let begun = Instant::now();
+    while !site.log().contains("jobs watched") {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{}", site.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let ran = site.run(&["daemon"]).expect(75);
+    assert!(ran.stderr.contains("another daemon uses this state"), "{}", ran.stderr);
+    daemon.end();
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let site = Site::new("2026-11-21T12:00:00Z", 1, DAILY);
+    for (args, code, said) in [
+        (&["runs"][..], 0, "there are no runs"),
+        (&["logs", "2026"], 1, "there is no run `2026`"),
+        (&["cancel", "2026"], 1, "there is no run `2026`"),
+        (&["daemon", "--jobs", "0"], 2, "--jobs"),
+        (&["daemon", "--repository", "s3://x"], 2, "a daemon needs policies"),
+    ] {
+        let ran = site.run(args).expect(code);
+        assert!(ran.stderr.contains(said), "{args:?}: {}", ran.stderr);
+    }
+}
