@@ -56,7 +56,7 @@ impl Candidate {
 pub struct Gathered {
     /// Every object once.
     pub candidates: Vec<Candidate>,
-    /// Manifests that cannot be read.
+    /// Manifests that cannot be read, or contradict a newer one.
     pub unreadable: Vec<(BackupId, Error)>,
 }
 
@@ -86,6 +86,7 @@ pub fn gather(
     commits.reverse();
     let mut gathered = Gathered::default();
     let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
+    let mut digests: BTreeMap<String, String> = BTreeMap::new();
     for some in commits.chunks(MANIFESTS_AT_ONCE) {
         for (commit, manifest) in source.manifests(some)? {
             let manifest = match manifest {
@@ -96,11 +97,16 @@ pub fn gather(
                 }
             };
             let begin = gathered.candidates.len();
-            for (path, size, _) in manifest.objects() {
+            let mut contradicts = None;
+            for (path, size, sha256) in manifest.objects() {
                 if numbers.contains_key(path) {
+                    if digests.get(path).is_some_and(|known| known != sha256) {
+                        contradicts = Some(path.to_owned());
+                    }
                     continue;
                 }
                 numbers.insert(path.to_owned(), first + gathered.candidates.len());
+                digests.insert(path.to_owned(), sha256.to_owned());
                 let proofs = known.get(path).into_iter().flatten().copied();
                 gathered.candidates.push(Candidate {
                     place,
@@ -111,6 +117,14 @@ pub fn gather(
                     listed: listed.get(path) == Some(&size),
                     along: Vec::new(),
                 });
+            }
+            if let Some(path) = contradicts {
+                let error = Error::damaged(format!(
+                    "the manifest of {} has another digest of {path} than a newer one: one of \
+                     them was altered",
+                    manifest.backup
+                ));
+                gathered.unreadable.push((manifest.backup.clone(), error));
             }
             if depth == ProofDepth::Content {
                 for candidate in &mut gathered.candidates[begin..] {
