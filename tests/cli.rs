@@ -151,6 +151,7 @@ fn a_command_line_without_sense_is_exit_2() {
         &["verify", "--budget", "10"],
         &["verify", "--budget", "1GiB", "--depth", "list"],
         &["verify", "--dry-run"],
+        &["verify", "--budget", "1GiB", "--repair-from", "copy"],
         &["completions", "tcsh"],
     ] {
         let ran = sandbox.run(args);
@@ -186,6 +187,19 @@ fn a_policy_that_is_wrong_is_exit_3() {
     assert!(ran.stderr.contains("policy.yaml"), "{}", ran.stderr);
 }
 
+/// Makes a copy of the repository, `copy`, and another, `sound`, and removes a list of the newest
+/// backup. Returns its path.
+fn damaged_beside_a_copy(sandbox: &Sandbox) -> std::path::PathBuf {
+    for name in ["copy", "sound"] {
+        let (from, to) = (sandbox.path("repo"), sandbox.path(name));
+        assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+    }
+    let sums = sandbox.objects().into_iter().rfind(|path| path.ends_with("SHA256SUMS"));
+    let sums = sandbox.path("repo").join(sums.unwrap());
+    fs::remove_file(&sums).unwrap();
+    sums
+}
+
 #[test]
 fn the_main_job_reads_well() {
     let sandbox = ready(false);
@@ -208,6 +222,16 @@ fn the_main_job_reads_well() {
     run("verify_content", &["verify", "demo/files", "--depth", "content"], 0);
     run("verify_budget", &["verify", "--budget", "10GiB", "--depth", "content"], 0);
     run("verify_budget_dry_run", &["verify", "--budget", "1B", "--dry-run"], 0);
+    let sums = damaged_beside_a_copy(&sandbox);
+    let repair = ["verify", "--repair-from", "./copy"];
+    run("verify_damaged", &["verify"], 5);
+    run("verify_repair_dry_run", &[&repair[..], &["--dry-run"]].concat(), 5);
+    run("verify_repair", &repair, 0);
+    fs::write(&sums, "").unwrap();
+    fs::remove_dir_all(sandbox.path("copy/demo/sources/files/data")).unwrap();
+    run("verify_repair_nothing", &repair, 5);
+    fs::remove_dir_all(sandbox.path("repo")).unwrap();
+    fs::rename(sandbox.path("sound"), sandbox.path("repo")).unwrap();
     run("restore_dry_run", &["restore", "demo/files", "--to", "out", "--dry-run"], 0);
     run("restore", &["restore", "demo/files", "--to", "out"], 0);
     run("restore_not_empty", &["restore", "demo/files", "--to", "out"], 1);
@@ -363,6 +387,11 @@ fn json_keeps_its_shape() {
             assert!(event["event"].is_string(), "{line}");
         }
     }
+    damaged_beside_a_copy(&sandbox);
+    let repair = ["verify", "--repair-from", "./copy"];
+    let json = sandbox.run(&[&repair[..], &["--output", "json"]].concat()).expect(0).json();
+    let text = serde_json::to_string_pretty(&shape(&json)).unwrap();
+    writeln!(all, "$ backstay {} --output json\n{text}\n", repair.join(" ")).unwrap();
     let lines = sandbox.run_with_key(&["ls", "demo/files", "--output", "json"]).expect(0).stdout;
     for line in lines.lines() {
         let json: Value = serde_json::from_str(line).unwrap();

@@ -27,6 +27,7 @@ mod postgres_dump;
 mod postgres_replication;
 mod prune;
 mod prune_model;
+mod repair;
 mod restore;
 mod roundtrip;
 mod s3;

@@ -120,22 +120,21 @@ pub(super) fn list(store: &Store) -> Result<Vec<KeyInfo>> {
 
 /// Brings the keys of one repository to another, as they are: secret halves first.
 pub fn copy_keys(from: &Repository, to: &Store) -> Result<()> {
+    from.keys().iter().try_for_each(|key| bring_key(from, key, to))
+}
+
+/// Brings what another store lacks of one key.
+pub fn bring_key(from: &Repository, key: &KeyInfo, to: &Store) -> Result<()> {
     let present: BTreeSet<String> =
         to.list(layout::KEYS)?.into_iter().map(|object| object.key).collect();
-    for key in from.keys() {
-        let public = layout::public_key(&key.id);
-        for object in key.wraps.iter().chain([&public]).filter(|key| !present.contains(*key)) {
-            let Some(body) = from.store().read_if_exists(object, KEY_LIMIT)? else { continue };
-            if !to.create_ours(object, &body)? {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!(
-                        "{object} is another key in {} than in {}",
-                        to.name(),
-                        from.store().name()
-                    ),
-                ));
-            }
+    let public = layout::public_key(&key.id);
+    for object in key.wraps.iter().chain([&public]).filter(|key| !present.contains(*key)) {
+        let Some(body) = from.store().read_if_exists(object, KEY_LIMIT)? else { continue };
+        if !to.create_ours(object, &body)? {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("{object} is another key in {} than in {}", to.name(), from.store().name()),
+            ));
         }
     }
     Ok(())

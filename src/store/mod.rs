@@ -34,7 +34,7 @@ pub use connect::{Location, S3Location};
 pub use coordination::{Held, Hold, ListedMark, Mark, OBJECTS_PER_MARK, Pin, Worker};
 pub use erase::Erased;
 pub use error::StoreError;
-pub use keys::{KeyInfo, copy_keys, generate_repository_key, wrap_key};
+pub use keys::{KeyInfo, bring_key, copy_keys, generate_repository_key, wrap_key};
 pub use lease::{Lease, Terms};
 pub use limit::RateLimit;
 pub use probe::{Finding, Probe, Verdict};

@@ -31,8 +31,17 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
 
 /// Finds a backup in any of the repositories meant.
 pub fn find(app: &App, wanted: &str) -> Result<(Opened, Manifest)> {
+    find_in(app, wanted, &|_| true)
+}
+
+/// The same, in those of them that `meant` takes.
+pub fn find_in(
+    app: &App,
+    wanted: &str,
+    meant: &dyn Fn(&Opened) -> bool,
+) -> Result<(Opened, Manifest)> {
     let mut missing = None;
-    for opened in app.repositories()? {
+    for opened in app.repositories()?.into_iter().filter(|opened| meant(opened)) {
         match find_by_name(&opened.repository, wanted) {
             Ok(manifest) => return Ok((opened, manifest)),
             Err(error) if error.kind() == ErrorKind::NotFound => {

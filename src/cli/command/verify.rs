@@ -2,20 +2,22 @@
 
 mod budget;
 mod memory;
+mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use memory::Memory;
+use repair::Medic;
 
 use crate::archive::manifest::Manifest;
 use crate::cli::ExitStatus;
 use crate::cli::format;
 use crate::cli::setup::{App, Opened};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::SourceAddress;
+use crate::id::{BackupId, SourceAddress};
 use crate::policy::Size;
-use crate::run::list_backups;
 use crate::run::verify::{self as runner, Depth, Report, Scope};
+use crate::run::{find_source, list_backups};
 
 /// Prove that backups are sound.
 ///
@@ -38,11 +40,21 @@ pub struct Args {
     ///
     /// Each run goes on where the last one ended. One object is read in any case, however large.
     /// Says how much of each repository is proven, and since when.
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", group = "planned")]
     budget: Option<Size>,
 
-    /// Say what --budget would read, and how much is proven; read nothing.
-    #[arg(long, requires = "budget")]
+    /// Fetch what is missing or altered from a copy: a name in the policy, a directory, or
+    /// s3://BUCKET/PREFIX?endpoint=URL&region=R.
+    ///
+    /// Bytes take their place only once they were read to their end and have the digest that the
+    /// manifest says; what is damaged in the copy as well stays as it is. Then what was damaged is
+    /// verified again. Nothing is deleted.
+    #[arg(long, value_name = "REPOSITORY", group = "planned")]
+    repair_from: Option<String>,
+
+    /// Say what --budget would read and how much is proven, and read nothing; or what --repair-from
+    /// would fetch, and repair nothing.
+    #[arg(long, requires = "planned")]
     dry_run: bool,
 }
 
@@ -72,25 +84,56 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     if let Some(budget) = args.budget {
         return budget::run(app, args, budget.bytes());
     }
-    let found = Found::new(app, &args.backups)?;
-    let alone = found.backups.len() == 1;
-    let mut tally = Tally { damaged: found.unreadable, alone, ..Tally::default() };
+    let mut medic = Medic::new(app, args)?;
+    let mut found = Found::new(app, &args.backups, medic.as_ref())?;
+    if let Some(medic) = &mut medic {
+        medic.meet(&found.opened)?;
+        medic.mend_manifests(&mut found)?;
+    }
+    let Found { mut opened, backups, unreadable } = found;
+    for unreadable in &unreadable {
+        app.printer.error(&unreadable.error);
+    }
+    let alone = backups.len() == 1;
+    let mut tally = Tally { damaged: unreadable.len() as u64, alone, ..Tally::default() };
     let mut memory = Memory::new(app, args.depth.into());
-    let mut read: BTreeMap<(String, SourceAddress), BTreeSet<String>> = BTreeMap::new();
-    for (at, manifest) in &found.backups {
-        let opened = &found.opened[*at];
+    let mut read: BTreeMap<(String, SourceAddress), Sound> = BTreeMap::new();
+    for (at, manifest) in &backups {
+        let opened = &mut opened[*at];
         let place = (opened.repository.store().name().to_owned(), manifest.address());
         let sound = read.entry(place).or_default();
-        // Content is held against each backup's own index; bytes are the same for all.
-        let scope = match args.depth {
-            DepthArg::Stored => Scope::Except(sound),
-            DepthArg::List | DepthArg::Content => Scope::All,
-        };
-        let Some(report) = one(app, opened, manifest, scope, args, &mut tally)? else { continue };
-        memory.keep(opened, manifest, &report);
-        let examined = report.examined.iter().filter(|object| !report.names(object));
-        sound.extend(examined.cloned());
-        tally.add(report);
+        if let Some(medic) = &mut medic {
+            // Without them nothing else can be looked into.
+            medic.mend_keys(*at, opened, manifest)?;
+        }
+        let mut last = None;
+        loop {
+            // Content is held against each backup's own index; bytes are the same for all.
+            let known = match args.depth {
+                DepthArg::Stored => known(sound, manifest),
+                DepthArg::List | DepthArg::Content => BTreeSet::new(),
+            };
+            let scope = Scope::Except(&known);
+            let Some(report) = one(app, opened, manifest, scope, args, &mut tally)? else { break };
+            memory.keep(opened, manifest, &report);
+            note(sound, manifest, &report);
+            let is_sound = report.is_sound();
+            let report = &*last.insert(report);
+            // What was behind damage shows once that is repaired.
+            let again = match &mut medic {
+                Some(medic) if !is_sound => medic.mend(*at, opened, manifest, report)?,
+                _ => false,
+            };
+            if !again {
+                break;
+            }
+        }
+        if let Some(report) = last {
+            tally.add(report);
+        }
+    }
+    if let Some(medic) = &medic {
+        return medic.end(&tally);
     }
     if app.printer.is_json() {
         app.printer.json(&tally.reports)?;
@@ -98,43 +141,117 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     tally.verdict()
 }
 
+/// Digests of objects that were found sound, by path.
+type Sound = BTreeMap<String, String>;
+
+/// What needs not be read again. Of an object that has another digest in this manifest nothing is
+/// known: one of the manifests was altered.
+fn known(sound: &Sound, manifest: &Manifest) -> BTreeSet<String> {
+    let objects = manifest.objects();
+    objects
+        .filter(|(path, _, sha256)| sound.get(*path).is_some_and(|known| known == sha256))
+        .map(|(path, _, _)| path.to_owned())
+        .collect()
+}
+
+fn note(sound: &mut Sound, manifest: &Manifest, report: &Report) {
+    let examined: BTreeSet<&str> = report.examined.iter().map(String::as_str).collect();
+    for (path, _, sha256) in manifest.objects() {
+        if examined.contains(path) && !report.names(path) {
+            sound.insert(path.to_owned(), sha256.to_owned());
+        }
+    }
+}
+
 /// The backups meant.
 struct Found {
     opened: Vec<Opened>,
     /// Which repository, and what.
     backups: Vec<(usize, Manifest)>,
-    /// Manifests that cannot be read.
-    unreadable: u64,
+    unreadable: Vec<Unreadable>,
+}
+
+/// A manifest that cannot be read.
+struct Unreadable {
+    /// Which repository.
+    at: usize,
+    address: SourceAddress,
+    backup: BackupId,
+    error: Error,
 }
 
 impl Found {
-    /// Finds backups by what was given, or all there are.
-    fn new(app: &App, wanted: &[String]) -> Result<Self> {
-        let mut found = Self { opened: Vec::new(), backups: Vec::new(), unreadable: 0 };
+    /// Finds backups by what was given, or all there are. With a medic, manifests that cannot be
+    /// read are no reason to give up.
+    fn new(app: &App, wanted: &[String], medic: Option<&Medic<'_>>) -> Result<Self> {
+        let mut found = Self { opened: Vec::new(), backups: Vec::new(), unreadable: Vec::new() };
+        let is_meant = |opened: &Opened| medic.is_none_or(|medic| !medic.is_helper(opened));
         for wanted in wanted {
-            let (repository, manifest) = super::show::find(app, wanted)?;
-            found.backups.push((found.opened.len(), manifest));
-            found.opened.push(repository);
-        }
-        if !wanted.is_empty() {
-            return Ok(found);
-        }
-        found.opened = app.repositories()?;
-        app.miss_broken();
-        for (at, repository) in found.opened.iter().enumerate() {
-            for listing in list_backups(&repository.repository, &|address| repository.has(address))?
-            {
-                match listing.manifest {
-                    Ok(manifest) => found.backups.push((at, manifest)),
-                    Err(error) => {
-                        found.unreadable += 1;
-                        app.printer.error(&error);
+            match super::show::find_in(app, wanted, &is_meant) {
+                Ok((repository, manifest)) => {
+                    found.backups.push((found.opened.len(), manifest));
+                    found.opened.push(repository);
+                }
+                Err(error) if error.kind() == ErrorKind::Damaged && medic.is_some() => {
+                    let before = found.unreadable.len();
+                    for opened in app.repositories()?.into_iter().filter(&is_meant) {
+                        let meant = is_named(&opened, wanted)?;
+                        found.add(opened, &meant, false)?;
+                    }
+                    if found.unreadable.len() == before {
+                        return Err(error);
                     }
                 }
+                Err(error) => return Err(error),
             }
+        }
+        if wanted.is_empty() {
+            for opened in app.repositories()?.into_iter().filter(&is_meant) {
+                found.add(opened, &|_, _| true, true)?;
+            }
+            app.miss_broken();
         }
         Ok(found)
     }
+
+    /// Adds the backups of a repository: all, or just those that cannot be read.
+    fn add(
+        &mut self,
+        opened: Opened,
+        meant: &dyn Fn(&SourceAddress, &BackupId) -> bool,
+        all: bool,
+    ) -> Result<()> {
+        let at = self.opened.len();
+        for listing in list_backups(&opened.repository, &|address| opened.has(address))? {
+            let (address, backup) = (listing.address, listing.commit.backup);
+            match listing.manifest {
+                Ok(manifest) if all => self.backups.push((at, manifest)),
+                Err(error) if meant(&address, &backup) => {
+                    self.unreadable.push(Unreadable { at, address, backup, error });
+                }
+                _ => {}
+            }
+        }
+        self.opened.push(opened);
+        Ok(())
+    }
+}
+
+/// Whether what was given on the command line may mean a backup of the repository.
+fn is_named(
+    opened: &Opened,
+    wanted: &str,
+) -> Result<impl Fn(&SourceAddress, &BackupId) -> bool + use<>> {
+    let (name, id) = wanted.split_once('@').map_or((wanted, None), |(name, id)| (name, Some(id)));
+    let source = find_source(&opened.repository, name)?;
+    let id = match (&source, id) {
+        (Some(_), None | Some("latest")) => String::new(),
+        (_, Some(id)) => id.to_owned(),
+        (None, None) => wanted.to_owned(),
+    };
+    Ok(move |address: &SourceAddress, backup: &BackupId| {
+        source.as_ref().is_none_or(|source| source == address) && backup.as_str().starts_with(&id)
+    })
 }
 
 /// What came of all.
@@ -154,16 +271,22 @@ impl Tally {
     }
 
     fn verdict(&self) -> Result<ExitStatus> {
+        let repair = "`backstay verify --repair-from REPOSITORY` fetches what a copy has of it";
+        self.verdict_with(&[repair.to_owned()])
+    }
+
+    /// The same, with other hints for what is damaged.
+    fn verdict_with(&self, hints: &[String]) -> Result<ExitStatus> {
         if self.damaged > 0 {
             let backups = self.reports.len().max(self.damaged as usize) as u64;
-            return Err(Error::damaged(format!(
+            let error = Error::damaged(format!(
                 "{} of {} {} damaged",
                 self.damaged,
                 format::count(backups, "backup"),
                 if self.damaged == 1 { "is" } else { "are" }
             ))
-            .hint("restore what is sound, and take a full backup of the source now")
-            .hint("a copy in another repository may have what is missing"));
+            .hint("restore what is sound, and take a full backup of the source now");
+            return Err(hints.iter().fold(error, Error::hint));
         }
         if self.unopened > 0 {
             return Err(Error::new(

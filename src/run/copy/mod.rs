@@ -17,5 +17,7 @@ mod plan;
 mod request;
 
 pub use execute::{check_fit, copy, prepare};
+pub(super) use object::send;
+pub(super) use plan::sizes;
 pub use plan::{Plan, PlannedCopy, Why, plan};
 pub use request::{Copied, Outcome, Request};

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use crate::archive::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::SourceStore;
-use crate::telemetry::Reporter;
+use crate::telemetry::{Reporter, failpoint};
 
 const BUFFER: usize = 256 << 10;
 
@@ -41,6 +41,7 @@ pub fn send(
         ))
         .hint("`backstay verify` says what that costs"));
     }
+    failpoint::reach("copy.proven");
     upload.finish()?;
     if read_back { check(to, (path, size, sha256), reporter) } else { Ok(()) }
 }

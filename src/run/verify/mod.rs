@@ -24,4 +24,5 @@ pub use keys::check_keys;
 pub use proofs::{Standing, proof_depth, proofs_of};
 pub use report::{Cost, Depth, Finding, Report};
 pub use scope::Scope;
+pub(super) use stored::digest_of;
 pub use stored::{check_sizes, verify, verify_part};

@@ -174,7 +174,7 @@ pub fn altered(path: &str) -> Finding {
 }
 
 /// The digest of an object's stored bytes.
-pub(super) fn digest_of(
+pub(in crate::run) fn digest_of(
     source: &SourceStore,
     path: &str,
     size: u64,

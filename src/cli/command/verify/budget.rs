@@ -143,6 +143,7 @@ fn places(app: &App, args: &Args) -> Result<(Vec<Opened>, Vec<Place>)> {
     let (mut opened, mut places): (Vec<Opened>, Vec<Place>) = (Vec::new(), Vec::new());
     if args.backups.is_empty() {
         opened = app.repositories()?;
+        app.miss_broken();
         for (at, repository) in opened.iter().enumerate() {
             for address in repository.repository.sources()? {
                 if repository.has(&address) {
