@@ -31,6 +31,8 @@ enum Kind {
     Writes,
     /// It takes away from a repository.
     Removes,
+    /// It repairs a repository from its copy.
+    Mends,
     /// It changes nothing in a repository, but for holds.
     Reads,
 }
@@ -70,6 +72,8 @@ const VERBS: &[Verb] = &[
     reads("verify --depth list"),
     reads("verify --depth stored"),
     reads("verify --depth content"),
+    reads("verify --budget 1GiB --depth content"),
+    Verb { line: "verify --repair-from other --repository main", kind: Kind::Mends },
     reads("key list"),
     reads("check"),
 ];
@@ -113,6 +117,19 @@ impl Bench {
             .status()
             .unwrap();
         assert!(copied.success());
+        // The same, damaged, beside a copy that is whole.
+        bench.copy("base", "hurt");
+        bench.policy("hurt", None);
+        bench.run("hurt", "copy --to other").expect(0);
+        for (number, path) in bench.data("hurt").iter().enumerate() {
+            if number % 2 == 0 {
+                fs::remove_file(path).unwrap();
+            } else {
+                let mut bytes = fs::read(path).unwrap();
+                bytes[0] ^= 1;
+                fs::write(path, bytes).unwrap();
+            }
+        }
         // Two parts of an upload.
         fs::write(src.join("more.bin"), noise(3, 9 << 20)).unwrap();
         fs::write(src.join("below/two.txt"), "two, changed\n").unwrap();
@@ -171,6 +188,7 @@ impl Bench {
         let output = |kind: &str| self.sandbox.path(format!("{out}.{kind}"));
         let mut child = command
             .env("BACKSTAY_POLICY", self.sandbox.path(format!("{place}.yaml")))
+            .env("BACKSTAY_STATE_DIR", self.sandbox.path(format!("state-{place}")))
             .env("T_ACCESS", ACCESS_KEY)
             .env("T_SECRET", SECRET_KEY)
             .stdout(Stdio::from(fs::File::create(output("stdout")).unwrap()))
@@ -203,12 +221,42 @@ impl Bench {
         ran
     }
 
-    /// A copy of the repository `base`, behind the server's back.
-    fn copy(&self, place: &str) {
+    /// Copies repositories, behind the server's back.
+    fn copy(&self, from: &str, place: &str) {
         let bucket = self.server.root.path().join(BUCKET);
         let copied =
-            Command::new("cp").arg("-a").args([bucket.join("base"), bucket.join(place)]).status();
+            Command::new("cp").arg("-a").args([bucket.join(from), bucket.join(place)]).status();
         assert!(copied.unwrap().success());
+    }
+
+    /// The objects of the tree's backups.
+    fn data(&self, place: &str) -> Vec<PathBuf> {
+        let data = self.server.root.path().join(BUCKET).join(place);
+        let mut found = Vec::new();
+        for backup in fs::read_dir(data.join("main/demo/sources/files/data")).unwrap() {
+            for object in fs::read_dir(backup.unwrap().path()).unwrap() {
+                found.push(object.unwrap().path());
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// Whether every object is whole in a repository that is being repaired; `Err` if one is
+    /// neither whole nor as it was.
+    fn is_mended(&self, place: &str) -> Result<bool, String> {
+        let mut all = true;
+        for sound in self.data("base") {
+            let bucket = self.server.root.path().join(BUCKET);
+            let below = sound.strip_prefix(bucket.join("base")).unwrap();
+            let read = |place: &str| fs::read(bucket.join(place).join(below)).ok();
+            let now = read(place);
+            if now != read("base") && now != read("hurt") {
+                return Err(format!("{} is half repaired", below.display()));
+            }
+            all &= now == read("base");
+        }
+        Ok(all)
     }
 
     /// What lies in a repository, but for holds, which end by themselves.
@@ -223,8 +271,10 @@ impl Bench {
         let at = VERBS.iter().position(|other| other.line == verb.line).unwrap();
         let stays = if lasts == Lasts::Passing { "passing" } else { "staying" };
         let place = format!("{fault:?}-{stays}-{seed}-{at}").to_lowercase();
-        if verb.kind != Kind::Init {
-            self.copy(&place);
+        match verb.kind {
+            Kind::Init => {}
+            Kind::Mends => self.copy("hurt", &place),
+            Kind::Writes | Kind::Removes | Kind::Reads => self.copy("base", &place),
         }
         self.policy(&place, Some(lasts));
         let before = self.keys(&place);
@@ -279,6 +329,16 @@ impl Bench {
                 all_sound(3)?;
                 again(verb.line)?;
             }
+            Kind::Mends => {
+                let mended = self.is_mended(&place).map_err(|wrong| format!("{wrong}: {said}"))?;
+                if ran.code == 0 && !mended {
+                    return Err(format!("something is not repaired: {said}"));
+                }
+                must(verb.line)?;
+                if self.is_mended(&place) != Ok(true) {
+                    return Err(format!("afterwards something is not repaired: {said}"));
+                }
+            }
             Kind::Removes => {
                 all_sound(2)?;
                 must("prune --yes")?;
@@ -312,7 +372,8 @@ fn check(
     }
     let done = ran.code == 0;
     // A network that fails is no damage, and no mistake of whoever typed the command.
-    let lost = fault == Fault::LaggingList && all.contains("does not list it");
+    let unlisted = if verb.kind == Kind::Mends { "is missing" } else { "does not list it" };
+    let lost = fault == Fault::LaggingList && all.contains(unlisted);
     // A lease that is not listed seems to be somebody else's.
     let busy = fault == Fault::LaggingList && ran.code == 75;
     if !(done || ran.code == 1 || busy || ran.code == 5 && lost) {
