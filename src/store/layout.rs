@@ -87,9 +87,14 @@ pub fn lease(stack: &str, name: &str) -> String {
     format!("{stack}/lease/{name}")
 }
 
+/// Where the WAL of a cluster lies, relative to its source.
+pub fn wal_cluster(system_id: u64) -> String {
+    format!("wal/{system_id}")
+}
+
 /// Where the WAL of a cluster's timeline lies, relative to its source.
 pub fn wal_timeline(system_id: u64, timeline: u32) -> String {
-    format!("wal/{system_id}/{timeline:08X}")
+    format!("{}/{timeline:08X}", wal_cluster(system_id))
 }
 
 /// A WAL file, relative to its source; names begin with their timeline.

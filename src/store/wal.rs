@@ -177,12 +177,19 @@ impl WalStore {
         })
     }
 
+    /// Timelines of which anything was archived, ascending.
+    pub fn timelines(&self, system_id: u64) -> Result<Vec<u32>> {
+        let names =
+            self.store().list_directories(&self.source.key(&layout::wal_cluster(system_id)))?;
+        Ok(names.iter().filter_map(|name| u32::from_str_radix(name, 16).ok()).collect())
+    }
+
     /// The files of one timeline, by name.
     pub fn list(&self, system_id: u64, timeline: u32) -> Result<Vec<StoredWal>> {
         let directory = self.source.key(&layout::wal_timeline(system_id, timeline));
         let suffix = layout::wal_suffix(self.encrypted);
         let listed = self.store().list(&directory)?;
-        Ok(listed
+        let mut files: Vec<StoredWal> = listed
             .into_iter()
             .filter_map(|object| {
                 let name = object.key.strip_prefix(&directory)?.strip_prefix('/')?;
@@ -193,7 +200,10 @@ impl WalStore {
                     stored_at: object.stored_at,
                 })
             })
-            .collect())
+            .collect();
+        // Keys have another order: `….backup.zst` stands before `….zst`.
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(files)
     }
 
     /// The segments that a backup needs and that are not there.

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use jiff::Timestamp;
+
 use super::archive::Archive;
 use super::listing::{Comparison, Listing};
 use super::pages::{Judge, PAGE, is_sound, relation_segment};
@@ -259,7 +261,8 @@ impl Source for ClusterSource {
         let (backup, ranges) = taking.parts(backup)?;
         failpoint::reach("cluster.read");
         let (_, stop, end_timeline) = backup.finish()?;
-        let time = cx.clock.now();
+        // By the server's clock, which commits are dated by.
+        let time = taking.sql.as_mut().and_then(now_at).unwrap_or_else(|| cx.clock.now());
         if end_timeline != timeline {
             return Err(Error::new(
                 ErrorKind::Conflict,
@@ -297,6 +300,13 @@ impl Source for ClusterSource {
             ..Captured::default()
         })
     }
+}
+
+/// The server's time.
+fn now_at(sql: &mut Connection) -> Option<Timestamp> {
+    let query = "SELECT pg_catalog.to_char(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', \
+                 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    sql.value(query, "failed to ask for the time").ok()?.parse().ok()
 }
 
 /// What a dry run can say: how much there is.
