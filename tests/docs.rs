@@ -152,6 +152,13 @@ fn the_page_of_exit_codes_is_what_the_program_has() {
     page.push_str(
         "\nWhat this version cannot end with yet: 4, which needs `status` and drills, and 75, which needs leases.\n",
     );
+    page.push_str(
+        "\n`wal push` and `wal get` obey PostgreSQL instead ([postgres.md](postgres.md#wal)):\n\n\
+         | | |\n|---|---|\n\
+         | `wal push` | 0 archived; anything else up to 125 failed: the server asks again |\n\
+         | `wal get` | 0 fetched; 1 no repository has it, and each answered; 126 everything else, panics included |\n\
+         | `wal get --standby` | 0 fetched; 1 everything else |\n",
+    );
     generated("exit-codes.md", &page);
 }
 

@@ -25,6 +25,7 @@ mod postgres_cluster;
 mod postgres_connection;
 mod postgres_dump;
 mod postgres_replication;
+mod postgres_wal;
 mod prune;
 mod prune_model;
 mod repair;

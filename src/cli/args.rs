@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
-    backup, cancel, check, completions, copy, daemon, delete, diff, find, init, key, list, logs,
-    ls, man, pin, plan, prune, restore, runs, schema, show, unpin, verify,
+    backup, cancel, check, completions, copy, daemon, delete, diff, find, init, key, list, logs, ls,
+    man, pin, plan, prune, restore, runs, schema, show, unpin, verify, wal,
 };
 
 /// Backup, restore and disaster recovery for data platforms.
@@ -124,6 +124,7 @@ pub enum Command {
     Pin(pin::Args),
     Unpin(unpin::Args),
     Delete(delete::Args),
+    Wal(wal::Args),
     Key(key::Args),
     Completions(completions::Args),
     Man(man::Args),

@@ -5,6 +5,7 @@
 mod args;
 mod command;
 mod confirm;
+mod contract;
 mod exit;
 mod format;
 mod gantt;

@@ -11,6 +11,7 @@ pub use tokio::runtime::Runtime;
 
 use super::args::{Cli, Command};
 use super::command;
+use super::contract::Contract;
 use super::exit::ExitStatus;
 use super::printer::{self, Printer};
 use super::progress::Display;
@@ -24,11 +25,13 @@ use crate::telemetry::Reporter;
 
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
-    ExitCode::from(run(std::env::args_os()) as u8)
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let contract = Contract::of(&arguments);
+    let code = std::panic::catch_unwind(|| run(arguments, contract));
+    ExitCode::from(code.unwrap_or_else(|_| contract.panicked()))
 }
 
-fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+fn run(arguments: Vec<OsString>, contract: Contract) -> u8 {
     let wants_json = wants_json(&arguments);
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -40,18 +43,18 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
             } else {
                 let _ = error.print();
             }
-            return if asked { ExitStatus::Done } else { ExitStatus::Usage };
+            return if asked { 0 } else { contract.failed(ExitStatus::Usage) };
         }
     };
     let printer = Printer::new(&cli.global);
     match start(cli, &printer) {
-        Ok(status) => status,
+        Ok(status) => status as u8,
         // `backstay list | head -1` is well.
-        Err(error) if error.kind() == ErrorKind::OutputClosed => ExitStatus::Done,
+        Err(error) if error.kind() == ErrorKind::OutputClosed && contract == Contract::Usual => 0,
         Err(error) => {
             let status = error.kind().into();
             printer.last_error(&error, status);
-            status
+            contract.failed(status)
         }
     }
 }
@@ -124,6 +127,7 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
         Command::Pin(args) => command::pin::run(&app, args),
         Command::Unpin(args) => command::unpin::run(&app, args),
         Command::Delete(args) => command::delete::run(&app, args),
+        Command::Wal(args) => command::wal::run(&app, args),
         Command::Key(args) => command::key::run(&app, args),
         Command::Completions(args) => command::completions::run(&app, args),
         Command::Man(args) => command::man::run(&app, args),

@@ -5,19 +5,17 @@ use jiff::{SignedDuration, Timestamp};
 use super::setup::App;
 use crate::error::{Error, Result};
 
-/// An instant with an offset; without one in this machine's zone, which is said. One without
-/// fractions of a second is the end of that second: listings show no fractions, and what they show
-/// must find what they showed.
-pub fn instant(app: &App, text: &str) -> Result<Timestamp> {
-    let at = parse(app, text)?;
+/// An instant without fractions of a second as the end of that second: listings show no fractions,
+/// and what they show must find what they showed.
+pub fn whole_second(at: Timestamp) -> Timestamp {
     if at.subsec_nanosecond() != 0 {
-        return Ok(at);
+        return at;
     }
-    at.checked_add(SignedDuration::from_nanos(999_999_999))
-        .map_err(|error| Error::usage(format!("`{text}` is too far away")).with_source(error))
+    at.checked_add(SignedDuration::from_nanos(999_999_999)).unwrap_or(Timestamp::MAX)
 }
 
-fn parse(app: &App, text: &str) -> Result<Timestamp> {
+/// An instant with an offset; without one in this machine's zone, which is said.
+pub fn instant(app: &App, text: &str) -> Result<Timestamp> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at);
     }

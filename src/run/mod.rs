@@ -15,6 +15,7 @@ pub mod prune;
 pub mod repair;
 pub mod restore;
 pub mod verify;
+pub mod wal;
 
 pub use context::{Context, Tuning, host_name};
 pub use inspect::{Listing, list_backups, retention_rule};

@@ -1,6 +1,7 @@
 //! Finding the backup a person means.
 
 use crate::archive::manifest::Manifest;
+use crate::archive::wal::Lsn;
 use crate::error::{Error, Result};
 use crate::id::{BackupId, SourceAddress};
 use crate::store::Repository;
@@ -17,6 +18,8 @@ pub enum BackupChoice {
     Run(String),
     /// The newest whose recovery point is not after this instant.
     At(jiff::Timestamp),
+    /// The newest whose recovery point is not after this position in its WAL.
+    Position(Lsn),
 }
 
 /// Finds a backup of one source.
@@ -72,6 +75,11 @@ pub fn find_backup(
             }
             (BackupChoice::At(at), Ok(manifest))
                 if manifest.recovery_points.iter().any(|point| point.time <= *at) =>
+            {
+                return Ok(manifest);
+            }
+            (BackupChoice::Position(at), Ok(manifest))
+                if manifest.recovery_points.iter().any(|p| p.lsn.is_some_and(|lsn| lsn <= *at)) =>
             {
                 return Ok(manifest);
             }
@@ -162,6 +170,7 @@ fn only(
                 BackupChoice::At(at) => {
                     format!("backup from {} or before", at.strftime("%Y-%m-%dT%H:%M:%SZ"))
                 }
+                BackupChoice::Position(lsn) => format!("backup from {lsn} or before"),
             };
             Err(Error::not_found(format!("there is no {what} in {place}"))
                 .hint("`backstay list` shows what there is"))

@@ -1,8 +1,8 @@
 //! Named steps at which tests kill or stop the process, to show that nothing is lost there.
 //!
 //! In release builds [`reach`] does nothing. In debug builds `BACKSTAY_FAILPOINT=NAME` kills the
-//! process with SIGKILL when it reaches the step, and `BACKSTAY_FAILPOINT=NAME:stop` sends SIGSTOP,
-//! the first time it gets there.
+//! process with SIGKILL when it reaches the step, `BACKSTAY_FAILPOINT=NAME:stop` sends SIGSTOP and
+//! `BACKSTAY_FAILPOINT=NAME:panic` panics, the first time it gets there.
 
 /// Every step there is, in the order a backup reaches them. Tests go through all of them.
 pub const ALL: &[&str] = &[
@@ -21,6 +21,8 @@ pub const ALL: &[&str] = &[
     "cluster.received",
     "cluster.files_restored",
     "cluster.before_control",
+    "wal.push",
+    "wal.get",
     "copy.intent",
     "copy.proven",
     "copy.object",
@@ -44,6 +46,7 @@ pub fn reach(name: &str) {
     if wanted != name || REACHED.swap(true, std::sync::atomic::Ordering::Relaxed) {
         return;
     }
+    assert!(action != "panic", "{name} was to panic");
     let signal = if action == "stop" {
         rustix::process::Signal::STOP
     } else {

@@ -7,7 +7,7 @@
 use std::io::{self, Write as _};
 
 use crate::archive::crypt::Recipients;
-use crate::archive::frame::FrameWriter;
+use crate::archive::frame::{FRAME_SIZE, FrameWriter};
 
 /// The kind of the stanza.
 pub const STANZA: &str = "backstay.sha256";
@@ -33,7 +33,14 @@ pub fn seal(
         out.extend(digest);
     }
     let note = (STANZA, hex::encode(digest));
-    let mut frames = FrameWriter::new(recipients.encrypt_noting(out, note)?, level)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let threads = threads.min(plain.len().div_ceil(FRAME_SIZE));
+    let sealing = recipients.encrypt_noting(out, note)?;
+    let mut frames = if threads > 1 {
+        FrameWriter::parallel(sealing, level, threads)?
+    } else {
+        FrameWriter::new(sealing, level)?
+    };
     frames.write_all(plain)?;
     let (sealed, _) = frames.finish()?;
     sealed.finish()

@@ -26,3 +26,4 @@ pub mod schema;
 pub mod show;
 pub mod unpin;
 pub mod verify;
+pub mod wal;

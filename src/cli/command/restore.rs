@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{restore_cluster, restore_database, show};
 use crate::archive::manifest::{Form, Manifest};
 use crate::cli::setup::{App, Opened};
-use crate::cli::time::instant;
+use crate::cli::time::{instant, whole_second};
 use crate::cli::{ExitStatus, confirm, format};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id::{BackupId, SourceAddress};
@@ -45,8 +46,9 @@ pub struct Args {
     run: Option<String>,
 
     /// The newest backup from this instant or before: 2026-11-21T02:00:00Z, or with a zone. A
-    /// second means all of it, so that a time from `backstay list` finds its backup.
-    #[arg(long, value_name = "TIME")]
+    /// second means all of it, so that a time from `backstay list` finds its backup. Of a
+    /// PostgreSQL cluster the instant itself, by replaying WAL.
+    #[arg(long, value_name = "TIME", group = "goal")]
     at: Option<String>,
 
     /// Only these: a path, or a pattern (`**/*.conf`); a directory means everything in it.
@@ -98,7 +100,8 @@ struct Report<'a> {
 
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
-    let (opened, manifest) = find(app, args)?;
+    let at = args.at.as_deref().map(|text| instant(app, text)).transpose()?;
+    let (opened, manifest) = find(app, args, at)?;
     let address = manifest.address();
     check_keys(&opened, &manifest)?;
     let existing = match (args.overwrite, args.delta) {
@@ -138,7 +141,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     if args.cluster.is_meant(&manifest, &args.to, &args.path)? {
         return app
             .display
-            .during(&app.cx.reporter, || restore_cluster::run(app, &args.cluster, request));
+            .during(&app.cx.reporter, || restore_cluster::run(app, &args.cluster, at, request));
     }
     app.display.during(&app.cx.reporter, || match (args.to.as_str(), manifest.form) {
         ("-", _) => to_stdout(app, args, &request),
@@ -149,8 +152,8 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
 }
 
 /// The backup that is meant, and where it lies.
-fn find(app: &App, args: &Args) -> Result<(Opened, Manifest)> {
-    let choice = choice(app, args)?;
+fn find(app: &App, args: &Args, at: Option<Timestamp>) -> Result<(Opened, Manifest)> {
+    let choice = choice(args, at)?;
     let (source, id) = match args.source.split_once('@') {
         Some((source, id)) => (source, Some(id)),
         None => (args.source.as_str(), None),
@@ -192,12 +195,17 @@ fn find(app: &App, args: &Args) -> Result<(Opened, Manifest)> {
     Ok((opened, manifest))
 }
 
-fn choice(app: &App, args: &Args) -> Result<BackupChoice> {
+fn choice(args: &Args, at: Option<Timestamp>) -> Result<BackupChoice> {
     if let Some(run) = &args.run {
         return Ok(BackupChoice::Run(run.clone()));
     }
-    if let Some(at) = &args.at {
-        return instant(app, at).map(BackupChoice::At);
+    if let Some(at) = at {
+        return Ok(BackupChoice::At(whole_second(at)));
+    }
+    if let Some(position) = args.cluster.position()?
+        && args.backup == "latest"
+    {
+        return Ok(BackupChoice::Position(position));
     }
     Ok(match args.backup.as_str() {
         "latest" => BackupChoice::Latest,

@@ -1,16 +1,19 @@
 //! The part of `backstay restore` that puts a PostgreSQL cluster back.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::archive::manifest::Manifest;
+use crate::archive::wal::Lsn;
 use crate::cli::setup::App;
+use crate::cli::time::whole_second;
 use crate::cli::{ExitStatus, format};
 use crate::error::{Error, IoContext as _, Result};
 use crate::run::restore::{
-    CLUSTER_KIND, ClusterPlan, Outcome, Request, TablespaceChoice, restore_cluster,
+    CLUSTER_KIND, ClusterPlan, Goal, Outcome, Recovery, Request, TablespaceChoice, restore_cluster,
 };
 
 /// Options for base backups.
@@ -25,9 +28,45 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "DIR")]
     tablespaces: Option<PathBuf>,
 
-    /// To the first moment at which the backup is consistent, with the WAL it brings.
-    #[arg(long)]
+    /// To the first moment at which the backup is consistent, with the WAL it brings. This is what
+    /// is done if nothing else is asked for.
+    #[arg(long, group = "goal")]
     immediate: bool,
+
+    /// To the end of what was archived.
+    #[arg(long, group = "goal")]
+    latest: bool,
+
+    /// To a position in WAL: 16/B374D848.
+    #[arg(long, value_name = "LSN", group = "goal")]
+    lsn: Option<String>,
+
+    /// To a transaction, which is the last one.
+    #[arg(long, value_name = "XID", group = "goal")]
+    xid: Option<u32>,
+
+    /// To a restore point: pg_create_restore_point('NAME').
+    #[arg(long, value_name = "NAME", group = "goal")]
+    name: Option<String>,
+
+    /// Replay this timeline. Default: the newest that the backup leads to.
+    #[arg(long, value_name = "NUMBER")]
+    timeline: Option<u32>,
+
+    /// What the server does when it is there.
+    #[arg(long, value_enum, value_name = "ACTION")]
+    action: Option<Action>,
+}
+
+/// What a server does when recovery is where it was to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Action {
+    /// Opens, on a new timeline.
+    Promote,
+    /// Waits, readable: pg_wal_replay_resume() opens it.
+    Pause,
+    /// Ends; it goes on when it is started with another target.
+    Shutdown,
 }
 
 impl ClusterArgs {
@@ -36,13 +75,37 @@ impl ClusterArgs {
         if manifest.source_kind == CLUSTER_KIND && to != "-" && paths.is_empty() {
             return Ok(true);
         }
-        if !self.tablespace.is_empty() || self.tablespaces.is_some() || self.immediate {
+        let goal = self.immediate || self.latest || self.lsn.is_some();
+        let goal = goal || self.xid.is_some() || self.name.is_some();
+        let more = self.timeline.is_some() || self.action.is_some();
+        if goal || more || !self.tablespace.is_empty() || self.tablespaces.is_some() {
             return Err(Error::usage(
-                "--tablespace, --tablespaces and --immediate are for whole clusters",
+                "tablespaces and targets of recovery are for whole clusters of PostgreSQL",
             )
             .hint(format!("{} is of a source of kind {}", manifest.backup, manifest.source_kind)));
         }
         Ok(false)
+    }
+
+    /// The position that was asked for.
+    pub fn position(&self) -> Result<Option<Lsn>> {
+        self.lsn.as_deref().map(str::parse).transpose()
+    }
+
+    fn goal(&self, at: Option<Timestamp>, manifest: &Manifest) -> Result<Goal> {
+        let complete = manifest.recovery_points.first().map(|point| point.time);
+        Ok(match (at, self.position()?, &self.name, self.xid) {
+            // The second in which the backup was complete, as listings show it.
+            (Some(time), ..) if complete.is_some_and(|c| time < c && c <= whole_second(time)) => {
+                Goal::Immediate
+            }
+            (Some(time), ..) => Goal::Time(time),
+            (_, Some(position), ..) => Goal::Lsn(position),
+            (_, _, Some(name), _) => Goal::Name(name.clone()),
+            (_, _, _, Some(xid)) => Goal::Xid(xid),
+            _ if self.latest => Goal::Latest,
+            _ => Goal::Immediate,
+        })
     }
 
     fn choice(&self) -> Result<TablespaceChoice> {
@@ -73,14 +136,30 @@ struct Report<'a> {
 }
 
 /// Restores the cluster.
-pub fn run(app: &App, args: &ClusterArgs, mut request: Request<'_>) -> Result<ExitStatus> {
-    let choice = args.choice()?;
+pub fn run(
+    app: &App,
+    args: &ClusterArgs,
+    at: Option<Timestamp>,
+    mut request: Request<'_>,
+) -> Result<ExitStatus> {
     let manifest = request.manifest;
+    let recovery = Recovery {
+        goal: args.goal(at, manifest)?,
+        timeline: args.timeline,
+        action: match args.action {
+            None | Some(Action::Promote) => "promote",
+            Some(Action::Pause) => "pause",
+            Some(Action::Shutdown) => "shutdown",
+        }
+        .to_owned(),
+        command: restore_command(app, manifest)?,
+    };
+    let choice = args.choice()?;
     let (dry_run, given) = (request.dry_run, request.target.display().to_string());
     request.target =
         std::path::absolute(&request.target).doing(|| format!("failed to find {given}"))?;
     let target = request.target.display().to_string();
-    let (outcome, plan) = restore_cluster(request, &choice, &app.cx)?;
+    let (outcome, plan) = restore_cluster(request, &choice, &recovery, &app.cx)?;
     if app.printer.is_json() {
         app.printer.json(&Report {
             source: manifest.address().to_string(),
@@ -116,12 +195,82 @@ pub fn run(app: &App, args: &ClusterArgs, mut request: Request<'_>) -> Result<Ex
             format::count(*count, "entry")
         ));
     }
-    if !dry_run {
+    if let Some(way) = &plan.recovery {
         app.printer.talk(format!(
-            "{server} starts from it, replays WAL to {} of timeline {} and opens; it archives nothing",
-            plan.lsn, plan.timeline
+            "  then {} of WAL from {} to {} on timeline {}, as far as asked for",
+            format::count(way.segments, "segment"),
+            way.start,
+            way.end,
+            way.timeline
         ));
+    }
+    if !dry_run {
+        if plan.recovery.is_some() {
+            app.printer.talk(format!(
+                "{server} starts from it and fetches WAL with this, which its user must be able to run:"
+            ));
+            app.printer.talk(format!("  {}", recovery.command));
+        } else {
+            app.printer.talk(format!(
+                "{server} starts from it, replays WAL to {} of timeline {} and opens; it archives nothing",
+                plan.lsn, plan.timeline
+            ));
+        }
         app.printer.hint(&format!("as the owner of its files: pg_ctl -D {target} start"));
     }
     Ok(ExitStatus::Done)
+}
+
+/// What the restored server fetches WAL with: this program, with what it was told itself.
+fn restore_command(app: &App, manifest: &Manifest) -> Result<String> {
+    let program = std::env::current_exe().doing(|| "failed to find this program".to_owned())?;
+    let absolute = |path: &Path| {
+        std::path::absolute(path).doing(|| format!("failed to find {}", path.display()))
+    };
+    let mut words = vec![program.display().to_string()];
+    let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+    match app.repository_url() {
+        // A directory is named as seen from the server's own.
+        Some(url) if !url.contains("://") => {
+            option("--repository", absolute(Path::new(url))?.display().to_string());
+        }
+        Some(url) => option("--repository", url.to_owned()),
+        None => {
+            option("--policy", absolute(&app.policy_path()?)?.display().to_string());
+            if let Some(name) = &app.global.repository {
+                option("--repository", name.clone());
+            }
+        }
+    }
+    for identity in &app.global.identity {
+        option("--identity", absolute(identity)?.display().to_string());
+    }
+    let system_id = manifest.wal.as_ref().map(|wal| wal.system_id.to_string());
+    words.extend(["wal".to_owned(), "get".to_owned()]);
+    words.extend(["--source".to_owned(), manifest.address().to_string()]);
+    words.extend(["--system-id".to_owned(), system_id.unwrap_or_default()]);
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    Ok(format!("{} %f %p", words.join(" ")))
+}
+
+/// A word for the shell, in which the server replaces `%` and a letter.
+fn quoted(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-:=@+,".contains(&b);
+    let word = word.replace('%', "%%");
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word;
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn words_reach_the_shell_whole() {
+        assert_eq!(quoted("/usr/bin/backstay"), "/usr/bin/backstay");
+        assert_eq!(quoted("it's 5%"), r"'it'\''s 5%%'");
+        assert_eq!(quoted("s3://b/p?region=x"), "'s3://b/p?region=x'");
+    }
 }

@@ -202,11 +202,6 @@ fn check_cluster(findings: &mut Findings<'_>, name: &str, cluster: &PostgresClus
     let Some(archive) = cluster.wal.as_ref().and_then(|wal| wal.archive.as_ref()) else {
         return;
     };
-    findings.warning(
-        &[at[0], at[1], at[2], "wal", "archive"],
-        "this version archives no WAL yet",
-        "base backups bring the WAL they need, and are restored to their own end",
-    );
     let base = [at[0], at[1], at[2], "wal", "archive"];
     if archive.to.is_empty() {
         findings.error(

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::output::ContentReader;
+use super::recovery::{Goal, Recovery, Way, check, find_way};
 use super::request::{Outcome, Request};
 use super::tree::restore_tree;
 use crate::archive::entry::{Entry, EntryType};
 use crate::archive::manifest::NeededWal;
+use crate::archive::wal::Lsn;
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::run::{Context, hold};
 use crate::source::directory::extract::{Existing, Placement};
@@ -17,7 +19,7 @@ use crate::source::postgres::cluster::{
     CONTROL, MappedTablespace, RestoredCluster, TABLESPACE_MAP, missing_directories, read_map,
 };
 use crate::store::WalStore;
-use crate::telemetry::failpoint;
+use crate::telemetry::{WarningCode, failpoint};
 
 /// The kind of source whose backups these are.
 pub const CLUSTER_KIND: &str = "postgres_cluster";
@@ -45,6 +47,9 @@ pub struct ClusterPlan {
     pub wal_segments: u64,
     /// Tablespaces: number, where each lay, and where it goes.
     pub tablespaces: Vec<(u32, String, String)>,
+    /// How recovery goes on from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Way>,
 }
 
 /// Restores a whole cluster. Entries that cannot be restored end it: a data directory that lacks
@@ -52,6 +57,7 @@ pub struct ClusterPlan {
 pub fn restore_cluster(
     mut request: Request<'_>,
     choice: &TablespaceChoice,
+    recovery: &Recovery,
     cx: &Context,
 ) -> Result<(Outcome, ClusterPlan)> {
     let manifest = request.manifest;
@@ -73,6 +79,10 @@ pub fn restore_cluster(
         .hint("look for it in a copy of the repository, or take another backup"));
     }
     let tablespaces = choose(&read_tablespaces(&request, cx)?, choice)?;
+    let way = match recovery.goal {
+        Goal::Immediate => None,
+        _ => Some(reach(&wal, &request, needed, recovery, cx)?),
+    };
     let range = needed.ranges.last();
     let plan = ClusterPlan {
         timeline: range.map_or(0, |range| range.timeline),
@@ -84,6 +94,7 @@ pub fn restore_cluster(
                 (space.oid, space.old.display().to_string(), space.new.display().to_string())
             })
             .collect(),
+        recovery: way,
     };
     request.placement = Placement {
         mounts: tablespaces
@@ -116,14 +127,68 @@ pub fn restore_cluster(
     restored.link_tablespaces(&tablespaces)?;
     cx.reporter.phase("fetching WAL");
     fetch_wal(&request, cx, &wal, needed, &restored)?;
-    restored.configure(&format!(
+    let comment = format!(
         "restored by backstay from {}: remove these lines to make it a primary again",
         manifest.backup
-    ))?;
+    );
+    restored.configure(&comment, &settings(recovery, plan.recovery.as_ref()))?;
     cx.reporter.phase("writing to disk");
     failpoint::reach("cluster.before_control");
     restored.complete()?;
     Ok((outcome, plan))
+}
+
+/// Whether recovery can come to where it should, as far as that can be known.
+fn reach(
+    wal: &WalStore,
+    request: &Request<'_>,
+    needed: &NeededWal,
+    recovery: &Recovery,
+    cx: &Context,
+) -> Result<Way> {
+    let reporter = cx.reporter.fresh();
+    let way = find_way(wal, needed, recovery, &request.keys, &reporter)?;
+    let point = request.manifest.recovery_points.first();
+    let stop = needed.ranges.last().map_or(Lsn(0), |range| range.stop);
+    let time = point.map_or(request.manifest.start, |point| point.time);
+    if let Some(warning) = check(&recovery.goal, &way, stop, time)? {
+        cx.reporter.warn(WarningCode::Other, request.target.display().to_string(), warning);
+    }
+    Ok(way)
+}
+
+/// What the server is told.
+fn settings(recovery: &Recovery, way: Option<&Way>) -> Vec<(&'static str, String)> {
+    let Some(way) = way else {
+        return vec![
+            // All that is needed lies in pg_wal: there is no more.
+            ("restore_command", "false".to_owned()),
+            ("recovery_target", "immediate".to_owned()),
+            ("recovery_target_timeline", "current".to_owned()),
+            ("recovery_target_action", "promote".to_owned()),
+        ];
+    };
+    let mut settings = vec![
+        ("restore_command", recovery.command.clone()),
+        ("recovery_target_timeline", way.timeline.to_string()),
+    ];
+    let target = match &recovery.goal {
+        Goal::Immediate => Some(("recovery_target", "immediate".to_owned())),
+        Goal::Latest => None,
+        Goal::Time(time) => {
+            let time = time.strftime("%Y-%m-%d %H:%M:%S.%6f+00").to_string();
+            Some(("recovery_target_time", time))
+        }
+        Goal::Lsn(lsn) => Some(("recovery_target_lsn", lsn.to_string())),
+        Goal::Xid(xid) => Some(("recovery_target_xid", xid.to_string())),
+        Goal::Name(name) => Some(("recovery_target_name", name.clone())),
+    };
+    if target.is_some() {
+        settings.push(("recovery_target_inclusive", "true".to_owned()));
+        settings.push(("recovery_target_action", recovery.action.clone()));
+    }
+    settings.extend(target);
+    settings
 }
 
 fn fetch_wal(

@@ -189,9 +189,9 @@ impl RestoredCluster {
         fs::rename(self.data.join(temporary), path).doing(failed)
     }
 
-    /// Has the server replay WAL to the end of the backup, and open then. It keeps apart from the
-    /// cluster it was taken of: nothing is archived, nothing followed.
-    pub fn configure(&self, comment: &str) -> Result<()> {
+    /// Has the server replay WAL as `recovery` says. It keeps apart from the cluster it was taken
+    /// of: nothing is archived, nothing followed.
+    pub fn configure(&self, comment: &str, recovery: &[(&str, String)]) -> Result<()> {
         const NAME: &str = "postgresql.auto.conf";
         // A backup of a standby brings its signal, which would win.
         self.remove("standby.signal")?;
@@ -206,7 +206,12 @@ impl RestoredCluster {
             }
         }
         let _ = writeln!(text, "\n# {comment}");
-        for (name, value) in SETTINGS {
+        for name in EMPTIED.iter().filter(|name| recovery.iter().all(|(set, _)| set != *name)) {
+            let _ = writeln!(text, "{name} = ''");
+        }
+        let _ = writeln!(text, "archive_mode = 'off'");
+        for (name, value) in recovery {
+            let value = value.replace('\\', r"\\").replace('\'', "''");
             let _ = writeln!(text, "{name} = '{value}'");
         }
         self.replace(NAME, text.as_bytes())?;
@@ -232,38 +237,37 @@ impl RestoredCluster {
 }
 
 /// Settings that a restored server must not have from before.
-const OVERRIDDEN: [&str; 12] = [
+const OVERRIDDEN: [&str; 15] = [
     "archive_cleanup_command",
     "archive_mode",
     "primary_conninfo",
     "primary_slot_name",
     "recovery_end_command",
     "recovery_target",
+    "recovery_target_action",
+    "recovery_target_inclusive",
     "recovery_target_lsn",
     "recovery_target_name",
     "recovery_target_time",
+    "recovery_target_timeline",
     "recovery_target_xid",
     "restore_command",
     "synchronous_standby_names",
 ];
 
-/// What it has instead. Empty values also override what the main configuration file says.
-const SETTINGS: [(&str, &str); 14] = [
-    ("archive_mode", "off"),
-    ("archive_cleanup_command", ""),
-    ("recovery_end_command", ""),
-    ("primary_conninfo", ""),
-    ("primary_slot_name", ""),
-    ("synchronous_standby_names", ""),
-    // All that is needed lies in pg_wal: there is no more.
-    ("restore_command", "false"),
-    ("recovery_target_lsn", ""),
-    ("recovery_target_name", ""),
-    ("recovery_target_time", ""),
-    ("recovery_target_xid", ""),
-    ("recovery_target", "immediate"),
-    ("recovery_target_timeline", "current"),
-    ("recovery_target_action", "promote"),
+/// What it has without a value, unless recovery asks for one: that overrides what the main
+/// configuration file says.
+const EMPTIED: [&str; 10] = [
+    "archive_cleanup_command",
+    "recovery_end_command",
+    "primary_conninfo",
+    "primary_slot_name",
+    "synchronous_standby_names",
+    "recovery_target",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
 ];
 
 /// A line of the list with the size and checksum of another content.

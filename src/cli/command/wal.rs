@@ -1,0 +1,209 @@
+//! `backstay wal`
+
+use std::path::PathBuf;
+
+use crate::cli::ExitStatus;
+use crate::cli::setup::App;
+use crate::error::{Error, Result};
+use crate::id::SourceAddress;
+use crate::policy::{Policy, PolicySet, SourceSpec};
+use crate::run::wal::{Archive, Got, Wanted, get, push, system_id_of};
+use crate::store::Repository;
+
+/// Archive and fetch PostgreSQL's WAL: its archive_command and restore_command.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: WalCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum WalCommand {
+    /// Archive a file: archive_command = 'backstay wal push %p'.
+    ///
+    /// Ends with 0 when the file is durable in every repository that is required, also if it was
+    /// there before with the same content. Another content is refused. Never ends above 125, which
+    /// would end the server's archiver.
+    Push {
+        /// The file, below its data directory.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        cluster: ClusterArgs,
+    },
+    /// Fetch a file: restore_command = 'backstay wal get %f %p'.
+    ///
+    /// Ends with 1 only if no repository has the file and each of them answered: PostgreSQL takes
+    /// that for the end of its WAL, and opens. Everything else ends with 126, which stops recovery.
+    Get {
+        /// The file's name.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Where it goes.
+        #[arg(value_name = "DESTINATION")]
+        destination: PathBuf,
+        /// For a standby, which asks again: every failure ends with 1.
+        #[arg(long)]
+        standby: bool,
+        #[command(flatten)]
+        cluster: ClusterArgs,
+    },
+}
+
+/// Which cluster.
+#[derive(Debug, clap::Args)]
+struct ClusterArgs {
+    /// The source, where the policies have several clusters: STACK/SOURCE.
+    #[arg(long, value_name = "SOURCE")]
+    source: Option<String>,
+
+    /// The cluster's system identifier. Read from global/pg_control if left out.
+    #[arg(long, value_name = "ID")]
+    system_id: Option<u64>,
+}
+
+/// Runs the command.
+pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    match &args.command {
+        WalCommand::Push { file, cluster } => {
+            let archives = to_write(app, cluster)?;
+            let pushed = push(file, cluster.system_id, &archives, &app.cx)?;
+            if app.printer.is_json() {
+                app.printer.json(&pushed)?;
+            }
+            Ok(ExitStatus::Done)
+        }
+        WalCommand::Get { name, destination, cluster, .. } => {
+            let (archives, unopened) = to_read(app, cluster)?;
+            let system_id = match cluster.system_id {
+                Some(id) => id,
+                // The server runs it in its data directory.
+                None => system_id_of(std::path::Path::new("."))?.ok_or_else(|| {
+                    Error::usage("nothing says of which cluster WAL is wanted")
+                        .hint("run it in the data directory, or give --system-id")
+                })?,
+            };
+            let wanted = Wanted { name, destination, system_id };
+            match (get(&wanted, &archives, &app.cx)?, unopened) {
+                (Got::Fetched, _) => Ok(ExitStatus::Done),
+                (Got::Missing, None) => Ok(ExitStatus::Failed),
+                // The one that does not answer might have what the others lack.
+                (Got::Missing, Some(error)) => Err(error),
+            }
+        }
+    }
+}
+
+/// The one cluster that is meant.
+fn address(app: &App, set: &PolicySet, cluster: &ClusterArgs) -> Result<SourceAddress> {
+    if let Some(given) = &cluster.source {
+        return app.address(set, given);
+    }
+    let is_cluster = |spec: &SourceSpec| matches!(spec, SourceSpec::PostgresCluster(_));
+    let clusters: Vec<SourceAddress> = set
+        .policies
+        .iter()
+        .flat_map(|policy| policy.sources.iter().map(move |source| (&policy.stack, source)))
+        .filter(|(_, (_, source))| is_cluster(&source.spec))
+        .map(|(stack, (name, _))| SourceAddress::new(stack, name))
+        .collect();
+    match &clusters[..] {
+        [only] => Ok(only.clone()),
+        [] => Err(Error::usage("the policies have no `postgres_cluster`")),
+        [first, ..] => Err(Error::usage("the policies have several clusters")
+            .hint(format!("say which: --source {first}"))),
+    }
+}
+
+/// Names of the repositories that WAL goes to, and whether each must have it.
+fn repositories(policy: &Policy, address: &SourceAddress) -> Vec<(String, bool)> {
+    let archive = match policy.sources.get(&address.source).map(|source| &source.spec) {
+        Some(SourceSpec::PostgresCluster(cluster)) => {
+            cluster.wal.as_ref().and_then(|wal| wal.archive.as_ref())
+        }
+        _ => None,
+    };
+    let Some(archive) = archive else {
+        let own = policy.repository_of(&address.source);
+        return own.map(|(name, _)| (name.to_owned(), true)).into_iter().collect();
+    };
+    let required = |name: &String| archive.require.as_ref().is_none_or(|all| all.contains(name));
+    archive.to.iter().map(|name| (name.clone(), required(name))).collect()
+}
+
+fn to_write(app: &App, cluster: &ClusterArgs) -> Result<Vec<Archive>> {
+    if app.repository_url().is_some() {
+        return Err(Error::usage("`wal push` goes where the policy says")
+            .hint("give --policy, and no URL as --repository"));
+    }
+    let set = app.policies(false)?;
+    let address = address(app, &set, cluster)?;
+    let policy = app.policy_of(&set, &address)?;
+    let mut archives = Vec::new();
+    for (name, required) in repositories(policy, &address) {
+        if !app.wants_repository(&name) {
+            continue;
+        }
+        match open_to_write(app, policy, &address, &name, required) {
+            Ok(archive) => archives.push(archive),
+            Err(error) if required => return Err(error),
+            Err(error) => app.printer.warning(&error.chain()),
+        }
+    }
+    if archives.is_empty() {
+        return Err(Error::failed(format!("there is nowhere to archive WAL of {address}")));
+    }
+    Ok(archives)
+}
+
+fn open_to_write(
+    app: &App,
+    policy: &Policy,
+    address: &SourceAddress,
+    name: &str,
+    required: bool,
+) -> Result<Archive> {
+    let config = policy.repositories.get(name);
+    let config =
+        config.ok_or_else(|| Error::usage(format!("the policy has no repository `{name}`")))?;
+    let repository = Repository::open(&app.connect(config, false)?)
+        .map_err(|error| error.context(format!("failed to open repository `{name}`")))?;
+    if repository.is_encrypted() != config.encryption.is_some() {
+        return Err(Error::usage(format!(
+            "the policy and repository `{name}` do not agree whether it is encrypted"
+        )));
+    }
+    Archive::to_write(name, required, repository, address)
+}
+
+/// What can be read from, and why something else cannot.
+fn to_read(app: &App, cluster: &ClusterArgs) -> Result<(Vec<Archive>, Option<Error>)> {
+    if app.repository_url().is_some() {
+        let given = cluster.source.as_deref();
+        let given = given.ok_or_else(|| Error::usage("without a policy, --source is needed"))?;
+        let address = SourceAddress::parse(given)?;
+        let opened = app.repositories()?.into_iter();
+        let archive =
+            opened.map(|o| Archive::to_read(&o.name, o.repository, &address, o.keys)).collect();
+        return Ok((archive, None));
+    }
+    let set = app.policies(false)?;
+    let address = address(app, &set, cluster)?;
+    let policy = app.policy_of(&set, &address)?;
+    let (mut archives, mut failed) = (Vec::new(), None);
+    for (name, _) in repositories(policy, &address) {
+        if !app.wants_repository(&name) {
+            continue;
+        }
+        match app.open(policy, &name) {
+            Ok(o) => archives.push(Archive::to_read(&o.name, o.repository, &address, o.keys)),
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    match failed {
+        None if archives.is_empty() => Err(Error::usage(format!("{address} has no repository"))),
+        failed => Ok((archives, failed)),
+    }
+}
