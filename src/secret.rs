@@ -4,8 +4,9 @@
 //! read at the moment of use, are wiped on drop and never appear in `Debug` output.
 
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -56,8 +57,43 @@ impl SecretRef {
         if value.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, format!("secret {self} is empty")));
         }
-        Ok(SecretString::from(value.to_owned()))
+        let value = SecretString::from(value.to_owned());
+        remember(&value);
+        Ok(value)
     }
+}
+
+/// Shorter values are also words that mean nothing.
+const SHORTEST_MASKED: usize = 6;
+
+/// What is shown in place of a secret.
+const MASK: &str = "…";
+
+/// Every value that was read, to be kept out of what is shown.
+static READ: Mutex<Vec<SecretString>> = Mutex::new(Vec::new());
+
+fn remember(value: &SecretString) {
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = read.iter().any(|known| known.expose_secret() == value.expose_secret());
+    if !known {
+        read.push(value.clone());
+    }
+}
+
+/// `text` without the secrets that this process has read. Programs repeat what they are given, and
+/// what they say is shown.
+pub fn mask(text: &str) -> String {
+    let read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut parts: Vec<&str> = Vec::new();
+    for value in read.iter().map(SecretString::expose_secret) {
+        parts.push(value);
+        // One of several lines, such as a key, may be shown a line at a time.
+        parts.extend(value.lines().map(str::trim));
+    }
+    parts.retain(|part| part.len() >= SHORTEST_MASKED && text.contains(part));
+    // What contains another goes first.
+    parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
+    parts.into_iter().fold(text.to_owned(), |text, part| text.replace(part, MASK))
 }
 
 fn run(line: &str, reference: &SecretRef) -> Result<String> {

@@ -91,7 +91,7 @@ fn endless(sandbox: &Sandbox) -> std::process::Child {
 
 #[test]
 fn an_interrupted_backup_lists_nothing_and_says_what_is_left() {
-    for signal in [Signal::INT, Signal::TERM] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let sandbox = Sandbox::ready(false);
         let child = endless(&sandbox);
         kill_process(Pid::from_child(&child), signal).unwrap();

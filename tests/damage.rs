@@ -143,7 +143,7 @@ impl Lab {
         let repository = Repository::open(&self.store)?;
         let keys = match &self.unlocked {
             Some(keys) => keys.clone(),
-            None => repository.unlock(&self.keys)?,
+            None => repository.unlock(&self.keys, &mut |_| {})?,
         };
         let address = SourceAddress::new("demo", "files");
         let source = repository.source(&address);

@@ -197,3 +197,119 @@ fn a_pattern_that_matches_nothing_is_explained_and_leaves_nothing_behind() {
     }
     assert!(!sandbox.path("out").exists());
 }
+
+/// A sandbox whose files are nobody's, and what runs a command as nobody: root may read everything.
+fn as_nobody(sandbox: &Sandbox, args: &[&str]) -> Ran {
+    use std::os::unix::process::CommandExt as _;
+    let mut command = sandbox.command(args);
+    if crate::common::is_root() {
+        let chown = std::process::Command::new("chown")
+            .args(["-R", "65534:65534"])
+            .arg(sandbox.root())
+            .status();
+        assert!(chown.unwrap().success());
+        command.uid(65534).gid(65534);
+    }
+    Ran::from(&command.output().unwrap())
+}
+
+#[test]
+fn all_that_cannot_be_read_is_named_at_once_and_by_check_before() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let sandbox = Sandbox::ready(false);
+    for number in 0..25 {
+        let file = sandbox.path(format!("src/closed-{number:02}"));
+        fs::write(&file, "content").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    let directory = sandbox.path("src/a-directory");
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o000)).unwrap();
+    for args in [&["backup"][..], &["check"]] {
+        let ran = as_nobody(&sandbox, args).expect(1);
+        let told = ran.stdout + &ran.stderr;
+        for name in ["`a-directory`", "`closed-00`", "`closed-18`", "and 6 more"] {
+            assert!(told.contains(name), "{args:?} {name}: {told}");
+        }
+        assert!(!told.contains("`closed-19`"), "{told}");
+    }
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn check_says_what_a_backup_would_refuse_and_what_it_did_not_look_at() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let sandbox = Sandbox::ready(false);
+    let more = "  away: { host: other.example, directory: { path: /etc } }\n";
+    sandbox.write_policy(false, more);
+    let told = sandbox.run(&["check"]).expect(0).stdout;
+    assert!(told.contains("elsewhere  demo/away"), "{told}");
+    assert!(told.contains("lies on host other.example: not looked at"), "{told}");
+    for name in ["PG_VERSION", "global", "postmaster.pid"] {
+        fs::create_dir_all(sandbox.path("src/below/data")).unwrap();
+        fs::write(sandbox.path("src/below/data").join(name), "").unwrap();
+    }
+    let told = sandbox.run(&["check"]).expect(1).stdout;
+    assert!(told.contains("`below/data` is the data directory of a running PostgreSQL"), "{told}");
+    fs::remove_dir_all(sandbox.path("src/below")).unwrap();
+    let repo = sandbox.path("repo");
+    fs::set_permissions(&repo, fs::Permissions::from_mode(0o500)).unwrap();
+    let told = as_nobody(&sandbox, &["check"]).expect(1).stdout;
+    fs::set_permissions(&repo, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(told.contains("cannot be written to"), "{told}");
+}
+
+#[test]
+fn what_a_killed_backup_left_is_counted_by_check() {
+    let (sandbox, _) = with_a_backup(false);
+    assert!(!sandbox.run(&["check"]).expect(0).stdout.contains("unfinished"));
+    fs::write(sandbox.path("src/new"), "new").unwrap();
+    let mut command = sandbox.command(&["backup"]);
+    let killed = command.env("BACKSTAY_FAILPOINT", "backup.sums").output().unwrap();
+    assert!(!killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));
+    let told = sandbox.run(&["check"]).expect(0).stdout;
+    assert!(told.contains("1 backup unfinished, "), "{told}");
+}
+
+#[test]
+fn one_damaged_wrap_does_not_shut_out_who_has_another() {
+    let (sandbox, _) = with_a_backup(true);
+    let other = sandbox.run_bare(&["key", "generate", "--out", "other.key"]).expect(0).stdout;
+    sandbox.run_with_key(&["key", "add-recipient", other.trim()]).expect(0);
+    let wraps: Vec<_> = sandbox.objects().into_iter().filter(|o| o.starts_with("keys")).collect();
+    let (second, first): (Vec<_>, Vec<_>) = wraps
+        .into_iter()
+        .filter(|wrap| wrap.extension().is_some_and(|e| e == "age"))
+        .partition(|wrap| wrap.to_string_lossy().ends_with(".2.age"));
+    fs::write(sandbox.path("repo").join(&second[0]), "").unwrap();
+    sandbox.run_with_key(&["list"]).expect(0);
+    sandbox.run_with_key(&["restore", "files", "--to", "out"]).expect(0);
+    fs::write(sandbox.path("repo").join(&first[0]), "").unwrap();
+    let listed = sandbox.run_with_key(&["list"]).expect(0);
+    assert!(listed.stderr.contains("is truncated"), "{}", listed.stderr);
+    sandbox.run_with_key(&["restore", "files", "--to", "not"]).expect(1);
+}
+
+#[test]
+fn what_programs_say_is_short_and_without_the_secrets_they_were_given() {
+    let sandbox = Sandbox::ready(false);
+    let source = |line: &str| {
+        format!(
+            "  cmd: {{ command: {{ shell: \"{line}\", environment: {{ PW: \
+             \"${{file:{}}}\" }} }} }}\n",
+            sandbox.path("password").display()
+        )
+    };
+    fs::write(sandbox.path("password"), "s3cr3tvalue\n").unwrap();
+    sandbox.write_policy(false, &source("echo err $PW x >&2; exit 3"));
+    for output in ["text", "json"] {
+        let ran = sandbox.run(&["backup", "cmd", "--output", output]).expect(1);
+        let told = ran.stdout + &ran.stderr;
+        assert!(!told.contains("s3cr3tvalue"), "{told}");
+        assert!(told.contains("err … x"), "{told}");
+    }
+    sandbox.write_policy(false, &source("seq 3000 >&2; exit 3"));
+    let told = sandbox.run(&["backup", "cmd"]).expect(1).stderr;
+    assert!(told.contains("it said at last: 2981\n"), "{told}");
+    assert!(told.contains("3000") && !told.contains("2980"), "{told}");
+}

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
-    backup, cancel, check, completions, copy, daemon, delete, diff, find, init, key, list, logs, ls,
-    man, pin, plan, prune, restore, runs, schema, show, unpin, verify, wal,
+    backup, cancel, check, completions, copy, daemon, delete, diff, find, init, key, list, logs,
+    ls, man, pin, plan, prune, restore, runs, schema, show, unpin, verify, wal,
 };
 
 /// Backup, restore and disaster recovery for data platforms.

@@ -8,6 +8,7 @@ use super::args::{Color, Global, Output};
 use super::exit::ExitStatus;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::LoadError;
+use crate::secret;
 
 /// Writes data and talk.
 #[derive(Debug, Clone)]
@@ -155,7 +156,7 @@ impl Printer {
 
     fn line(&self, text: &str) {
         // Nobody is left to be told that standard error is closed.
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = writeln!(io::stderr().lock(), "{}", secret::mask(text));
     }
 }
 

@@ -213,12 +213,21 @@ impl App {
             let text = secrecy::ExposeSecret::expose_secret(&secret);
             keys.extend(Keyring::parse(text, &reference.to_string())?);
         }
-        let mut keys = repository.unlock(&keys)?;
+        let mut keys = self.unlock(&repository, &keys)?;
         // A restore host has no writer identity, and does not need one.
         if let Ok(Some(writer)) = self.writer(config) {
             keys.extend(writer);
         }
         Ok(Opened { name: name.to_owned(), stack: Some(policy.stack.clone()), repository, keys })
+    }
+
+    /// Everything that these identities open. A damaged wrap is no reason to stop: another one
+    /// may do.
+    fn unlock(&self, repository: &Repository, identities: &Keyring) -> Result<Keyring> {
+        repository.unlock(identities, &mut |error| {
+            let text = format!("{}; another wrap of the key may still open it", error.chain());
+            self.printer.warning(&text);
+        })
     }
 
     /// Every repository that the options mean: the one given by URL, or those of the policies.
@@ -237,7 +246,7 @@ impl App {
     ) -> Result<Vec<Opened>> {
         if let Some(url) = self.repository_url() {
             let repository = Repository::open(&self.connect_url(url, false)?)?;
-            let keys = repository.unlock(&self.identities()?)?;
+            let keys = self.unlock(&repository, &self.identities()?)?;
             return Ok(vec![Opened { name: url.to_owned(), stack: None, repository, keys }]);
         }
         let (mut opened, mut errors) = (Vec::new(), Vec::new());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::Parser as _;
 use clap::error::ErrorKind as ClapErrorKind;
 pub use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{Cli, Command};
 use super::command;
@@ -85,14 +86,24 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
             interrupted.cancel();
         }
     });
-    let interrupted = reporter.clone();
-    runtime.spawn(async move {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-        while terminate.recv().await.is_some() {
-            interrupted.cancel();
-        }
-    });
+    // A daemon looks at its policies by itself: a hangup has nothing to add, and does not end it.
+    let is_daemon = matches!(cli.command, Command::Daemon(_));
+    let mut kinds = vec![SignalKind::terminate()];
+    // Whoever started us with `nohup` wants it to have no effect.
+    if !hangup_is_ignored() {
+        kinds.push(SignalKind::hangup());
+    }
+    for kind in kinds {
+        let interrupted = reporter.clone();
+        runtime.spawn(async move {
+            let Ok(mut signals) = signal(kind) else { return };
+            while signals.recv().await.is_some() {
+                if !is_daemon || kind == SignalKind::terminate() {
+                    interrupted.cancel();
+                }
+            }
+        });
+    }
     end_with_the_supervisor(&reporter);
     let cx =
         Context { reporter, clock: clock::from_environment(), tuning: Tuning::from_environment() };
@@ -151,6 +162,14 @@ fn end_with_the_supervisor(reporter: &Reporter) {
     if told.is_err() || parent.as_deref() != Some(supervisor.as_str()) {
         reporter.cancel();
     }
+}
+
+/// Whether this process was started with SIGHUP ignored, the first bit of a mask.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }
 
 /// Ends at once: somebody asked twice. Whatever is under way was not committed.

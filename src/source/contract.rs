@@ -60,6 +60,13 @@ pub trait Source: Send + Sync {
     /// Looks whether a backup would work. Changes nothing.
     fn probe(&self, cx: &SourceContext) -> Result<SourceProbe>;
 
+    /// Looks for everything that a backup could not read. The first thing in the way ends a backup,
+    /// and whoever mends it wants to know of all.
+    fn survey(&self, cx: &SourceContext) -> Result<Survey> {
+        let _ = cx;
+        Ok(Survey::default())
+    }
+
     /// Brings everything to `sink`, entries in index order. An error means that nothing of it
     /// may be committed.
     fn backup(&self, cx: &SourceContext, sink: &mut dyn EntrySink) -> Result<Captured>;
@@ -99,6 +106,44 @@ pub enum Order {
 pub struct SourceProbe {
     /// Lines to show.
     pub notes: Vec<ProbeNote>,
+}
+
+/// What a source cannot read.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// How many entries.
+    pub count: u64,
+    /// Why, for the first [`SURVEY_NAMED`] of them.
+    pub first: Vec<String>,
+    /// What to do about them.
+    pub hints: Vec<String>,
+    /// It looked at so many entries and left the rest.
+    pub stopped_at: Option<u64>,
+}
+
+/// How many entries a survey names.
+pub const SURVEY_NAMED: usize = 20;
+
+impl Survey {
+    /// Adds an entry that cannot be read.
+    pub fn add(&mut self, error: &Error) {
+        self.count += 1;
+        if self.first.len() < SURVEY_NAMED {
+            self.first.push(error.chain());
+        }
+        for hint in error.hints() {
+            if !self.hints.contains(hint) {
+                self.hints.push(hint.clone());
+            }
+        }
+    }
+
+    /// The entries, one a line, and how many more there are.
+    pub fn lines(&self) -> Vec<String> {
+        let more = self.count - self.first.len() as u64;
+        let more = (more > 0).then(|| format!("and {more} more"));
+        self.first.iter().cloned().chain(more).collect()
+    }
 }
 
 /// One thing a probe found.

@@ -140,11 +140,13 @@ pub fn bring_key(from: &Repository, key: &KeyInfo, to: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Unwraps the secret half of `key` with any of `identities`. `None` if none opens it.
+/// Unwraps the secret half of `key` with any of `identities`. `None` if none opens it. A damaged
+/// wrap is told to `damaged`: another one may be opened all the same.
 pub(super) fn unwrap(
     store: &Store,
     key: &KeyInfo,
     identities: &Keyring,
+    damaged: &mut dyn FnMut(Error),
 ) -> Result<Option<SecretString>> {
     for wrap in &key.wraps {
         let Some(sealed) = store.read_if_exists(wrap, KEY_LIMIT)? else { continue };
@@ -157,16 +159,24 @@ pub(super) fn unwrap(
         match opened {
             Ok(text) => {
                 let secret = text.trim().to_owned();
-                let ring = Keyring::parse(&secret, wrap)?;
+                let ring = match Keyring::parse(&secret, wrap) {
+                    Ok(ring) => ring,
+                    Err(error) => {
+                        damaged(Error::damaged(format!("{wrap} is damaged")).with_source(error));
+                        continue;
+                    }
+                };
                 if ring.public() != [key.recipient.clone()] {
-                    return Err(Error::damaged(format!(
+                    damaged(Error::damaged(format!(
                         "{wrap} holds another secret than {} belongs to",
                         layout::public_key(&key.id)
                     )));
+                    continue;
                 }
                 return Ok(Some(SecretString::from(secret)));
             }
             Err(error) if error.kind() == ErrorKind::Denied => {}
+            Err(error) if error.kind() == ErrorKind::Damaged => damaged(error),
             Err(error) => return Err(error),
         }
     }

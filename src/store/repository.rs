@@ -185,14 +185,15 @@ impl Repository {
         self.keys.last()
     }
 
-    /// Unwraps every repository key that `identities` open, and adds them to those.
-    pub fn unlock(&self, identities: &Keyring) -> Result<Keyring> {
+    /// Unwraps every repository key that `identities` open, and adds them to those. A wrap that is
+    /// damaged is told to `damaged`.
+    pub fn unlock(&self, identities: &Keyring, damaged: &mut dyn FnMut(Error)) -> Result<Keyring> {
         let mut ring = identities.clone();
         if identities.is_empty() {
             return Ok(ring);
         }
         for key in &self.keys {
-            if let Some(secret) = keys::unwrap(&self.store, key, identities)? {
+            if let Some(secret) = keys::unwrap(&self.store, key, identities, damaged)? {
                 ring.extend(Keyring::parse(secret.expose_secret(), &key.id)?);
             }
         }
@@ -205,7 +206,14 @@ impl Repository {
         key: &KeyInfo,
         identities: &Keyring,
     ) -> Result<Option<secrecy::SecretString>> {
-        keys::unwrap(&self.store, key, identities)
+        let mut first = None;
+        let secret = keys::unwrap(&self.store, key, identities, &mut |error| {
+            first.get_or_insert(error);
+        })?;
+        match (secret, first) {
+            (None, Some(damaged)) => Err(damaged),
+            (secret, _) => Ok(secret),
+        }
     }
 
     /// Whether `ring` reads content: it has the secret half of every repository key.

@@ -12,6 +12,7 @@ use crate::id::{self, BackupKind, SourceAddress};
 use crate::policy::{Policy, PolicySet, SourceSpec, Work};
 use crate::run::backup::{self, Outcome, Request};
 use crate::run::{Context, Tuning, host_name};
+use crate::secret;
 use crate::source;
 use crate::store::Repository;
 
@@ -114,7 +115,8 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             }
             Err(error) => {
                 let interrupted = error.kind() == ErrorKind::Interrupted;
-                report.failed.push(Failure { source: address.to_string(), message: error.chain() });
+                let message = secret::mask(&error.chain());
+                report.failed.push(Failure { source: address.to_string(), message });
                 if addresses.len() > 1 {
                     app.printer.error(&error);
                 }

@@ -1,15 +1,17 @@
 //! `backstay check`
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
-use crate::cli::format::{Align, table};
+use crate::cli::format::{self, Align, table};
 use crate::cli::setup::App;
 use crate::cli::{ExitStatus, printer::Printer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SourceAddress;
-use crate::policy::{Diagnostic, Policy, Work};
+use crate::policy::{self, Diagnostic, Policy, Storage, Work};
 use crate::source;
-use crate::store::Repository;
+use crate::store::{Repository, layout};
 
 /// Lint policies, and look whether their sources and repositories would work.
 ///
@@ -31,6 +33,8 @@ struct SourceLine {
     rpo_seconds: u64,
     jobs: Vec<String>,
     ready: bool,
+    /// It lies on another host, and was not looked at.
+    elsewhere: bool,
     notes: Vec<String>,
 }
 
@@ -41,6 +45,16 @@ struct RepositoryLine {
     ready: bool,
     note: String,
     hints: Vec<String>,
+    /// Backups that were begun and are not committed: under way, or cut short.
+    unfinished: Unfinished,
+}
+
+/// What unfinished backups have stored.
+#[derive(Default, Serialize)]
+struct Unfinished {
+    backups: u64,
+    objects: u64,
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -109,10 +123,10 @@ fn look_at_source(app: &App, args: &Args, policy: &Policy, name: &str) -> Source
         rpo_seconds: objectives.rpo.as_secs(),
         jobs,
         ready: true,
+        elsewhere: definition.host.as_ref().is_some_and(|host| *host != crate::run::host_name()),
         notes: Vec::new(),
     };
-    let elsewhere = definition.host.as_ref().is_some_and(|host| *host != crate::run::host_name());
-    if elsewhere {
+    if line.elsewhere {
         line.notes.push(format!(
             "lies on host {}: not looked at",
             definition.host.as_deref().unwrap_or("")
@@ -147,11 +161,14 @@ fn look_at_repository(app: &App, policy: &Policy, name: &str) -> RepositoryLine 
         ready: false,
         note: String::new(),
         hints: Vec::new(),
+        unfinished: Unfinished::default(),
     };
     let looked = app.connect(config, false).and_then(|store| {
         store.name().clone_into(&mut line.place);
         let repository = Repository::open(&store)?;
         let mut note = check_keys(app, policy, name, &repository)?;
+        check_writable(config)?;
+        line.unfinished = unfinished(policy, &repository)?;
         if repository.descriptor().weak_store {
             note.push_str("; its store failed a probe and was taken all the same");
         }
@@ -162,6 +179,37 @@ fn look_at_repository(app: &App, policy: &Policy, name: &str) -> RepositoryLine 
         Err(error) => (line.note, line.hints) = (error.chain(), error.hints().to_vec()),
     }
     line
+}
+
+/// Whether backups can be put there, as far as that can be told without writing.
+fn check_writable(config: &policy::Repository) -> Result<()> {
+    let Storage::Local(local) = &config.storage else { return Ok(()) };
+    rustix::fs::access(&local.path, rustix::fs::Access::WRITE_OK).map_err(|errno| {
+        Error::io(format!("{} cannot be written to", local.path.display()), errno.into())
+            .hint("it can be restored from, and no backup goes there")
+    })
+}
+
+/// What lies there of backups that nobody committed.
+fn unfinished(policy: &Policy, repository: &Repository) -> Result<Unfinished> {
+    let mut found = Unfinished::default();
+    for address in repository.sources()?.into_iter().filter(|a| a.stack == policy.stack) {
+        let source = repository.source(&address);
+        let intents = source.intents()?;
+        if intents.is_empty() {
+            continue;
+        }
+        let done: BTreeSet<_> = source.commits()?.into_iter().map(|commit| commit.backup).collect();
+        for (intent, _) in intents.into_iter().filter(|(intent, _)| !done.contains(&intent.backup))
+        {
+            let directory = source.key(&layout::data(&intent.backup));
+            let objects = repository.store().list(&directory)?;
+            found.backups += 1;
+            found.objects += objects.len() as u64;
+            found.bytes += objects.iter().map(|object| object.size).sum::<u64>();
+        }
+    }
+    Ok(found)
 }
 
 /// Whether the repository's encryption is what the policy asks for, and its keys can be opened.
@@ -224,7 +272,11 @@ fn print(printer: &Printer, report: &Report) -> Result<()> {
         .iter()
         .map(|line| {
             vec![
-                if line.ready { "ok".into() } else { "NOT READY".into() },
+                match (line.ready, line.elsewhere) {
+                    (true, true) => "elsewhere".into(),
+                    (true, false) => "ok".into(),
+                    (false, _) => "NOT READY".into(),
+                },
                 line.source.clone(),
                 line.kind.to_owned(),
                 line.repository.clone(),
@@ -247,7 +299,9 @@ fn print(printer: &Printer, report: &Report) -> Result<()> {
     for line in table(&head, &rows) {
         printer.data(line)?;
     }
-    for line in report.sources.iter().filter(|line| !line.ready || printer.is_verbose()) {
+    for line in
+        report.sources.iter().filter(|line| !line.ready || line.elsewhere || printer.is_verbose())
+    {
         for note in &line.notes {
             printer.data(format!("  {}: {note}", line.source))?;
         }
@@ -269,6 +323,16 @@ fn print(printer: &Printer, report: &Report) -> Result<()> {
         let head = [("", left), ("REPOSITORY", left), ("PLACE", left), ("", left)];
         for line in table(&head, &rows) {
             printer.data(line)?;
+        }
+        for line in report.repositories.iter().filter(|line| line.unfinished.backups > 0) {
+            let Unfinished { backups, objects, bytes } = line.unfinished;
+            printer.data(format!(
+                "  {}: {} unfinished, {} with {}: under way, or for prune to collect",
+                line.repository,
+                format::count(backups, "backup"),
+                format::count(objects, "object"),
+                format::size(bytes)
+            ))?;
         }
         // An error is too long for a column.
         for line in report.repositories.iter().filter(|line| !line.ready) {

@@ -350,9 +350,26 @@ fn open_base(writing: &Writing<'_>, base: &Base, keys: &Keyring) -> Result<base:
     writing.source.index(&base.manifest, keys, &writing.cx.reporter.fresh())
 }
 
+/// Names everything that cannot be read where one such thing was in the way.
+fn name_unreadable(error: Error, writing: &Writing<'_>, request: &Request<'_>) -> Error {
+    if error.kind() != ErrorKind::Denied {
+        return error;
+    }
+    let surveyed = request.source.survey(&writing.cx.for_source());
+    let Ok(survey) = surveyed.map(|survey| (survey.count > 1).then_some(survey)) else {
+        return error;
+    };
+    let Some(survey) = survey else { return error };
+    let (count, lines) = (survey.count, survey.lines());
+    let all = format!("{count} entries cannot be read:\n{}", lines.join("\n"));
+    let all = Error::new(ErrorKind::Denied, all);
+    error.hints().iter().fold(all, |all, hint| all.hint(hint.as_str()))
+}
+
 /// Says what a failed backup leaves behind. Nothing of it is listed.
 fn explain(error: Error, writing: &Writing<'_>, request: &Request<'_>) -> Error {
-    let failed = error.context(format!("failed to back up {}", request.address));
+    let failed = name_unreadable(error, writing, request)
+        .context(format!("failed to back up {}", request.address));
     if request.dry_run {
         return failed;
     }

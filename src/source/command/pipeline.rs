@@ -13,10 +13,14 @@ use rustix::process::Signal;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::secret;
 use crate::telemetry::Reporter;
 
 /// How much of a stage's standard error is kept for messages.
 const STDERR_KEPT: usize = 8 << 10;
+
+/// How many lines of it are shown: the last ones say why.
+const LINES_TOLD: usize = 20;
 
 /// How often a watcher looks whether the work was given up.
 const WATCH: Duration = Duration::from_millis(50);
@@ -258,8 +262,13 @@ impl Running {
 fn failure(program: &str, status: std::process::ExitStatus, stderr: &[u8]) -> Error {
     let error = Error::failed(format!("`{program}` ended with {status}"));
     let text = String::from_utf8_lossy(stderr);
-    let text = text.trim();
-    if text.is_empty() { error } else { error.with_source(format!("it said: {text}")) }
+    let lines: Vec<&str> = text.trim().lines().collect();
+    let told = lines[lines.len().saturating_sub(LINES_TOLD)..].join("\n");
+    match (told.is_empty(), lines.len() > LINES_TOLD) {
+        (true, _) => error,
+        (_, false) => error.with_source(format!("it said: {}", secret::mask(&told))),
+        (_, true) => error.with_source(format!("it said at last: {}", secret::mask(&told))),
+    }
 }
 
 fn keep_tail(from: &mut dyn Read, into: &Mutex<Vec<u8>>) {

@@ -12,11 +12,14 @@ use rustix::io::Errno;
 use super::content::FileContent;
 use super::exclude::Excludes;
 use super::walk::{WalkOptions, Walker};
-use crate::archive::entry::sort_key;
+use crate::archive::entry::{Entry, sort_key};
 use crate::archive::manifest::Form;
-use crate::error::{IoContext as _, Result};
+use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id::BackupKind;
-use crate::source::{Captured, Content, EntrySink, ProbeNote, Source, SourceContext, SourceProbe};
+use crate::source::{
+    Arriving, Captured, Content, EntrySink, Item, OpenError, ProbeNote, Source, SourceContext,
+    SourceProbe, Survey,
+};
 
 /// What a policy says of a directory source.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +58,20 @@ impl DirectorySource {
             allow_live: config.allow_live,
         };
         Ok(Self { config, options })
+    }
+
+    /// Looks at so many entries, whether they can be read.
+    fn look(&self, cx: &SourceContext, most: u64) -> Result<Survey> {
+        let mut sink = Opening { left: most };
+        let mut walker = Walker::new(cx, &self.options, &mut sink).surveying();
+        for (path, name) in self.roots() {
+            match walker.root(path, &name) {
+                Err(error) if cx.reporter.is_cancelled() => return Err(error),
+                Err(_) => return Ok(Survey { stopped_at: Some(most), ..walker.surveyed() }),
+                Ok(()) => {}
+            }
+        }
+        Ok(walker.surveyed())
     }
 
     /// Roots with their member names, in index order, none inside another.
@@ -113,6 +130,39 @@ impl DirectorySource {
     }
 }
 
+/// Entries that a probe looks at: enough for most trees, and no reason to wait for long.
+const PROBED: u64 = 300_000;
+
+/// Opens every file and reads none.
+struct Opening {
+    left: u64,
+}
+
+impl EntrySink for Opening {
+    fn entry(&mut self, item: Item) -> Result<()> {
+        let Item { mut entry, content, .. } = item;
+        self.left = self.left.checked_sub(1).ok_or_else(enough)?;
+        let Some(mut content) = content else { return Ok(()) };
+        match content.open(&mut entry) {
+            Err(OpenError::Failed(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn file(&mut self, _: Entry, _: Option<u64>, _: &mut dyn Arriving) -> Result<()> {
+        Ok(())
+    }
+
+    fn stream(&mut self, _: Entry, _: &mut dyn io::Read) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Ends a survey, as nothing else but a person does.
+fn enough() -> Error {
+    Error::new(ErrorKind::Interrupted, "looked at enough")
+}
+
 fn absolute_name(path: &Path) -> Vec<u8> {
     let parts: Vec<&[u8]> = path
         .components()
@@ -141,8 +191,9 @@ impl Source for DirectorySource {
         self.config.allow_empty
     }
 
-    fn probe(&self, _cx: &SourceContext) -> Result<SourceProbe> {
+    fn probe(&self, cx: &SourceContext) -> Result<SourceProbe> {
         let mut probe = SourceProbe::default();
+        let before = probe.notes.len();
         for path in &self.config.paths {
             let metadata = std::fs::metadata(path);
             let text = match &metadata {
@@ -161,7 +212,20 @@ impl Source for DirectorySource {
             };
             probe.notes.push(ProbeNote { ok: metadata.is_ok(), text });
         }
+        if probe.notes[before..].iter().all(|note| note.ok) {
+            let survey = self.look(cx, PROBED)?;
+            let notes = survey.lines().into_iter().chain(survey.hints);
+            probe.notes.extend(notes.map(|text| ProbeNote { ok: false, text }));
+            if let Some(number) = survey.stopped_at {
+                let text = format!("looked at the first {number} entries only");
+                probe.notes.push(ProbeNote { ok: true, text });
+            }
+        }
         Ok(probe)
+    }
+
+    fn survey(&self, cx: &SourceContext) -> Result<Survey> {
+        self.look(cx, u64::MAX)
     }
 
     fn backup(&self, cx: &SourceContext, sink: &mut dyn EntrySink) -> Result<Captured> {

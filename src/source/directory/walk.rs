@@ -15,8 +15,8 @@ use super::live;
 use super::owner::OwnerNames;
 use crate::archive::entry::{Entry, EntryType};
 use crate::archive::sort::{Sorted, Sorter};
-use crate::error::{Error, Result};
-use crate::source::{Captured, EntrySink, Item, SourceContext};
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::{Captured, EntrySink, Item, SourceContext, Survey};
 use crate::telemetry::WarningCode;
 
 /// Bytes of names of one directory that are sorted in memory; more spill to disk.
@@ -42,6 +42,8 @@ pub struct Walker<'a> {
     owners: OwnerNames,
     sink: &'a mut dyn EntrySink,
     captured: Captured,
+    /// What cannot be read is noted and passed over.
+    survey: Option<Survey>,
 }
 
 struct Level {
@@ -77,7 +79,35 @@ impl<'a> Walker<'a> {
         options: &'a WalkOptions,
         sink: &'a mut dyn EntrySink,
     ) -> Self {
-        Self { cx, options, owners: OwnerNames::default(), sink, captured: Captured::default() }
+        Self {
+            cx,
+            options,
+            owners: OwnerNames::default(),
+            sink,
+            captured: Captured::default(),
+            survey: None,
+        }
+    }
+
+    /// Goes on past what cannot be read, to find all of it.
+    #[must_use]
+    pub fn surveying(mut self) -> Self {
+        self.survey = Some(Survey::default());
+        self
+    }
+
+    /// What could not be read.
+    pub fn surveyed(self) -> Survey {
+        self.survey.unwrap_or_default()
+    }
+
+    /// Notes an error of one entry, or ends with it.
+    fn fault(&mut self, error: Error) -> Result<()> {
+        match &mut self.survey {
+            Some(survey) if error.kind() != ErrorKind::Interrupted => survey.add(&error),
+            _ => return Err(error),
+        }
+        Ok(())
     }
 
     /// What was left out.
@@ -88,6 +118,10 @@ impl<'a> Walker<'a> {
     /// Walks `root`. Its member name is `name`; everything below is `name/…`, or just `…` where
     /// `name` is `.`. A root that is a symbolic link is followed: somebody named it.
     pub fn root(&mut self, root: &Path, name: &[u8]) -> Result<()> {
+        self.walk(root, name).or_else(|error| self.fault(error))
+    }
+
+    fn walk(&mut self, root: &Path, name: &[u8]) -> Result<()> {
         let failed = |errno: Errno| {
             Error::io(format!("failed to read {}", root.display()), errno.into())
                 .hint("the path in the policy must exist and be readable")
@@ -145,19 +179,28 @@ impl<'a> Walker<'a> {
                     self.vanished(&path);
                     continue;
                 }
-                Err(errno) => return Err(unreadable(&Entry::new(path, EntryType::File), errno)),
+                Err(errno) => {
+                    let entry = Entry::new(path.as_slice(), EntryType::File);
+                    self.fault(unreadable(&entry, errno))?;
+                    continue;
+                }
             };
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 match rustix::fs::openat(&directory, &name, flags, Mode::empty()) {
-                    Ok(child) => stack.extend(self.enter(child, &path, Some(device))?),
+                    Ok(child) => match self.enter(child, &path, Some(device)) {
+                        Ok(level) => stack.extend(level),
+                        Err(error) => self.fault(error)?,
+                    },
                     Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.vanished(&path),
                     Err(errno) => {
-                        return Err(unreadable(&Entry::new(path, EntryType::Dir), errno));
+                        let entry = Entry::new(path.as_slice(), EntryType::Dir);
+                        self.fault(unreadable(&entry, errno))?;
                     }
                 }
             } else {
-                self.leaf(&directory, &name, path.clone(), &stat)?;
+                let brought = self.leaf(&directory, &name, path.clone(), &stat);
+                brought.or_else(|error| self.fault(error))?;
             }
         }
         Ok(())
@@ -274,6 +317,9 @@ impl<'a> Walker<'a> {
     }
 
     fn skipped(&mut self, path: &[u8], what: &str) {
+        if self.survey.is_some() {
+            return;
+        }
         self.captured.skipped += 1;
         let path = crate::archive::entry::display_path(path);
         let message = format!("left out {what} `{path}`: it has no content");
@@ -281,6 +327,9 @@ impl<'a> Walker<'a> {
     }
 
     fn vanished(&mut self, path: &[u8]) {
+        if self.survey.is_some() {
+            return;
+        }
         self.captured.vanished += 1;
         let path = crate::archive::entry::display_path(path);
         let message = format!("`{path}` was removed before it could be read");

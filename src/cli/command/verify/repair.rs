@@ -191,7 +191,9 @@ impl<'a> Medic<'a> {
         }
         if mended.iter().any(|mended| mended.result == Outcome::Fetched) {
             opened.repository = Repository::open(opened.repository.store())?;
-            opened.keys = opened.repository.unlock(&opened.keys)?;
+            let printer = &self.app.printer;
+            opened.keys =
+                opened.repository.unlock(&opened.keys, &mut |error| printer.error(&error))?;
         }
         mended.into_iter().try_for_each(|mended| self.keep(mended))
     }
