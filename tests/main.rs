@@ -34,6 +34,7 @@ mod roundtrip;
 mod s3;
 mod safeguards;
 mod schedule;
+mod slips;
 mod soak;
 mod sources;
 mod state;

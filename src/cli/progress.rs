@@ -85,9 +85,14 @@ impl Display {
     }
 
     fn around(&self, print: impl FnOnce()) {
+        self.quietly(print);
+    }
+
+    /// Does something while no bar is shown.
+    pub fn quietly<T>(&self, work: impl FnOnce() -> T) -> T {
         match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
+            Some(bar) => bar.suspend(work),
+            None => work(),
         }
     }
 }

@@ -99,9 +99,12 @@ impl App {
             return Ok(path.clone());
         }
         DEFAULT_POLICIES.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
-            Error::usage("there is no policy")
-                .hint("give --policy PATH or set BACKSTAY_POLICY; looked in ./policies and /etc/backstay/policies")
-                .hint("without a policy: --repository URL --identity FILE")
+            let error = Error::usage("there is no policy")
+                .hint("give --policy PATH or set BACKSTAY_POLICY; looked in ./policies and /etc/backstay/policies");
+            if self.global.repository.is_some() {
+                return error.hint("this command needs one; a repository alone is enough to look, verify and restore");
+            }
+            error.hint("without a policy: --repository URL --identity FILE")
         })
     }
 

@@ -77,6 +77,11 @@ pub trait Source: Send + Sync {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Whether the policy names a consumer of restored streams.
+    fn has_consumer(&self) -> bool {
+        false
+    }
+
     /// Takes a restored stream where the policy names a consumer for it. `None`: there is none.
     fn consume(&self, cx: &SourceContext, input: &mut dyn Read) -> Option<Result<()>> {
         let _ = (cx, input);

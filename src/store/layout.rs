@@ -38,6 +38,12 @@ pub fn policy(stack: &str, digest: &str, encrypted: bool) -> String {
     format!("{stack}/policy/{digest}.yaml{}", age(encrypted))
 }
 
+/// The digest in the key of a policy.
+pub fn policy_digest(key: &str) -> Option<&str> {
+    let name = key.rsplit('/').next()?;
+    name.strip_suffix(".age").unwrap_or(name).strip_suffix(".yaml")
+}
+
 /// The directory of a source; paths in manifests are relative to it.
 pub fn source(address: &SourceAddress) -> String {
     format!("{}/sources/{}", address.stack, address.source)

@@ -15,6 +15,14 @@ use super::erase::{Erased, Place};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 
 impl Store {
+    /// The directory that the objects lie in, if it is one.
+    pub fn directory(&self) -> Option<&Path> {
+        match self.place() {
+            Place::Directory(root) => Some(root),
+            _ => None,
+        }
+    }
+
     /// What writers left below a directory when they were killed, sorted: `object_store` writes
     /// `NAME#1` and renames it when it is whole. No listing shows these. A writer that is still at
     /// work has them too, so look only where none is. Empty for anything but a local directory.

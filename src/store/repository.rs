@@ -10,8 +10,9 @@ use super::blocking::Store;
 use super::catalogue::SourceStore;
 use super::keys::{self, KeyInfo};
 use super::layout;
+use super::pages::PAGES;
 use crate::archive::crypt::{Keyring, Recipients};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id::{self, SourceAddress};
 
 const DESCRIPTOR_LIMIT: u64 = 64 << 10;
@@ -68,6 +69,7 @@ impl Repository {
             .hint(format!("it was created at {} and is left as it is", found.created)));
         }
         Self::check_nothing_lost(store)?;
+        Self::check_place(store)?;
         let encrypted = match &options.copies_of {
             Some(origin) => {
                 keys::copy_keys(origin, store)?;
@@ -80,10 +82,7 @@ impl Repository {
         } else {
             None
         };
-        for (name, text) in [
-            (layout::RESTORE_PAGE, include_str!("embedded/RESTORE.md")),
-            (layout::RESTORE_SCRIPT, include_str!("embedded/restore.sh")),
-        ] {
+        for (name, text) in PAGES {
             // One left by an `init` that was cut short is fine, whatever version wrote it.
             store.create_ours(name, &text.into())?;
         }
@@ -138,6 +137,27 @@ impl Repository {
                     ),
                 )
                 .hint("bring it back from a copy or an older version of the bucket"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a directory with somebody's files: one wrong character in a path must not put a
+    /// repository among them. What an aborted `init` leaves is fine.
+    pub fn check_place(store: &Store) -> Result<()> {
+        let Some(directory) = store.directory() else { return Ok(()) };
+        let failed = || format!("failed to read {}", directory.display());
+        for entry in std::fs::read_dir(directory).doing(failed)? {
+            let name = entry.doing(failed)?.file_name();
+            let name = name.to_string_lossy();
+            let name = name.split('#').next().unwrap_or_default();
+            let ours = layout::RESERVED.contains(&name) || name == layout::RESTORE_PAGE;
+            if !ours && name != "lost+found" {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!("{} is not empty and is no repository", directory.display()),
+                )
+                .hint(format!("it has `{}`: give a directory of its own", name.escape_debug())));
             }
         }
         Ok(())

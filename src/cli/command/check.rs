@@ -8,7 +8,7 @@ use crate::cli::format::{self, Align, table};
 use crate::cli::setup::App;
 use crate::cli::{ExitStatus, printer::Printer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::SourceAddress;
+use crate::id::{BackupKind, SourceAddress};
 use crate::policy::{self, Diagnostic, Policy, Storage, Work};
 use crate::source;
 use crate::store::{Repository, layout};
@@ -100,12 +100,18 @@ fn look_at_source(app: &App, args: &Args, policy: &Policy, name: &str) -> Source
     let definition = &policy.sources[name];
     let objectives = policy.objectives_of(name);
     let built = source::build(name, &definition.spec);
+    // Nothing here can read what an incremental would be based on.
+    let is_blind = policy.repository_of(name).is_some_and(|(_, repository)| {
+        repository.encryption.as_ref().is_some_and(|e| e.writer_identity.is_none())
+    });
     let jobs = policy
         .jobs_of(name)
         .filter_map(|(job, definition)| {
             let Work::Backup { kind, .. } = &definition.work else { return None };
             let taken = built.as_ref().map_or(*kind, |source| source.kind_for(*kind));
-            Some(if taken == *kind {
+            Some(if taken == BackupKind::Incremental && is_blind {
+                format!("{job}: {} (no writer_identity)", BackupKind::Full)
+            } else if taken == *kind {
                 format!("{job}: {kind}")
             } else {
                 format!("{job}: {taken} (has no {kind})")

@@ -65,7 +65,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             format::time(manifest.end),
             format::size(manifest.counts.bytes)
         );
-        confirm::type_name(&what, manifest.backup.as_str(), args.yes)?;
+        confirm::type_name(app, &what, manifest.backup.as_str(), args.yes)?;
         let outcome = runner::prune(&opened.repository, request, &app.cx.fresh())?;
         if app.printer.is_json() {
             return app.printer.json(&outcome);

@@ -186,6 +186,9 @@ pub fn create_with(
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
+    if existing.is_none() {
+        Repository::check_place(store)?;
+    }
     let probe = Probe::run(store)
         .map_err(|error| error.context(format!("the store of {label} cannot be used")))?;
     for finding in &probe.findings {

@@ -78,7 +78,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         }
     }
     if !args.dry_run {
-        ask(&report, args.yes)?;
+        ask(app, &report, args.yes)?;
         for (repository, address) in &targets {
             if report.failed.iter().any(|failed| failed.source == address.to_string()) {
                 continue;
@@ -301,7 +301,7 @@ fn sums(plan: &Plan) -> String {
     parts.join("; ")
 }
 
-fn ask(report: &Report, yes: bool) -> Result<()> {
+fn ask(app: &App, report: &Report, yes: bool) -> Result<()> {
     let plans = || report.plans.iter().map(|plan| &plan.inner);
     let expiring: usize =
         plans().map(|plan| plan.backups.iter().filter(|backup| backup.expires).count()).sum();
@@ -315,7 +315,7 @@ fn ask(report: &Report, yes: bool) -> Result<()> {
         count(expiring as u64, "backup"),
         count(deleted, "object")
     );
-    confirm::type_name(&what, "prune", yes)
+    confirm::type_name(app, &what, "prune", yes)
 }
 
 /// One line about what was done.

@@ -146,6 +146,10 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     app.display.during(&app.cx.reporter, || match (args.to.as_str(), manifest.form) {
         ("-", _) => to_stdout(app, args, &request),
         ("consumer", Form::Stream) => to_consumer(app, args, &request, &address),
+        ("consumer", Form::Tree) => Err(Error::usage(format!(
+            "{address} is a tree of files, which no `restore:` command takes"
+        ))
+        .hint("give a directory; one that is called so is ./consumer")),
         (_, Form::Stream) => to_file(app, args, &request),
         (_, Form::Tree) => to_directory(app, args, request, &address),
     })
@@ -251,11 +255,12 @@ fn to_directory(
 ) -> Result<ExitStatus> {
     if request.existing != Existing::Refuse && !args.dry_run && request.target.exists() {
         let name = request.target.display().to_string();
-        confirm::type_name(&format!("files in {name} will be replaced"), &name, args.yes)?;
+        confirm::type_name(app, &format!("files in {name} will be replaced"), &name, args.yes)?;
     }
     request.target =
         std::path::absolute(&request.target).doing(|| format!("failed to find {}", args.to))?;
-    let outcome = restore_tree(&request, &app.cx)?;
+    check_target(&request)?;
+    let outcome = restore_tree(&request, &app.cx).map_err(|error| unfinished(error, &request))?;
     let mut notes = Vec::new();
     if !args.dry_run
         && let Some(source) = built(app, address)
@@ -293,7 +298,40 @@ fn to_directory(
         format::count(outcome.failed.count, "entry")
     );
     let error = if damage { Error::damaged(message) } else { Error::failed(message) };
-    Err(error.hint("`backstay verify --depth content` tells what is damaged; look for a copy or an older backup"))
+    Err(if damage {
+        error.hint("`backstay verify --depth content` tells what is damaged; look for a copy or an older backup")
+    } else {
+        error
+    })
+}
+
+/// Refuses to write into the repository that is read.
+fn check_target(request: &Request<'_>) -> Result<()> {
+    let Some(repository) = request.source.store().directory() else { return Ok(()) };
+    let exists = request.target.ancestors().find_map(|path| path.canonicalize().ok());
+    if let (Some(target), Ok(repository)) = (exists, repository.canonicalize())
+        && target.starts_with(&repository)
+    {
+        return Err(Error::usage(format!(
+            "{} lies in the repository that is restored from",
+            request.target.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Says what an ended restore leaves, and how to go on.
+fn unfinished(error: Error, request: &Request<'_>) -> Error {
+    let ended =
+        matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Unreachable | ErrorKind::Failed);
+    let begun = std::fs::read_dir(&request.target).is_ok_and(|mut names| names.next().is_some());
+    if request.dry_run || !ended || !begun {
+        return error;
+    }
+    error.hint(format!(
+        "{} is incomplete: the same command with `--delta --yes` goes on with it",
+        request.target.display()
+    ))
 }
 
 /// The source as the policy describes it, where there is a policy and it still does.
@@ -317,7 +355,16 @@ fn summary(outcome: &Outcome, args: &Args) -> String {
             .replace("link or devices", "links and devices"),
     );
     if args.dry_run {
-        return format!("would restore {what} to {}", args.to);
+        let mut text = format!("would restore {what} to {}", args.to);
+        if args.delta || args.overwrite {
+            let there = format!(
+                "; {} right already, {} replaced",
+                format::count(outcome.kept, "file"),
+                outcome.replaced
+            );
+            text.push_str(&there);
+        }
+        return text;
     }
     let kept = if outcome.kept > 0 {
         format!("; {} right already", format::count(outcome.kept, "file"))
@@ -381,11 +428,16 @@ fn to_consumer(
         Error::usage(format!("there is no policy that says what restores {address}"))
             .hint("restore to a file, or pipe `--to -` into a command")
     })?;
+    if !source.has_consumer() {
+        return Err(Error::usage(format!("{address} has no `restore:` in its policy"))
+            .hint("restore to a file, or pipe `--to -` into a command"));
+    }
     if args.dry_run {
         app.printer.talk("would feed the stream to the consumer that the policy names");
         return Ok(ExitStatus::Done);
     }
     confirm::type_name(
+        app,
         &format!("{address} will be fed to the command in its `restore:`"),
         &address.to_string(),
         args.yes,
@@ -417,9 +469,17 @@ fn to_file(app: &App, args: &Args, request: &Request<'_>) -> Result<ExitStatus> 
     if args.delta {
         return Err(Error::usage("--delta is for directories"));
     }
-    if path.exists() && request.existing == Existing::Refuse {
-        return Err(Error::new(ErrorKind::Conflict, format!("{} exists", path.display()))
-            .hint("restore to another name, or give --overwrite"));
+    match path.symlink_metadata() {
+        Ok(there) if !there.is_file() => {
+            let what = format!("{} is no regular file, and is not replaced", path.display());
+            return Err(Error::new(ErrorKind::Conflict, what)
+                .hint("for a device or a pipe: `--to - > NAME`"));
+        }
+        Ok(_) if request.existing == Existing::Refuse => {
+            return Err(Error::new(ErrorKind::Conflict, format!("{} exists", path.display()))
+                .hint("restore to another name, or give --overwrite"));
+        }
+        _ => {}
     }
     if args.dry_run {
         app.printer.talk(format!(
@@ -431,7 +491,7 @@ fn to_file(app: &App, args: &Args, request: &Request<'_>) -> Result<ExitStatus> 
     }
     if path.exists() {
         let name = path.display().to_string();
-        confirm::type_name(&format!("{name} will be replaced"), &name, args.yes)?;
+        confirm::type_name(app, &format!("{name} will be replaced"), &name, args.yes)?;
     }
     let failed = || format!("failed to write {}", path.display());
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

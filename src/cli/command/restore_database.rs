@@ -171,7 +171,7 @@ impl Restore<'_> {
                 let what = format!(
                     "everybody is disconnected from `{live}`, and it is renamed to `{aside}`"
                 );
-                confirm::type_name(&what, live, self.yes)?;
+                confirm::type_name(app, &what, live, self.yes)?;
             }
         }
         let done = app.display.during(&app.cx.reporter, || restoring.run(&app.cx.reporter))?;

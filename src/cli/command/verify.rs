@@ -95,7 +95,10 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         app.printer.error(&unreadable.error);
     }
     let alone = backups.len() == 1;
-    let mut tally = Tally { damaged: unreadable.len() as u64, alone, ..Tally::default() };
+    let mut tally = Tally { unreadable: unreadable.len() as u64, alone, ..Tally::default() };
+    if args.backups.is_empty() {
+        beside(app, &opened, &mut tally)?;
+    }
     let mut memory = Memory::new(app, args.depth.into());
     let mut read: BTreeMap<(String, SourceAddress), Sound> = BTreeMap::new();
     for (at, manifest) in &backups {
@@ -161,6 +164,27 @@ fn note(sound: &mut Sound, manifest: &Manifest, report: &Report) {
             sound.insert(path.to_owned(), sha256.to_owned());
         }
     }
+}
+
+/// Looks at what else lies in the repositories.
+fn beside(app: &App, opened: &[Opened], tally: &mut Tally) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for opened in opened {
+        let place = opened.repository.store().name();
+        if !seen.insert(place) {
+            continue;
+        }
+        let found = runner::check_beside(&opened.repository, &opened.keys)?;
+        for finding in found.doubtful {
+            app.printer.warning(&format!("{place}: {} {}", finding.object, finding.problem));
+        }
+        for finding in found.damaged {
+            tally.beside += 1;
+            let message = format!("{place}: {} {}", finding.object, finding.problem);
+            app.printer.error(&Error::damaged(message));
+        }
+    }
+    Ok(())
 }
 
 /// The backups meant.
@@ -259,7 +283,11 @@ fn is_named(
 struct Tally {
     reports: Vec<Report>,
     damaged: u64,
+    /// Manifests that cannot be read: damaged too, and without a report.
+    unreadable: u64,
     unopened: u64,
+    /// Damaged objects that belong to no backup.
+    beside: u64,
     /// There is just one backup to verify.
     alone: bool,
 }
@@ -277,16 +305,23 @@ impl Tally {
 
     /// The same, with other hints for what is damaged.
     fn verdict_with(&self, hints: &[String]) -> Result<ExitStatus> {
-        if self.damaged > 0 {
-            let backups = self.reports.len().max(self.damaged as usize) as u64;
+        let damaged = self.damaged + self.unreadable;
+        if damaged > 0 {
+            let backups = self.reports.len() as u64 + self.unreadable + self.unopened;
             let error = Error::damaged(format!(
-                "{} of {} {} damaged",
-                self.damaged,
+                "{damaged} of {} {} damaged",
                 format::count(backups, "backup"),
-                if self.damaged == 1 { "is" } else { "are" }
+                if damaged == 1 { "is" } else { "are" }
             ))
             .hint("restore what is sound, and take a full backup of the source now");
             return Err(hints.iter().fold(error, Error::hint));
+        }
+        if self.beside > 0 {
+            return Err(Error::damaged(format!(
+                "every backup is sound, and {} beside them is not",
+                format::count(self.beside, "policy")
+            ))
+            .hint("the next backup stores the policy in force under a name of its own"));
         }
         if self.unopened > 0 {
             return Err(Error::new(

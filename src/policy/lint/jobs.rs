@@ -68,7 +68,7 @@ fn check_base(findings: &mut Findings<'_>, name: &str, job: &Job, kind: BackupKi
         findings.warning(
             &["jobs", name, "kind"],
             format!("every run will be a full: repository `{repository}` has no `writer_identity`"),
-            format!("make one with `age-keygen` and add `writer_identity: \"${{file:PATH}}\"` to the encryption of `{repository}`"),
+            format!("make one with `backstay key generate` and add `writer_identity: \"${{file:PATH}}\"` to the encryption of `{repository}`"),
         );
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn check(findings: &mut Findings<'_>) {
                 format!(
                     "repository `{name}` is not encrypted: whoever reads the store reads the data"
                 ),
-                "add `encryption: { recipients: [\"age1…\"] }`; `age-keygen` makes a key",
+                "add `encryption: { recipients: [\"age1…\"] }`; `backstay key generate` makes a key",
             );
         }
         if repository.object_lock.is_some() && repository.local().is_some() {
@@ -204,7 +204,7 @@ fn check_encryption(findings: &mut Findings<'_>, name: &str, encryption: &Encryp
         findings.error(
             &recipients,
             "no recipient: nobody could restore",
-            "add the public key that `age-keygen` prints, and keep its secret off this host",
+            "add the public key that `backstay key generate` prints, and keep its secret off this host",
         );
     }
     for (index, recipient) in encryption.recipients.iter().enumerate() {
@@ -240,12 +240,12 @@ fn check_key(findings: &mut Findings<'_>, path: &[&str], key: &str) {
     };
     let hint = match error {
         RecipientError::Identity => {
-            "treat it as leaked: make a new key with `age-keygen`, keep the secret off this host, and write its public key here"
+            "treat it as leaked: make a new key with `backstay key generate`, keep the secret off this host, and write its public key here"
         }
         RecipientError::Checksum | RecipientError::Length | RecipientError::Character => {
-            "copy it again from the output of `age-keygen`, or `age-keygen -y FILE`"
+            "copy it again from the output of `backstay key generate`, or `age-keygen -y FILE`"
         }
-        _ => "write an X25519 recipient as `age-keygen` makes it: age1…",
+        _ => "write an X25519 recipient as `backstay key generate` makes it: age1…",
     };
     findings.error(path, error.to_string(), hint);
 }

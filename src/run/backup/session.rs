@@ -27,6 +27,10 @@ use crate::telemetry::{Event, WarningCode, failpoint};
 /// How long an intent says it takes. Nothing depends on it: only a tombstone ends an intent.
 const INTENT_HOURS: i64 = 48;
 
+/// How far names of backups may run ahead of the clock before it is doubted: several backups within
+/// one second are named after the seconds that follow.
+const CLOCK_AHEAD: SignedDuration = SignedDuration::from_secs(5);
+
 /// Batches that wait for a worker.
 const QUEUED_BATCHES: usize = 2;
 
@@ -212,7 +216,7 @@ fn check_encryption(repository: &Repository, request: &Request<'_>) -> Result<()
 fn warn_of_clock(now: Timestamp, commits: &[CommitRef], cx: &Context) {
     let Some(newest) = commits.last() else { return };
     let ahead = newest.backup.time().duration_since(now);
-    if ahead > SignedDuration::from_secs(1) {
+    if ahead > CLOCK_AHEAD {
         cx.reporter.warn(
             WarningCode::ClockBehind,
             newest.backup.to_string(),
@@ -368,8 +372,13 @@ fn name_unreadable(error: Error, writing: &Writing<'_>, request: &Request<'_>) -
 
 /// Says what a failed backup leaves behind. Nothing of it is listed.
 fn explain(error: Error, writing: &Writing<'_>, request: &Request<'_>) -> Error {
-    let failed = name_unreadable(error, writing, request)
-        .context(format!("failed to back up {}", request.address));
+    let error = if error.kind() == ErrorKind::Interrupted {
+        // What happened to be read at that moment has nothing to do with it.
+        Error::new(ErrorKind::Interrupted, "interrupted")
+    } else {
+        name_unreadable(error, writing, request)
+    };
+    let failed = error.context(format!("failed to back up {}", request.address));
     if request.dry_run {
         return failed;
     }

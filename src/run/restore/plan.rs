@@ -28,6 +28,8 @@ pub struct Plan {
     pub bytes: u64,
     /// Large files that are right already.
     pub kept: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
     /// Directories.
     pub directories: u64,
     /// Links and devices.
@@ -53,6 +55,7 @@ impl Plan {
             files: 0,
             bytes: 0,
             kept: 0,
+            kept_bytes: 0,
             directories: 0,
             others: 0,
             refused: Failures::default(),
@@ -206,6 +209,7 @@ impl Planner<'_> {
             Ok(true) => {}
             Ok(false) => {
                 self.plan.kept += 1;
+                self.plan.kept_bytes = self.plan.kept_bytes.saturating_add(entry.size);
                 self.plan.files -= 1;
                 return Ok(());
             }

@@ -118,6 +118,8 @@ pub struct Outcome {
     pub bytes: u64,
     /// Files that were right already.
     pub kept: u64,
+    /// Files in the target that others take the place of, as a dry run finds them.
+    pub replaced: u64,
     /// Bytes fetched from the store.
     pub fetched: u64,
     /// Seconds it took.

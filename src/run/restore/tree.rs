@@ -1,11 +1,13 @@
 //! Restoring a tree, or part of one.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::Instant;
 
 use super::plan::{self, Plan, failed};
 use super::request::{Failures, Finding, Missing, Outcome, Request};
 use super::worker::{self, Shared};
-use crate::archive::entry::{Entry, EntryType};
+use crate::archive::entry::{Entry, EntryType, is_safe};
 use crate::archive::sort::Sorter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::crew::crew;
@@ -30,7 +32,11 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
     if request.dry_run {
         let plan = Plan::make(request, cx, &mut |_| Ok(true))?;
         nothing_selected(request, &plan)?;
-        return Ok(Outcome { files: plan.files, ..plan.outcome() });
+        let mut outcome = Outcome { files: plan.files, ..plan.outcome() };
+        if request.existing != Existing::Refuse && request.target.is_dir() {
+            compare(request, cx, &mut outcome)?;
+        }
+        return Ok(outcome);
     }
     let _held = hold::hold(&request.source, manifest, "restore", cx)?;
     let is_new = !request.target.exists();
@@ -65,7 +71,7 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
     cx.reporter.progress().expect(plan.files, plan.bytes);
     cx.reporter.phase("restoring");
     let mut outcome = plan.outcome();
-    let Plan { content, late, attributes, kept, .. } = plan;
+    let Plan { content, late, attributes, kept, kept_bytes, .. } = plan;
 
     let shared = Shared::default();
     write_content(request, cx, &target, content, &shared)?;
@@ -75,6 +81,7 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
     }
     outcome.files = results.written;
     outcome.kept = kept + results.kept;
+    outcome.bytes = results.bytes.saturating_add(kept_bytes);
     outcome.failed.extend(results.failed);
 
     let missing = results.missing;
@@ -92,6 +99,29 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
     outcome.fetched = cx.reporter.progress().snapshot().stored_bytes;
     outcome.seconds = started.elapsed().as_secs_f64();
     Ok(outcome)
+}
+
+/// Counts what a restore would find in its target.
+fn compare(request: &Request<'_>, cx: &Context, outcome: &mut Outcome) -> Result<()> {
+    let target = Extractor::open(&request.target, request.existing, request.numeric_owner)?;
+    let mut cursor = target.cursor();
+    for entry in request.source.index(request.manifest, &request.keys, &cx.reporter.fresh())? {
+        cx.reporter.check()?;
+        let entry = entry?;
+        let wanted = matches!(entry.kind, EntryType::File | EntryType::Stream);
+        if !wanted || !is_safe(&entry.path) || !request.selection.contains(&entry.path) {
+            continue;
+        }
+        let there = request.target.join(OsStr::from_bytes(&entry.path));
+        if request.existing == Existing::Delta && worker::right(&mut cursor, &entry, cx)?.is_some()
+        {
+            outcome.kept += 1;
+            outcome.files = outcome.files.saturating_sub(1);
+        } else if there.symlink_metadata().is_ok() {
+            outcome.replaced += 1;
+        }
+    }
+    Ok(())
 }
 
 fn nothing_selected(request: &Request<'_>, plan: &Plan) -> Result<()> {

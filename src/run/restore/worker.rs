@@ -1,5 +1,6 @@
 //! Threads that read segments and write files.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::{Mutex, PoisonError};
 
@@ -31,6 +32,8 @@ pub struct Results {
     pub written: u64,
     /// Files that were right already.
     pub kept: u64,
+    /// Bytes of content of these two.
+    pub bytes: u64,
     /// Files that were not restored.
     pub failed: Failures,
     /// Their paths.
@@ -138,7 +141,10 @@ impl Worker<'_> {
 
     fn file(&mut self, segment: &Segment, entry: &Entry) -> Result<()> {
         if self.existing == Existing::Delta && is_right(&mut self.cursor, entry, self.cx)? {
-            self.shared.with(|results| results.kept += 1);
+            self.shared.with(|results| {
+                (results.kept, results.bytes) =
+                    (results.kept + 1, results.bytes.saturating_add(entry.size));
+            });
             self.done(entry);
             return Ok(());
         }
@@ -175,7 +181,10 @@ impl Worker<'_> {
             self.cursor.discard(&restored, &new);
             return Err(error);
         }
-        self.shared.with(|results| results.written += 1);
+        self.shared.with(|results| {
+            (results.written, results.bytes) =
+                (results.written + 1, results.bytes.saturating_add(restored.size));
+        });
         self.done(&restored);
         failpoint::reach("restore.first_file");
         Ok(())
@@ -275,6 +284,7 @@ impl Worker<'_> {
                 segment.path
             )));
         }
+        self.shared.with(|results| results.bytes = results.bytes.saturating_add(part.size));
         if number == 0 {
             self.shared.with(|results| results.written += 1);
             reporter.progress().add_file();
@@ -292,7 +302,14 @@ fn write_error(entry: &Entry, error: std::io::Error) -> Error {
 
 /// Whether the file that is there has the right content. If so its attributes are set.
 pub fn is_right(cursor: &mut Cursor<'_>, entry: &Entry, cx: &Context) -> Result<bool> {
-    let Some(mut file) = cursor.existing(entry) else { return Ok(false) };
+    let Some(file) = right(cursor, entry, cx)? else { return Ok(false) };
+    cursor.adopt(entry, &file);
+    Ok(true)
+}
+
+/// The file that is there, if it has the right content.
+pub fn right(cursor: &mut Cursor<'_>, entry: &Entry, cx: &Context) -> Result<Option<File>> {
+    let Some(mut file) = cursor.existing(entry) else { return Ok(None) };
     let mut digest = Digest::default();
     let mut buffer = vec![0; (256 << 10).min(entry.size.max(1) as usize)];
     loop {
@@ -305,11 +322,7 @@ pub fn is_right(cursor: &mut Cursor<'_>, entry: &Entry, cx: &Context) -> Result<
         }
         digest.update(&buffer[..read]);
     }
-    if entry.sha256 != Some(digest.finish()) {
-        return Ok(false);
-    }
-    cursor.adopt(entry, &file);
-    Ok(true)
+    Ok((entry.sha256 == Some(digest.finish())).then_some(file))
 }
 
 /// Whoever restores was found to hold the keys before anything was read: an object that does not

@@ -6,6 +6,7 @@
 //! | `stored` | every stored byte has its digest; needs no key |
 //! | `content` | everything decrypts and decodes, every file has its digest, archive and index agree |
 
+mod beside;
 pub mod budget;
 mod content;
 mod keys;
@@ -20,6 +21,7 @@ mod sums;
 mod totals;
 mod wal;
 
+pub use beside::check_beside;
 pub use keys::check_keys;
 pub use proofs::{Standing, proof_depth, proofs_of};
 pub use report::{Cost, Depth, Finding, Report};

@@ -100,6 +100,10 @@ impl Source for CommandSource {
         Ok(Captured::default())
     }
 
+    fn has_consumer(&self) -> bool {
+        self.config.consume.is_some()
+    }
+
     fn consume(&self, cx: &SourceContext, input: &mut dyn Read) -> Option<Result<()>> {
         let consumer = self.config.consume.as_ref()?;
         Some(consumer.start(true, false, &cx.reporter).and_then(|mut running| {

@@ -1,0 +1,25 @@
+//! The page and the script that say how to restore by hand.
+
+use super::layout;
+use crate::archive::digest::sha256_hex;
+
+/// The pages of a repository, by their keys.
+pub(super) const PAGES: [(&str, &str); 2] = [
+    (layout::RESTORE_PAGE, include_str!("embedded/RESTORE.md")),
+    (layout::RESTORE_SCRIPT, include_str!("embedded/restore.sh")),
+];
+
+/// Digests of the texts that earlier versions wrote. Whoever changes one adds what it was.
+const EARLIER: [(&str, &str); 0] = [];
+
+/// The keys of the pages.
+pub fn page_names() -> impl Iterator<Item = &'static str> {
+    PAGES.iter().map(|(name, _)| *name)
+}
+
+/// Whether this or an earlier version wrote `text` as the page `name`.
+pub fn is_known_page(name: &str, text: &[u8]) -> bool {
+    let digest = sha256_hex(text);
+    PAGES.iter().any(|(page, known)| *page == name && known.as_bytes() == text)
+        || EARLIER.iter().any(|(page, known)| *page == name && *known == digest)
+}

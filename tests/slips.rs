@@ -1,0 +1,154 @@
+//! What is done by mistake: wrong places, wrong targets, work that is cut short.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::common::{Ran, Sandbox};
+
+/// `demo/files` with some files, and `demo/cmd`, a stream.
+fn with_backups(encrypted: bool) -> Sandbox {
+    let sandbox = Sandbox::ready(encrypted);
+    for name in ["a", "b", "c"] {
+        fs::write(sandbox.path("src").join(name), name.repeat(1000)).unwrap();
+    }
+    sandbox.write_policy(encrypted, "  cmd: { command: { argv: [echo, hello] } }\n");
+    sandbox.run(&["backup"]).expect(0);
+    sandbox
+}
+
+#[test]
+fn what_lies_beside_the_backups_is_verified_too() {
+    for encrypted in [false, true] {
+        let sandbox = with_backups(encrypted);
+        let clean = sandbox.run_with_key(&["verify"]).expect(0);
+        assert!(!clean.stderr.contains("RESTORE.md"), "{}", clean.stderr);
+        fs::remove_file(sandbox.path("repo/RESTORE.md")).unwrap();
+        fs::write(sandbox.path("repo/restore.sh"), "rm -rf /\n").unwrap();
+        let told = sandbox.run_with_key(&["verify"]).expect(0).stderr;
+        assert!(told.contains("RESTORE.md is missing"), "{told}");
+        assert!(told.contains("restore.sh is not what this or an earlier version wrote"), "{told}");
+        let policy = fs::read_dir(sandbox.path("repo/demo/policy")).unwrap().next().unwrap();
+        let policy = policy.unwrap().path();
+        let mut bytes = fs::read(&policy).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&policy, bytes).unwrap();
+        let told = sandbox.run_with_key(&["verify"]).expect(5).stderr;
+        assert!(told.contains("demo/policy/"), "{told}");
+        assert!(told.contains("every backup is sound, and 1 policy beside them is not"), "{told}");
+    }
+}
+
+#[test]
+fn damaged_manifests_count_as_backups() {
+    let sandbox = with_backups(false);
+    let commits = sandbox.path("repo/demo/sources/cmd/commits");
+    let commit = fs::read_dir(commits).unwrap().next().unwrap().unwrap().path();
+    fs::write(commit, "{}").unwrap();
+    let told = sandbox.run(&["verify"]).expect(5).stderr;
+    assert!(told.contains("1 of 2 backups is damaged"), "{told}");
+}
+
+#[test]
+fn a_repository_is_not_created_among_files() {
+    let sandbox = Sandbox::new();
+    let src = sandbox.path("src").display().to_string();
+    fs::write(sandbox.path("src/mine"), "mine").unwrap();
+    let init = ["init", "--repository", &src, "--no-encryption"];
+    for dry in [&[][..], &["--dry-run"]] {
+        let told = sandbox.run_bare(&[&init[..], dry].concat()).expect(1).stderr;
+        assert!(told.contains("is not empty and is no repository"), "{told}");
+    }
+    assert_eq!(fs::read_dir(&src).unwrap().count(), 1);
+    // What an `init` that was cut short leaves is no obstacle.
+    fs::remove_file(sandbox.path("src/mine")).unwrap();
+    fs::write(sandbox.path("src/RESTORE.md"), "half").unwrap();
+    sandbox.run_bare(&init).expect(0);
+}
+
+#[test]
+fn targets_that_cannot_be_meant_are_refused() {
+    let sandbox = with_backups(false);
+    symlink("src", sandbox.path("link-to-directory")).unwrap();
+    symlink("elsewhere", sandbox.path("link")).unwrap();
+    let restore = |more: &[&str]| sandbox.run(&[&["restore"][..], more].concat());
+    for target in ["/dev/null", "link"] {
+        let ran = restore(&["cmd", "--to", target, "--overwrite", "--yes"]).expect(1);
+        assert!(ran.stderr.contains("is no regular file"), "{}", ran.stderr);
+    }
+    assert!(sandbox.path("link").symlink_metadata().unwrap().is_symlink());
+    for target in ["repo", "repo/demo/new"] {
+        let ran = restore(&["files", "--to", target, "--overwrite", "--yes"]).expect(2);
+        assert!(ran.stderr.contains("lies in the repository"), "{}", ran.stderr);
+    }
+    assert!(!sandbox.path("repo/demo/new").exists());
+    let ran = restore(&["files", "--to", "consumer"]).expect(2);
+    assert!(ran.stderr.contains("./consumer"), "{}", ran.stderr);
+    assert!(!sandbox.path("consumer").exists());
+    let ran = restore(&["cmd", "--to", "consumer"]).expect(2);
+    assert!(ran.stderr.contains("has no `restore:`"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_dry_run_says_what_is_right_already_and_what_would_be_replaced() {
+    let sandbox = with_backups(false);
+    sandbox.run(&["restore", "files", "--to", "out"]).expect(0);
+    fs::write(sandbox.path("out/b"), "other").unwrap();
+    fs::remove_file(sandbox.path("out/c")).unwrap();
+    let args = ["restore", "files", "--to", "out", "--delta", "--dry-run"];
+    let told = sandbox.run(&args).expect(0).stderr;
+    assert!(told.contains("2.9 KiB in 3 files"), "{told}");
+    assert!(told.contains("1 file right already, 1 replaced"), "{told}");
+    assert_eq!(fs::read(sandbox.path("out/b")).unwrap(), b"other");
+    let report = sandbox.run(&[&args[..], &["--output", "json"]].concat()).expect(0).json();
+    assert_eq!((&report["tree"]["kept"], &report["tree"]["replaced"]), (&1.into(), &1.into()));
+    let args = ["restore", "files", "--to", "out", "--overwrite", "--dry-run"];
+    let told = sandbox.run(&args).expect(0).stderr;
+    assert!(told.contains("2 replaced"), "{told}");
+    // A file that is in the way of a directory costs what is below it, and is no damage.
+    let args = ["restore", "files", "--to", "out", "--delta", "--yes"];
+    let told = sandbox.run(&args).expect(0).stderr;
+    assert!(told.contains("1 file right already"), "{told}");
+}
+
+#[test]
+fn only_damage_is_answered_with_a_hint_at_verify_and_only_what_came_back_is_counted() {
+    let sandbox = with_backups(false);
+    fs::create_dir_all(sandbox.path("out/a/in-the-way")).unwrap();
+    let args = ["restore", "files", "--to", "out", "--delta", "--yes"];
+    let told = sandbox.run(&args).expect(1).stderr;
+    assert!(!told.contains("verify --depth content"), "{told}");
+    assert!(told.contains("2.0 KiB in 2 files"), "{told}");
+}
+
+#[test]
+fn an_incremental_that_nobody_can_base_is_shown_as_a_full() {
+    let sandbox = Sandbox::ready(true);
+    let policy = sandbox.path("policy.yaml");
+    let text = fs::read_to_string(&policy).unwrap();
+    let writer =
+        format!(", writer_identity: \"${{file:{}}}\"", sandbox.path("writer.key").display());
+    assert!(text.contains(&writer));
+    fs::write(&policy, text.replace(&writer, "")).unwrap();
+    let told = sandbox.run(&["check"]).expect(0).stdout;
+    assert!(told.contains("daily: full (no writer_identity)"), "{told}");
+}
+
+#[test]
+fn a_repository_alone_is_not_enough_for_what_needs_a_policy() {
+    let sandbox = Sandbox::ready(false);
+    let repo = sandbox.path("repo").display().to_string();
+    for verb in ["backup", "check"] {
+        let ran: Ran = sandbox.run_bare(&[verb, "--repository", &repo]).expect(2);
+        assert!(ran.stderr.contains("this command needs one"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("--repository URL"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn several_backups_within_a_second_are_no_reason_to_doubt_the_clock() {
+    let sandbox = Sandbox::ready(false);
+    for _ in 0..4 {
+        let ran = sandbox.run(&["backup"]).expect(0);
+        assert!(!ran.stderr.contains("clock"), "{}", ran.stderr);
+    }
+}
