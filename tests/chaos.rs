@@ -63,6 +63,7 @@ const VERBS: &[Verb] = &[
     removes("delete {id} --yes"),
     removes("prune --yes"),
     reads("list"),
+    reads("status"),
     reads("show {id}"),
     reads("ls {id}"),
     reads("find below/two.txt"),
@@ -494,7 +495,8 @@ fn credentials_that_expire() {
     through(Fault::Expired);
 }
 
-/// The table has every command there is, but for those that speak to no store.
+/// The table has every command there is, but for those that speak to no store, and for `wal`, which
+/// wants a cluster: `tests/postgres_wal.rs`.
 #[test]
 fn every_command_is_in_the_table() {
     let help = crate::common::Sandbox::new().run_bare(&["--help"]).expect(0).stdout;
@@ -505,7 +507,7 @@ fn every_command_is_in_the_table() {
         .take_while(|line| !line.trim().is_empty())
         .filter_map(|line| line.split_whitespace().next());
     let elsewhere =
-        ["schema", "plan", "daemon", "runs", "logs", "cancel", "completions", "man", "help"];
+        ["schema", "plan", "daemon", "runs", "logs", "cancel", "wal", "completions", "man", "help"];
     for name in names {
         let known = VERBS.iter().any(|verb| verb.line.split(' ').next() == Some(name));
         assert!(known || elsewhere.contains(&name), "`{name}` is in no line of VERBS");

@@ -17,6 +17,7 @@ const COMMANDS: &[&[&str]] = &[
     &["schema"],
     &["plan"],
     &["daemon"],
+    &["status"],
     &["runs"],
     &["logs"],
     &["cancel"],

@@ -38,5 +38,6 @@ mod slips;
 mod soak;
 mod sources;
 mod state;
+mod status;
 mod stores;
 mod versions;

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
     backup, cancel, check, completions, copy, daemon, delete, diff, find, init, key, list, logs,
-    ls, man, pin, plan, prune, restore, runs, schema, show, unpin, verify, wal,
+    ls, man, pin, plan, prune, restore, runs, schema, show, status, unpin, verify, wal,
 };
 
 /// Backup, restore and disaster recovery for data platforms.
@@ -108,6 +108,7 @@ pub enum Command {
     Schema(schema::Args),
     Plan(plan::Args),
     Daemon(daemon::Args),
+    Status(status::Args),
     Runs(runs::Args),
     Logs(logs::Args),
     Cancel(cancel::Args),

@@ -34,6 +34,16 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
+/// `45 s`, `12 min`, `5 h`, `3 d`: the largest unit of which there are two.
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 /// `2026-11-21 02:00:00Z`.
 pub fn time(at: Timestamp) -> String {
     at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%SZ").to_string()

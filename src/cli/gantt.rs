@@ -77,21 +77,23 @@ pub fn draw(policy: &Policy, runs: &[Run], from: Timestamp, span: Span) -> Vec<S
                 let begins = run.start >= start(column) && run.start < start(column + 1);
                 let goes_on = run.start < start(column) && run.end > start(column);
                 if begins || goes_on {
-                    *cell = letter(run.kind);
+                    *cell = letter(run);
                 }
             }
         }
         lines.push(row(name, &cells.into_iter().collect::<String>()));
     }
-    lines.push("F full, I incremental, S snapshot, C copy, = window".to_owned());
+    lines.push("F full, I incremental, S snapshot, C copy, V verify, P prune, = window".to_owned());
     lines
 }
 
-const fn letter(kind: Option<BackupKind>) -> char {
-    match kind {
-        Some(BackupKind::Full) => 'F',
-        Some(BackupKind::Incremental) => 'I',
-        Some(BackupKind::Snapshot) => 'S',
-        None => 'C',
+fn letter(run: &Run) -> char {
+    match (run.kind, run.verb) {
+        (Some(BackupKind::Full), _) => 'F',
+        (Some(BackupKind::Incremental), _) => 'I',
+        (Some(BackupKind::Snapshot), _) => 'S',
+        (None, "verify") => 'V',
+        (None, "prune") => 'P',
+        (None, _) => 'C',
     }
 }

@@ -126,6 +126,7 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
         Command::Ls(args) => command::ls::run(&app, args),
         Command::Plan(args) => command::plan::run(&app, args),
         Command::Daemon(args) => command::daemon::run(&app, args),
+        Command::Status(args) => command::status::run(&app, args),
         Command::Runs(args) => command::runs::run(&app, args),
         Command::Logs(args) => command::logs::run(&app, args),
         Command::Cancel(args) => command::cancel::run(&app, args),

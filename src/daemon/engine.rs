@@ -197,7 +197,9 @@ impl<'a> Engine<'a> {
                     "{}: whoever did it is gone: looking what came of it",
                     name(&row)
                 ));
-                let stop = adopt::start(&self.settings.program, &row, self.tell.clone());
+                let mut program = self.settings.program.clone();
+                program.extend(["--policy".into(), self.settings.policies.clone().into()]);
+                let stop = adopt::start(&program, &row, self.tell.clone());
                 self.running.insert(row.id.clone(), (stop, row));
             }
         }
@@ -282,6 +284,10 @@ impl<'a> Engine<'a> {
 
     fn argv(&self, policy: &Policy, job: &Job, row: &RunRow) -> Vec<OsString> {
         let mut argv = self.settings.program.clone();
+        // What is not of one source is of this stack alone.
+        let policies =
+            if row.slot.source.is_empty() { &policy.file } else { &self.settings.policies };
+        argv.extend(["--policy".into(), policies.clone().into()]);
         match &job.work {
             policy::Work::Backup { .. } => {
                 argv.extend(["backup", "--job", &row.slot.job, "--run", &row.id].map(Into::into));
@@ -291,6 +297,15 @@ impl<'a> Engine<'a> {
                 argv.extend(["copy", "--to", &copy.to].map(Into::into));
                 let sources = policy.sources.keys();
                 argv.extend(sources.map(|source| format!("{}/{source}", policy.stack).into()));
+            }
+            policy::Work::Verify(verify) => {
+                argv.extend(["verify", "--depth", verify.depth.word()].map(Into::into));
+                if let Some(budget) = verify.budget {
+                    argv.extend(["--budget".into(), budget.to_string().into()]);
+                }
+            }
+            policy::Work::Prune(_) => {
+                argv.extend(["prune", "--yes"].map(Into::into));
             }
         }
         argv

@@ -118,9 +118,9 @@ pub fn following_slots(
     slots
 }
 
-/// The sources of a job that lie here; for a copy one that stands for all.
+/// The sources of a job that lie here; for other work one that stands for all.
 fn sources(policy: &Policy, job: &Job, place: &Place<'_>) -> Vec<String> {
-    if matches!(job.work, Work::Copy(_)) {
+    if !matches!(job.work, Work::Backup { .. }) {
         return vec![String::new()];
     }
     policy

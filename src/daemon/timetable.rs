@@ -43,7 +43,9 @@ impl std::fmt::Display for Nominal {
 pub struct Run {
     /// The job.
     pub job: String,
-    /// Its kind; none for a copy.
+    /// What it does: `backup`, `copy`, `verify`, `prune`.
+    pub verb: &'static str,
+    /// Its kind, if it is a backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<BackupKind>,
     /// The sources that it backs up, without those that another run covers.
@@ -212,6 +214,7 @@ impl Planner<'_> {
             }
             let run = Run {
                 job: name.clone(),
+                verb: job.work.verb(),
                 kind: job.kind(),
                 sources,
                 nominal: waiting.nominal,
@@ -233,7 +236,7 @@ impl Planner<'_> {
             Work::Backup { .. } => {
                 self.policy.sources.keys().filter(|source| job.covers(source)).cloned().collect()
             }
-            Work::Copy(_) => Vec::new(),
+            Work::Copy(_) | Work::Verify(_) | Work::Prune(_) => Vec::new(),
         }
     }
 

@@ -10,7 +10,7 @@ use super::{
     repository::Limits,
     retention::{self, Keep},
     schedule::Schedule,
-    value::Period,
+    value::{Period, Size},
 };
 
 /// Work that is done on a schedule.
@@ -44,6 +44,27 @@ pub enum Work {
     },
     /// Copies backups to another repository.
     Copy(Copy),
+    /// Verifies the backups of the stack.
+    Verify(Verify),
+    /// Lets backups of the stack expire, and removes what nobody needs.
+    Prune(Prune),
+}
+
+impl Work {
+    /// What it is called where a backup has its kind.
+    pub const fn verb(&self) -> &'static str {
+        match self {
+            Self::Backup { .. } => "backup",
+            Self::Copy(_) => "copy",
+            Self::Verify(_) => "verify",
+            Self::Prune(_) => "prune",
+        }
+    }
+
+    /// Whether its results are kept by a rule.
+    pub const fn is_kept(&self) -> bool {
+        matches!(self, Self::Backup { .. } | Self::Copy(_))
+    }
 }
 
 impl Job {
@@ -51,15 +72,15 @@ impl Job {
     pub fn covers(&self, source: &str) -> bool {
         match &self.work {
             Work::Backup { sources, .. } => sources.contains(source),
-            Work::Copy(_) => false,
+            Work::Copy(_) | Work::Verify(_) | Work::Prune(_) => false,
         }
     }
 
-    /// The kind of backup, unless it is a copy.
+    /// The kind of backup, if it makes some.
     pub const fn kind(&self) -> Option<BackupKind> {
         match &self.work {
             Work::Backup { kind, .. } => Some(*kind),
-            Work::Copy(_) => None,
+            Work::Copy(_) | Work::Verify(_) | Work::Prune(_) => None,
         }
     }
 }
@@ -91,6 +112,46 @@ pub struct Copy {
     pub to: String,
 }
 
+/// How backups are verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verify {
+    /// How deep.
+    pub depth: VerifyDepth,
+    /// At most so many bytes are read each time, of what was proven longest ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Size>,
+}
+
+/// How deep a verification goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyDepth {
+    /// Every object is there and has its size.
+    List,
+    /// Every stored byte is what it was.
+    #[default]
+    Stored,
+    /// Every file is what it was; needs an identity on this host.
+    Content,
+}
+
+impl VerifyDepth {
+    /// The word, as on the command line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Stored => "stored",
+            Self::Content => "content",
+        }
+    }
+}
+
+/// How backups expire: by the rules of the jobs that made them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prune {}
+
 /// A job as it is written.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename = "Job")]
@@ -104,11 +165,17 @@ struct Written {
     /// Copies backups to another repository, instead of `sources` and `kind`.
     #[serde(skip_serializing_if = "Option::is_none")]
     copy: Option<Copy>,
+    /// Verifies the backups of the stack, instead of `sources` and `kind`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify: Option<Verify>,
+    /// Lets backups expire, instead of `sources` and `kind`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prune: Option<Prune>,
     /// When the job runs.
     schedule: Schedule,
     /// How long its results are kept.
-    #[serde(deserialize_with = "retention::written")]
-    keep: Keep,
+    #[serde(default, deserialize_with = "retention::written")]
+    keep: Option<Keep>,
     /// Limits narrower than the repository's.
     #[serde(default)]
     limits: Limits,
@@ -154,9 +221,15 @@ impl TryFrom<Written> for Job {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let work = match (written.sources, written.kind, written.copy) {
+        let other = [
+            written.copy.map(Work::Copy),
+            written.verify.map(Work::Verify),
+            written.prune.map(Work::Prune),
+        ];
+        let mut other = other.into_iter().flatten();
+        let work = match (written.sources, written.kind, other.next()) {
             (Some(sources), Some(kind), None) => Work::Backup { sources, kind },
-            (None, None, Some(copy)) => Work::Copy(copy),
+            (None, None, Some(work)) if other.next().is_none() => work,
             (None, None, None) => {
                 return Err(
                     "the job does nothing\nadd `sources: all` and `kind: full`, or `copy: { to: NAME }`",
@@ -172,14 +245,25 @@ impl TryFrom<Written> for Job {
             }
             (_, _, Some(_)) => {
                 return Err(
-                    "a job either backs up or copies\nmove `copy` to a job of its own, with `schedule: { after: [THIS] }`",
+                    "a job backs up, copies, verifies or prunes\ngive each a job of its own, with `schedule: { after: [THIS] }`",
                 );
             }
+        };
+        let keep = match written.keep {
+            Some(_) if !work.is_kept() => {
+                return Err(
+                    "`keep` says nothing here: the job makes nothing that is kept\nremove it; rules stand with the jobs that back up",
+                );
+            }
+            None if work.is_kept() => {
+                return Err("`keep` is missing\nadd `keep: { for: 7d }`");
+            }
+            keep => keep.unwrap_or_default(),
         };
         Ok(Self {
             work,
             schedule: written.schedule,
-            keep: written.keep,
+            keep,
             limits: written.limits,
             expected: written.expected,
             execution: Execution {
@@ -201,17 +285,26 @@ impl TryFrom<Written> for Job {
 
 impl From<Job> for Written {
     fn from(job: Job) -> Self {
-        let (sources, kind, copy) = match job.work {
-            Work::Backup { sources, kind } => (Some(sources), Some(kind), None),
-            Work::Copy(copy) => (None, None, Some(copy)),
-        };
+        let keep = job.work.is_kept().then_some(job.keep);
+        let (mut sources, mut kind, mut copy, mut verify, mut prune) =
+            (None, None, None, None, None);
+        match job.work {
+            Work::Backup { sources: which, kind: what } => {
+                (sources, kind) = (Some(which), Some(what));
+            }
+            Work::Copy(work) => copy = Some(work),
+            Work::Verify(work) => verify = Some(work),
+            Work::Prune(work) => prune = Some(work),
+        }
         let execution = job.execution;
         Self {
             sources,
             kind,
             copy,
+            verify,
+            prune,
             schedule: job.schedule,
-            keep: job.keep,
+            keep,
             limits: job.limits,
             expected: job.expected,
             jitter: execution.jitter,

@@ -49,7 +49,7 @@ mod yaml;
 pub use cron::{Cron, Due};
 pub use diagnostic::{Diagnostic, Severity, render, render_all};
 pub use execution::{CatchUp, Execution, Hook, Hooks, Overlap, Retry};
-pub use job::{BackupKind, Copy, Job, Selection, Work};
+pub use job::{BackupKind, Copy, Job, Prune as PruneWork, Selection, Verify, VerifyDepth, Work};
 pub use load::{
     Fingerprint, LoadError, MAX_FILE_SIZE, PolicySet, fingerprint, json_schema, load, load_valid,
     parse,

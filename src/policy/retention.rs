@@ -54,12 +54,14 @@ struct Written {
 }
 
 /// Reads a rule of a policy.
-pub(super) fn written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Keep, D::Error> {
+pub(super) fn written<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Keep>, D::Error> {
     let Written { period, at_least, hourly, daily, weekly, monthly, yearly } =
         Written::deserialize(deserializer)?;
     let keep = Keep { period, at_least: 0, hourly, daily, weekly, monthly, yearly };
     let floor = if keep.is_empty() { 0 } else { DEFAULT_FLOOR };
-    Ok(Keep { at_least: at_least.unwrap_or(floor), ..keep })
+    Ok(Some(Keep { at_least: at_least.unwrap_or(floor), ..keep }))
 }
 
 impl Keep {

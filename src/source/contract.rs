@@ -118,7 +118,7 @@ pub struct SourceProbe {
 pub struct Survey {
     /// How many entries.
     pub count: u64,
-    /// Why, for the first [`SURVEY_NAMED`] of them.
+    /// Why, for the first `SURVEY_NAMED` of them.
     pub first: Vec<String>,
     /// What to do about them.
     pub hints: Vec<String>,

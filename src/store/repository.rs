@@ -68,7 +68,6 @@ impl Repository {
             )
             .hint(format!("it was created at {} and is left as it is", found.created)));
         }
-        Self::check_nothing_lost(store)?;
         Self::check_place(store)?;
         let encrypted = match &options.copies_of {
             Some(origin) => {
@@ -143,8 +142,9 @@ impl Repository {
     }
 
     /// Refuses a directory with somebody's files: one wrong character in a path must not put a
-    /// repository among them. What an aborted `init` leaves is fine.
+    /// repository among them; and what once was a repository. What an aborted `init` leaves is fine.
     pub fn check_place(store: &Store) -> Result<()> {
+        Self::check_nothing_lost(store)?;
         let Some(directory) = store.directory() else { return Ok(()) };
         let failed = || format!("failed to read {}", directory.display());
         for entry in std::fs::read_dir(directory).doing(failed)? {

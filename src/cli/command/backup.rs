@@ -267,7 +267,7 @@ fn one(
     let writer = app.writer(config)?.unwrap_or_default();
     let job_kind = job.and_then(|(_, job)| match &job.work {
         Work::Backup { kind, .. } => Some(*kind),
-        Work::Copy(_) => None,
+        Work::Copy(_) | Work::Verify(_) | Work::Prune(_) => None,
     });
     let kind = args.kind.map(BackupKind::from).or(job_kind).unwrap_or(BackupKind::Incremental);
     let paranoid =

@@ -46,8 +46,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         .doing(|| format!("failed to create {}", logs.display()))?;
     let program = std::env::current_exe().doing(|| "failed to find this program".to_owned())?;
     let mut program: Vec<OsString> = vec![program.into()];
-    program.extend(["--output", "json", "--no-progress", "--policy"].map(Into::into));
-    program.push(policies.clone().into());
+    program.extend(["--output", "json", "--no-progress"].map(Into::into));
     program.push("--state-dir".into());
     program.push(directory.into());
     let settings = Settings {

@@ -24,6 +24,7 @@ pub mod restore_database;
 pub mod runs;
 pub mod schema;
 pub mod show;
+pub mod status;
 pub mod unpin;
 pub mod verify;
 pub mod wal;

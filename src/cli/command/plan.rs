@@ -190,7 +190,7 @@ fn cells(policy: &Policy, run: &Run, zone: &TimeZone) -> Vec<String> {
         instant.to_zoned(zone.clone()).strftime(format).to_string()
     };
     let end = if run.end == run.start { String::new() } else { at(run.end, "%H:%M") };
-    let kind = run.kind.map_or_else(|| "copy".to_owned(), |kind| kind.to_string());
+    let kind = run.kind.map_or_else(|| run.verb.to_owned(), |kind| kind.to_string());
     let mut what = if run.kind.is_some() && run.sources.len() == policy.sources.len() {
         "all sources".to_owned()
     } else {
@@ -270,14 +270,6 @@ fn holding(holding: &Holding) -> Vec<String> {
         holding.kind.to_string(),
         format::keep(&holding.keep),
         format!("{}{more}", holding.backups),
-        days(holding.oldest),
+        format::span(holding.oldest.as_secs()),
     ]
-}
-
-fn days(period: Period) -> String {
-    match period.as_secs() {
-        seconds if seconds >= 2 * 86_400 => format!("{} d", seconds / 86_400),
-        seconds if seconds >= 2 * 3600 => format!("{} h", seconds / 3600),
-        seconds => format!("{} min", seconds / 60),
-    }
 }

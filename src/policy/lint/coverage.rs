@@ -143,8 +143,11 @@ fn check_job(findings: &mut Findings<'_>, name: &str, job: &Job, zone: &TimeZone
     let Some(gap) = worst_gap(&rhythms(&findings.policy.jobs, name), zone) else {
         return;
     };
-    if let Some(period) =
-        job.keep.period.filter(|period| *period < gap.length && !job.keep.has_floor())
+    if let Some(period) = job
+        .keep
+        .period
+        .filter(|_| job.work.is_kept())
+        .filter(|period| *period < gap.length && !job.keep.has_floor())
     {
         findings.error(
             &["jobs", name, "keep", "for"],

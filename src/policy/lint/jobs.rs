@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 
 use super::{Findings, execution, repositories::share_fate};
 use crate::policy::{
-    job::{BackupKind, Copy, Job, Selection, Work},
+    job::{BackupKind, Copy, Job, Selection, Verify, VerifyDepth, Work},
     schedule::Schedule,
 };
 
@@ -17,10 +17,14 @@ pub(super) fn check(findings: &mut Findings<'_>) {
                 check_base(findings, name, job, *kind);
             }
             Work::Copy(copy) => check_copy(findings, name, job, copy),
+            Work::Verify(verify) => check_verify(findings, name, verify),
+            Work::Prune(_) => check_prune(findings, name, job),
         }
         check_schedule(findings, name, job);
         execution::check(findings, name, job);
-        check_keep(findings, name, job);
+        if job.work.is_kept() {
+            check_keep(findings, name, job);
+        }
         if job.limits.connections == Some(0) {
             findings.error(
                 &["jobs", name, "limits", "connections"],
@@ -111,6 +115,39 @@ fn check_copy(findings: &mut Findings<'_>, name: &str, job: &Job, copy: &Copy) {
                 copy.to
             ),
             "a copy helps when it is elsewhere: other credentials, another site",
+        );
+    }
+}
+
+/// Content is for those who hold the keys.
+fn check_verify(findings: &mut Findings<'_>, name: &str, verify: &Verify) {
+    let policy = findings.policy;
+    let blind = policy.repositories.iter().find(|(_, one)| {
+        one.encryption.as_ref().is_some_and(|encryption| encryption.identity.is_none())
+    });
+    if let (VerifyDepth::Content, Some((repository, _))) = (verify.depth, blind) {
+        findings.warning(
+            &["jobs", name, "verify", "depth"],
+            format!("content cannot be verified here: repository `{repository}` has no `identity`"),
+            "run it where a recovery identity is, or take `depth: stored`",
+        );
+    }
+}
+
+/// What expires should be known to have good successors.
+fn check_prune(findings: &mut Findings<'_>, name: &str, job: &Job) {
+    let jobs = &findings.policy.jobs;
+    let after_verify = match &job.schedule {
+        Schedule::After(names) => names
+            .iter()
+            .all(|name| jobs.get(name).is_none_or(|job| matches!(job.work, Work::Verify(_)))),
+        _ => false,
+    };
+    if !after_verify && !jobs.values().any(|job| matches!(job.work, Work::Verify(_))) {
+        findings.warning(
+            &["jobs", name, "prune"],
+            "old backups go, and nobody looks whether the new ones are sound",
+            "add a job with `verify: {}`, and prune `after` it",
         );
     }
 }

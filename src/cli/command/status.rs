@@ -1,0 +1,238 @@
+//! `backstay status`
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::cli::ExitStatus;
+use crate::cli::format::{self, Align, table};
+use crate::cli::setup::{App, Opened};
+use crate::daemon::timetable;
+use crate::error::{Error, Result};
+use crate::id::SourceAddress;
+use crate::policy::{Policy, Schedule};
+use crate::run::protection::{self, Newest};
+use crate::run::{host_name, list_backups};
+use crate::state::{RunFilter, RunRow, RunState};
+
+/// Show how well everything is protected.
+///
+/// For each source how much would be lost now, from what lies in the repository and not from what
+/// jobs say of themselves, against its RPO. Where an objective is missed, or cannot be told, the
+/// exit code is 4.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Sources: STACK/SOURCE, a SOURCE, or a STACK.
+    #[arg(value_name = "SOURCE")]
+    sources: Vec<String>,
+}
+
+/// How a source stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    /// Less would be lost than its RPO.
+    Holds,
+    /// More would be lost.
+    Missed,
+    /// Nothing of it can be restored.
+    Unprotected,
+    /// The repository could not be asked.
+    Unknown,
+}
+
+#[derive(Serialize)]
+struct Line {
+    source: String,
+    tier: Option<crate::policy::Tier>,
+    rpo_seconds: u64,
+    rto_seconds: u64,
+    #[serde(flatten)]
+    newest: Option<Newest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exposure_seconds: Option<u64>,
+    /// The newest instant in another repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicated: Option<Timestamp>,
+    /// RTO as measured; nothing has been yet.
+    measured_rto_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_run: Option<RunRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_run: Option<Timestamp>,
+    verdict: Verdict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+/// Runs the command.
+pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    if app.repository_url().is_some() {
+        return Err(Error::usage(
+            "objectives stand in policies: status takes no repository by URL",
+        ));
+    }
+    let set = app.policies(false)?;
+    let now = app.cx.clock.now();
+    let mut lines = Vec::new();
+    for policy in &set.policies {
+        let wanted: Vec<SourceAddress> = policy
+            .sources
+            .keys()
+            .map(|source| SourceAddress::new(&policy.stack, source))
+            .filter(|address| address.is_named_by(&args.sources))
+            .collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let mut repositories: BTreeMap<&str, Result<Opened>> = BTreeMap::new();
+        for name in policy.repositories.keys() {
+            repositories.insert(name, app.open(policy, name));
+        }
+        for address in wanted {
+            lines.push(line(app, policy, &address, &repositories, now));
+        }
+    }
+    if lines.is_empty() {
+        return Err(Error::not_found("no source of the policies is meant")
+            .hint("`backstay check` lists them"));
+    }
+    if app.printer.is_json() {
+        app.printer.json(&lines)?;
+    } else {
+        let rows: Vec<Vec<String>> = lines.iter().map(|line| cells(line, now)).collect();
+        for row in table(&HEAD, &rows) {
+            app.printer.data(row)?;
+        }
+        for line in &lines {
+            if let Some(problem) = &line.problem {
+                app.printer.warning(&format!("{}: {problem}", line.source));
+            }
+        }
+    }
+    let holds = lines.iter().all(|line| line.verdict == Verdict::Holds);
+    Ok(if holds { ExitStatus::Done } else { ExitStatus::ObjectiveMissed })
+}
+
+fn line(
+    app: &App,
+    policy: &Policy,
+    address: &SourceAddress,
+    repositories: &BTreeMap<&str, Result<Opened>>,
+    now: Timestamp,
+) -> Line {
+    let objectives = policy.objectives_of(&address.source);
+    let home = policy.repository_of(&address.source).map(|(name, _)| name);
+    let mut problem = None;
+    let mut newest = None;
+    let mut known = false;
+    let mut replicated = None;
+    for (name, opened) in repositories {
+        let found = match opened {
+            Ok(opened) => newest_in(opened, address),
+            Err(error) => Err(Error::failed(error.chain())),
+        };
+        match found {
+            Ok(found) if Some(*name) == home => (newest, known) = (found, true),
+            Ok(found) => replicated = replicated.max(found.map(|found| found.time)),
+            // What other places hold is no reason to doubt what is here.
+            Err(error) if Some(*name) == home => problem = Some(error.chain()),
+            Err(_) => {}
+        }
+    }
+    let exposure = newest.as_ref().map(|newest| exposure(newest.time, now));
+    let verdict = match exposure {
+        _ if !known => Verdict::Unknown,
+        None => Verdict::Unprotected,
+        Some(exposure) if exposure > objectives.rpo.as_secs() => Verdict::Missed,
+        Some(_) => Verdict::Holds,
+    };
+    Line {
+        source: address.to_string(),
+        tier: policy.tier,
+        rpo_seconds: objectives.rpo.as_secs(),
+        rto_seconds: objectives.rto.as_secs(),
+        newest,
+        exposure_seconds: exposure,
+        replicated,
+        measured_rto_seconds: None,
+        last_run: last_run(app, address),
+        next_run: next_run(policy, &address.source, now),
+        verdict,
+        problem,
+    }
+}
+
+fn newest_in(opened: &Opened, address: &SourceAddress) -> Result<Option<Newest>> {
+    let listed = list_backups(&opened.repository, &|other| other == address)?;
+    let manifests: Vec<_> = listed.into_iter().filter_map(|one| one.manifest.ok()).collect();
+    protection::newest(&opened.repository.source(address), &manifests)
+}
+
+fn exposure(newest: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(now.duration_since(newest).as_secs()).unwrap_or(0)
+}
+
+/// The last run of the daemon that is over, as far as this machine knows of one.
+fn last_run(app: &App, address: &SourceAddress) -> Option<RunRow> {
+    let filter = RunFilter {
+        stack: Some(address.stack.clone()),
+        source: Some(address.source.clone()),
+        states: vec![RunState::Succeeded, RunState::Failed, RunState::Missed, RunState::Abandoned],
+        limit: 1,
+        ..RunFilter::default()
+    };
+    app.state().ok()?.runs(&filter).ok()?.pop()
+}
+
+/// When a job is due for the source next, by its own schedule.
+fn next_run(policy: &Policy, source: &str, now: Timestamp) -> Option<Timestamp> {
+    let here = policy.sources.get(source)?.host.as_ref().is_none_or(|host| *host == host_name());
+    let zone = policy.time_zone();
+    policy
+        .jobs_of(source)
+        .filter(|(_, job)| here && !matches!(job.schedule, Schedule::After(_)))
+        .filter_map(|(_, job)| timetable::next_due(job, now, false, &zone))
+        .map(|(_, due)| due)
+        .min()
+}
+
+const HEAD: [(&str, Align); 8] = [
+    ("SOURCE", Align::Left),
+    ("NEWEST", Align::Left),
+    ("LOST NOW", Align::Right),
+    ("RPO", Align::Right),
+    ("RTO", Align::Right),
+    ("ELSEWHERE", Align::Left),
+    ("NEXT RUN", Align::Left),
+    ("VERDICT", Align::Left),
+];
+
+fn cells(line: &Line, now: Timestamp) -> Vec<String> {
+    let time = |at: Option<Timestamp>| at.map_or("-".to_owned(), format::time);
+    let newest = line.newest.as_ref().map(|newest| newest.time);
+    let by_wal =
+        if line.newest.as_ref().is_some_and(|newest| newest.by_wal) { " (WAL)" } else { "" };
+    let verdict = match line.verdict {
+        Verdict::Holds => "holds".to_owned(),
+        Verdict::Missed => "MISSED".to_owned(),
+        Verdict::Unprotected => "UNPROTECTED: nothing of it can be restored".to_owned(),
+        Verdict::Unknown => "UNKNOWN: the repository cannot be asked".to_owned(),
+    };
+    let failed = line.last_run.as_ref().filter(|run| run.state != RunState::Succeeded);
+    let verdict = match failed {
+        Some(run) => format!("{verdict}; the last run {}", run.state.word()),
+        None => verdict,
+    };
+    vec![
+        line.source.clone(),
+        format!("{}{by_wal}", time(newest)),
+        newest.map_or("-".to_owned(), |newest| format::span(exposure(newest, now))),
+        format::span(line.rpo_seconds),
+        format::span(line.rto_seconds),
+        time(line.replicated),
+        time(line.next_run),
+        verdict,
+    ]
+}

@@ -1,0 +1,97 @@
+//! What `status` says of how well everything is protected.
+
+use std::fs;
+
+use jiff::Timestamp;
+
+use crate::common::{Ran, Sandbox};
+
+struct Site(Sandbox);
+
+impl Site {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        fs::write(sandbox.path("src/file"), "content").unwrap();
+        let root = sandbox.root().display().to_string();
+        let text = format!(
+            "version: 1\nstack: demo\ntier: development\ntimezone: UTC\nrepositories:\n  \
+             main: {{ local: {{ path: {root}/repo }} }}\n  off: {{ local: {{ path: {root}/off }} }}\n\
+             sources:\n  files: {{ directory: {{ path: {root}/src }} }}\n  \
+             other: {{ command: {{ argv: [echo, x] }}, objectives: {{ rpo: 60h }} }}\njobs:\n  \
+             daily: {{ sources: all, kind: full, schedule: {{ cron: \"0 3 * * *\" }}, keep: {{ for: 7d }} }}\n  \
+             away: {{ copy: {{ to: off }}, schedule: {{ after: [daily] }}, keep: {{ for: 7d }} }}\n"
+        );
+        fs::write(sandbox.path("policy.yaml"), text).unwrap();
+        let site = Self(sandbox);
+        site.at("2026-11-21T03:00:00Z", &["init"]).expect(0);
+        site
+    }
+
+    /// Runs at this time.
+    fn at(&self, time: &str, args: &[&str]) -> Ran {
+        let mut command = self.0.command(args);
+        command.env("BACKSTAY_CLOCK", format!("{time} {} 1", Timestamp::now()));
+        command.env("BACKSTAY_STATE_DIR", self.0.path("state"));
+        Ran::from(&command.output().unwrap())
+    }
+
+    fn verdicts(&self, time: &str, code: i32) -> Vec<(String, String)> {
+        let lines = self.at(time, &["status", "--output", "json"]).expect(code).json();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let lines = lines.as_array().unwrap().iter();
+        lines.map(|line| (text(&line["source"]), text(&line["verdict"]))).collect()
+    }
+}
+
+fn verdicts(files: &str, other: &str) -> Vec<(String, String)> {
+    let pair = |source: &str, verdict: &str| (format!("demo/{source}"), verdict.to_owned());
+    vec![pair("files", files), pair("other", other)]
+}
+
+#[test]
+fn exposure_comes_from_what_lies_in_the_repository() {
+    let site = Site::new();
+    assert_eq!(site.verdicts("2026-11-21T03:00:30Z", 4), verdicts("unprotected", "unprotected"));
+    site.at("2026-11-21T03:01:00Z", &["backup"]).expect(0);
+    assert_eq!(site.verdicts("2026-11-21T10:00:00Z", 0), verdicts("holds", "holds"));
+    // A day later the stack's RPO is missed, and that of the source that has its own is not.
+    assert_eq!(site.verdicts("2026-11-22T03:02:00Z", 4), verdicts("missed", "holds"));
+    let line = &site.at("2026-11-21T10:01:00Z", &["status", "files", "--output", "json"]).json()[0];
+    assert!((25_100..25_300).contains(&line["exposure_seconds"].as_u64().unwrap()), "{line}");
+    assert_eq!(line["next_run"], "2026-11-22T03:00:00Z");
+    assert_eq!(line["rpo_seconds"], 86_400);
+    assert!(line["replicated"].is_null(), "{line}");
+    site.at("2026-11-21T10:02:00Z", &["copy", "--to", "off"]).expect(0);
+    let line = &site.at("2026-11-21T10:03:00Z", &["status", "files", "--output", "json"]).json()[0];
+    assert_eq!(line["replicated"], line["time"], "{line}");
+
+    let shown = site.at("2026-11-22T03:02:00Z", &["status"]).expect(4).stdout;
+    let files = shown.lines().find(|line| line.starts_with("demo/files")).unwrap();
+    for part in ["24 h", "2026-11-23 03:00:00Z", "MISSED"] {
+        assert!(files.contains(part), "{part}: {shown}");
+    }
+}
+
+#[test]
+fn a_repository_that_cannot_be_asked_is_told_and_never_taken_for_good() {
+    let site = Site::new();
+    site.at("2026-11-21T03:01:00Z", &["backup"]).expect(0);
+    fs::rename(site.0.path("repo"), site.0.path("gone")).unwrap();
+    assert_eq!(site.verdicts("2026-11-21T03:02:00Z", 4), verdicts("unknown", "unknown"));
+    let ran = site.at("2026-11-21T03:02:00Z", &["status"]).expect(4);
+    assert!(ran.stdout.contains("UNKNOWN"), "{}", ran.stdout);
+    assert!(ran.stderr.contains("there is no repository at"), "{}", ran.stderr);
+    fs::rename(site.0.path("gone"), site.0.path("repo")).unwrap();
+    // The other place is not where its backups are made: that it is away is no objective missed.
+    fs::remove_dir_all(site.0.path("off")).unwrap();
+    assert_eq!(site.verdicts("2026-11-21T03:03:00Z", 0), verdicts("holds", "holds"));
+}
+
+#[test]
+fn what_is_not_meant_is_said() {
+    let site = Site::new();
+    let ran = site.at("2026-11-21T03:01:00Z", &["status", "nothing"]).expect(1);
+    assert!(ran.stderr.contains("no source of the policies is meant"), "{}", ran.stderr);
+    let ran = site.at("2026-11-21T03:01:00Z", &["status", "--repository", "s3://x"]).expect(2);
+    assert!(ran.stderr.contains("objectives stand in policies"), "{}", ran.stderr);
+}
