@@ -372,3 +372,49 @@ fn a_restore_goes_to_an_empty_directory_and_is_nothing_before_its_end() {
     ran.expect(0);
     assert_eq!(fs::metadata(copy.data()).unwrap().permissions().mode(), mode);
 }
+
+#[test]
+fn a_copy_of_the_repository_brings_the_cluster_back() {
+    let Some(server) = Server::start(18) else { return };
+    server.sql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n");
+    let sandbox = sandbox(&server, true);
+    backup(&sandbox).expect(0);
+    let (from, to) = (sandbox.path("repo"), sandbox.path("elsewhere"));
+    let (from, to) = (from.display().to_string(), to.display().to_string());
+    sandbox.run_bare(&["copy", "--repository", &from, "--to", &to]).expect(0);
+    sandbox.run_bare(&["copy", "--repository", &from, "--to", &to]).expect(0);
+    drop(server);
+    let mut copy = Server::vacant(18);
+    let data = copy.data().display().to_string();
+    let alone = ["--repository", &to, "--identity", "recovery.key"];
+    sandbox.run_bare(&[&["verify", "--depth", "content"][..], &alone].concat()).expect(0);
+    sandbox.run_bare(&[&["restore", "demo/pg", "--to", &data][..], &alone].concat()).expect(0);
+    verify(&copy);
+    open(&mut copy);
+    assert_eq!(copy.value("postgres", "SELECT count(*) FROM t"), "1000");
+}
+
+#[test]
+fn another_cluster_under_the_same_name_is_pointed_out() {
+    // Servers of tests are copies of one, with one identifier; a new one differs.
+    let (Some(one), Some(other)) = (Server::start(17), Server::start(18)) else { return };
+    let sandbox = sandbox(&one, false);
+    let ran = backup(&sandbox).expect(0);
+    assert!(!ran.stderr.contains("this is cluster"), "{}", ran.stderr);
+    connect(&sandbox, &other.connection("postgres"), false, "");
+    let ran = backup(&sandbox).expect(0);
+    assert!(ran.stderr.contains("this is cluster"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_panic_ends_a_backup_and_leaves_nothing_at_the_server() {
+    let Some(server) = Server::start(17) else { return };
+    let sandbox = sandbox(&server, false);
+    let mut command = sandbox.command(&["backup", "demo/pg"]);
+    let ran = Ran::from(&command.env("BACKSTAY_FAILPOINT", "cluster.read:panic").output().unwrap());
+    assert_eq!(ran.code, 101, "{}", ran.stderr);
+    assert_eq!(listed(&sandbox), 0);
+    let slots = server.value("postgres", "SELECT count(*) FROM pg_replication_slots");
+    assert_eq!(slots, "0");
+    backup(&sandbox).expect(0);
+}

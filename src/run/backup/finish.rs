@@ -98,6 +98,7 @@ pub fn finish(
     finishing.check_emptied(&contents.counts)?;
     let manifest = finishing.manifest(contents, captured)?;
     finishing.check_stored(&manifest)?;
+    finishing.warn_of_other_cluster(&manifest);
     // The last moment to give up: after this line the backup exists.
     writing.cx.reporter.check()?;
     failpoint::reach("backup.before_commit");
@@ -386,6 +387,28 @@ impl Finishing<'_> {
         };
         self.writing.source.put(&path, text.into())?;
         Ok(object)
+    }
+
+    /// A connection that leads to another server than last time is right after an upgrade, and
+    /// wrong at any other time.
+    fn warn_of_other_cluster(&self, manifest: &Manifest) {
+        let Some(now) = &manifest.wal else { return };
+        let source = &self.writing.source;
+        let newest = source.commits().ok().and_then(|commits| commits.into_iter().next_back());
+        let before = newest.and_then(|newest| source.manifest(&newest.backup).ok());
+        let Some(before) = before else { return };
+        if let Some(wal) = before.wal
+            && wal.system_id != now.system_id
+        {
+            self.writing.cx.reporter.warn(
+                WarningCode::Other,
+                manifest.address().to_string(),
+                format!(
+                    "this is cluster {}, and {} is of cluster {}: right after an upgrade; otherwise look where the connection leads",
+                    now.system_id, before.backup, wal.system_id
+                ),
+            );
+        }
     }
 
     /// Asks the store what it has of this backup before anybody is told that it exists. A store
