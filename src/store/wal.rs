@@ -28,6 +28,9 @@ use crate::telemetry::Reporter;
 /// 200 for each recipient.
 const HEAD: u64 = 16 << 10;
 
+/// So many files are asked for one by one before all of a timeline are listed.
+const FEW: usize = 64;
+
 /// The largest object: the largest segment, and what compressing may add.
 const OBJECT_LIMIT: u64 = (1 << 30) + (64 << 20);
 
@@ -210,6 +213,15 @@ impl WalStore {
     pub fn missing(&self, needed: &NeededWal) -> Result<Vec<String>> {
         let mut missing = Vec::new();
         for range in &needed.ranges {
+            // A timeline may have a million files, and most backups need a few of them.
+            if range.segments(needed.segment_size).count() <= FEW {
+                for segment in needed.segments_of(*range) {
+                    if !self.has(needed.system_id, &segment)? {
+                        missing.push(segment);
+                    }
+                }
+                continue;
+            }
             let stored = self.list(needed.system_id, range.timeline)?;
             for segment in needed.segments_of(*range) {
                 if stored.binary_search_by(|found| found.name.as_str().cmp(&segment)).is_err() {
@@ -218,6 +230,14 @@ impl WalStore {
             }
         }
         Ok(missing)
+    }
+
+    fn has(&self, system_id: u64, name: &str) -> Result<bool> {
+        match self.store().size_of(&self.key(system_id, name)?) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes a file's content to `out`, after which it is known to be what was stored. `false`:
