@@ -516,3 +516,49 @@ fn the_server_named_in_the_environment_does_the_main_job() {
         });
     }
 }
+
+/// What a bucket answers decides whether a server goes on recovering.
+#[test]
+fn wal_goes_into_a_bucket_once_and_only_its_absence_is_exit_1() {
+    let server = S3Server::start();
+    let sandbox = Sandbox::new();
+    let setup = Setup {
+        encrypted: true,
+        more: format!("{}, retry_for: 2s", Setup::of(&server).more),
+        ..Setup::of(&server)
+    };
+    setup.write(&sandbox, BUCKET, "wal");
+    let policy = fs::read_to_string(sandbox.path("policy.yaml")).unwrap();
+    let policy = policy.replace(
+        "sources:\n",
+        "sources:\n  pg: { postgres_cluster: { connection: \"host=db user=backup\" } }\n",
+    );
+    fs::write(sandbox.path("policy.yaml"), policy).unwrap();
+    let run = |args: &[&str]| Ran::from(&command(&sandbox, args).output().unwrap());
+    run(&["init"]).expect(0);
+    let file = sandbox.path("00000002.history");
+    let push = |text: &str| {
+        fs::write(&file, text).unwrap();
+        run(&["wal", "push", file.to_str().unwrap(), "--system-id", "7"])
+    };
+    push("1\t0/3000000\treason\n").expect(0);
+    push("1\t0/3000000\treason\n").expect(0);
+    let ran = push("1\t0/4000000\treason\n").expect(1);
+    assert!(ran.stderr.contains("other content"), "{}", ran.stderr);
+    let get = |name: &str| {
+        let args = ["wal", "get", name, "out", "--system-id", "7", "--identity", "recovery.key"];
+        let mut command = command(&sandbox, &args);
+        move |secret: Option<&str>| {
+            secret.map(|secret| command.env("T_SECRET", secret));
+            Ran::from(&command.output().unwrap())
+        }
+    };
+    get("00000002.history")(None).expect(0);
+    let got = fs::read_to_string(sandbox.path("out")).unwrap();
+    assert_eq!(got, "1\t0/3000000\treason\n");
+    get("00000003.history")(None).expect(1);
+    get("00000003.history")(Some("wrong")).expect(126);
+    drop(server);
+    get("00000003.history")(None).expect(126);
+    assert_eq!(push("1\t0/3000000\treason\n").code, 1);
+}
