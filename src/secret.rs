@@ -119,8 +119,10 @@ impl std::fmt::Display for SecretRef {
             Self::File(path) => write!(f, "${{file:{path}}}"),
             // The command may carry a token in its arguments: only the program is shown.
             Self::Command(line) => {
-                let program = line.split_whitespace().next().unwrap_or_default();
-                write!(f, "${{command:{program} …}}")
+                let mut words = line.split_whitespace();
+                let program = words.next().unwrap_or_default();
+                let more = if words.next().is_some() { " …" } else { "" };
+                write!(f, "${{command:{program}{more}}}")
             }
         }
     }

@@ -152,3 +152,106 @@ fn several_backups_within_a_second_are_no_reason_to_doubt_the_clock() {
         assert!(!ran.stderr.contains("clock"), "{}", ran.stderr);
     }
 }
+
+#[test]
+fn slips_on_the_command_line_are_exit_2_and_named() {
+    let sandbox = with_backups(true);
+    for (args, why) in [
+        (&["restore", "files", "--to", ""][..], "--to is empty"),
+        (&["key", "rotate", "--recipient", "foo"], "`foo` is not an age recipient"),
+        (&["init", "--repository", "/tmp/x", "--recipient", "foo"], "is not an age recipient"),
+    ] {
+        let ran = sandbox.run(args).expect(2);
+        assert!(ran.stderr.contains(why), "{args:?}: {}", ran.stderr);
+    }
+    fs::write(sandbox.path("a-file"), "").unwrap();
+    let ran = sandbox.run_with_key(&["restore", "files", "--to", "a-file", "--delta", "--yes"]);
+    assert!(ran.stderr.contains("a-file is no directory"), "{}", ran.stderr);
+    let ran = sandbox.run(&["list", "--identity", "nofile"]).expect(1);
+    let told = ran.stderr.lines().next().unwrap();
+    assert_eq!(told, "error: failed to read the identity file nofile");
+    // A variable that somebody unset is none, and no reason to call options required.
+    let mut command = sandbox.command(&["list"]);
+    command.env("BACKSTAY_IDENTITY", "").env("BACKSTAY_STATE_DIR", "");
+    Ran::from(&command.output().unwrap()).expect(0);
+    let ran = sandbox.run(&["restore", "files"]).expect(2);
+    assert!(ran.stderr.contains("--to <TARGET>"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("--policy"), "{}", ran.stderr);
+}
+
+#[test]
+fn damage_does_not_widen_the_table() {
+    let sandbox = with_backups(false);
+    let commits = sandbox.path("repo/demo/sources/cmd/commits");
+    let commit = fs::read_dir(commits).unwrap().next().unwrap().unwrap().path();
+    fs::write(commit, "{}").unwrap();
+    let told = sandbox.run(&["list"]).expect(5).stdout;
+    let (reasons, table): (Vec<_>, Vec<_>) = told.lines().partition(|line| line.starts_with("  "));
+    assert_eq!((table.len(), reasons.len()), (3, 1), "{told}");
+    assert!(table.iter().all(|line| line.len() < 110), "{told}");
+}
+
+#[test]
+fn the_manual_has_the_sections_people_look_for() {
+    let sandbox = Sandbox::new();
+    let page = sandbox.run_bare(&["man"]).expect(0).stdout;
+    for title in ["EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES"] {
+        assert!(page.contains(&format!(".SH \"{title}\"")), "{title}: {page}");
+    }
+    assert!(page.contains("BACKSTAY_POLICY") && !page.contains("EXTRA"), "{page}");
+    sandbox.run_bare(&["man", "--out", "pages"]).expect(0);
+    assert_eq!(fs::read_to_string(sandbox.path("pages/backstay.1")).unwrap(), page);
+}
+
+#[test]
+fn plain_text_over_the_net_is_said_unless_it_is_meant() {
+    let sandbox = Sandbox::new();
+    // No name ends in `.invalid`, so nothing is ever asked.
+    let url = "s3://bucket/x?endpoint=http://s3.invalid&retry_for=1s";
+    let list = |url: &str| {
+        let mut command = sandbox.bare(&["list", "--repository", url]);
+        command.env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "x");
+        Ran::from(&command.output().unwrap()).expect(1).stderr
+    };
+    assert!(list(url).contains("in plain text"));
+    assert!(!list(&format!("{url}&allow_http=true")).contains("in plain text"));
+}
+
+#[test]
+fn keys_are_kept_from_others_and_go_where_they_are_sent() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let sandbox = with_backups(true);
+    let ran = sandbox.run_bare(&["key", "generate", "--out", "-"]).expect(0);
+    assert!(ran.stdout.contains("AGE-SECRET-KEY-1"));
+    assert!(!sandbox.path("-").exists());
+    let key = sandbox.path("recovery.key");
+    assert!(!sandbox.run_with_key(&["list"]).expect(0).stderr.contains("may read"));
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let told = sandbox.run_with_key(&["list"]).expect(0).stderr;
+    assert_eq!(told.matches("everybody on this machine may read").count(), 1, "{told}");
+    let other = sandbox.run_bare(&["key", "generate", "--out", "other.key"]).expect(0).stdout;
+    sandbox.run_with_key(&["key", "add-recipient", other.trim()]).expect(0);
+    let told = sandbox.run(&["key", "rotate"]).expect(0).stderr;
+    assert!(told.contains(&format!("opened by: {}", sandbox.public)), "{told}");
+    assert!(told.contains("who is not named here does not open it"), "{told}");
+}
+
+#[test]
+fn a_path_too_long_for_other_programs_is_told() {
+    let sandbox = Sandbox::ready(false);
+    let mut directory = rustix::fs::open(
+        sandbox.path("src"),
+        rustix::fs::OFlags::DIRECTORY,
+        rustix::fs::Mode::empty(),
+    )
+    .unwrap();
+    let name = "n".repeat(200);
+    for _ in 0..25 {
+        rustix::fs::mkdirat(&directory, &name, rustix::fs::Mode::RWXU).unwrap();
+        let flags = rustix::fs::OFlags::DIRECTORY;
+        directory =
+            rustix::fs::openat(&directory, &name, flags, rustix::fs::Mode::empty()).unwrap();
+    }
+    let told = sandbox.run(&["backup"]).expect(0).stderr;
+    assert_eq!(told.matches("paths of 4096 bytes and more").count(), 1, "{told}");
+}

@@ -153,7 +153,11 @@ impl<W: Write> TarSegment<W> {
                     .frames
                     .fill_from(content, left, &mut |bytes| digest.update(bytes))
                     .map_err(|error| {
-                        Error::io(format!("failed to read `{}`", entry.display_path()), error)
+                        // What is not of the operating system says itself what it is of: the
+                        // content, or the store that took no more of it.
+                        let told = matches!(error.get_ref(), Some(inner) if inner.is::<Error>());
+                        let verb = if told { "store" } else { "read" };
+                        Error::io(format!("failed to {verb} `{}`", entry.display_path()), error)
                     })?;
                 left -= read;
                 short = read == 0;

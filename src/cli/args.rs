@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
@@ -37,7 +38,7 @@ pub struct Global {
     /// A policy file, or a directory of them.
     ///
     /// Default: ./policies, then /etc/backstay/policies.
-    #[arg(long, global = true, value_name = "PATH", env = "BACKSTAY_POLICY")]
+    #[arg(long, global = true, value_name = "PATH", env = "BACKSTAY_POLICY", value_parser = path())]
     pub policy: Option<PathBuf>,
 
     /// A repository, without any policy: a directory or s3://BUCKET/PREFIX?endpoint=URL&region=R.
@@ -47,14 +48,14 @@ pub struct Global {
     pub repository: Option<String>,
 
     /// A file with the recovery identity (AGE-SECRET-KEY-1…). May be given several times.
-    #[arg(long, global = true, value_name = "FILE", env = "BACKSTAY_IDENTITY")]
+    #[arg(long, global = true, value_name = "FILE", env = "BACKSTAY_IDENTITY", value_parser = path())]
     pub identity: Vec<PathBuf>,
 
     /// Where this machine keeps what it remembers, such as what was proven when.
     ///
     /// Default: /var/lib/backstay for root, else $XDG_STATE_HOME/backstay or
     /// ~/.local/state/backstay.
-    #[arg(long, global = true, value_name = "DIR", env = "BACKSTAY_STATE_DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = "BACKSTAY_STATE_DIR", value_parser = path())]
     pub state_dir: Option<PathBuf>,
 
     /// What standard output looks like.
@@ -76,6 +77,23 @@ pub struct Global {
     /// Show no progress bar.
     #[arg(long, global = true)]
     pub no_progress: bool,
+}
+
+/// A path that may be empty: so is a variable that somebody unset.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+impl Global {
+    /// The same without paths that are empty.
+    #[must_use]
+    pub fn without_empty(mut self) -> Self {
+        let given = |path: &PathBuf| !path.as_os_str().is_empty();
+        self.policy = self.policy.filter(given);
+        self.state_dir = self.state_dir.filter(given);
+        self.identity.retain(given);
+        self
+    }
 }
 
 /// What standard output looks like.

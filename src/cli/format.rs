@@ -56,10 +56,11 @@ pub fn count(number: u64, one: &str) -> String {
         (_, Some(stem)) => format!("{stem}ies"),
         (_, None) => format!("{one}s"),
     };
-    format!("{} {plural}", grouped(number))
+    format!("{} {plural}", self::number(number))
 }
 
-fn grouped(number: u64) -> String {
+/// `1 234`.
+pub fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -27,6 +27,7 @@ impl Printer {
             Color::Never => false,
             Color::Auto => {
                 io::stderr().is_terminal()
+                    && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
                     && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             }
         };

@@ -36,11 +36,13 @@ impl Display {
             && !global.quiet
             && !global.verbose
             && global.output == Output::Text
-            && std::io::stderr().is_terminal();
+            && std::io::stderr().is_terminal()
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let bar = wanted.then(|| {
             let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
-                bar.set_style(style);
+            // Cut where the line ends: one that wraps is not taken away again.
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+                bar.set_style(if is_utf8() { style } else { style.tick_chars("|/-\\ ") });
             }
             bar
         });
@@ -95,6 +97,14 @@ impl Display {
             None => work(),
         }
     }
+}
+
+/// Whether the terminal shows more than ASCII, as the locale says.
+fn is_utf8() -> bool {
+    let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find(set).and_then(std::env::var_os);
+    let locale = locale.unwrap_or_default().to_string_lossy().to_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
 }
 
 /// Ends the ticker.

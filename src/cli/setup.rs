@@ -1,6 +1,7 @@
 //! From options to policies, repositories and keys.
 
 use std::cell::Cell;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::args::Global;
@@ -31,6 +32,8 @@ pub struct App {
     pub missed: Cell<bool>,
     /// A policy was refused, which was said, and the others were used.
     pub broken: Cell<bool>,
+    /// It was said that others may read an identity.
+    pub exposed: Cell<bool>,
 }
 
 /// A repository with the way it was named.
@@ -166,16 +169,35 @@ impl App {
 
     /// Connects to a repository by URL.
     pub fn connect_url(&self, url: &str, create: bool) -> Result<Store> {
-        Location::parse(url)?.connect(self.runtime.handle(), create)
+        let location = Location::parse(url)?;
+        if location.is_exposed() {
+            self.printer.warning(&format!(
+                "everything goes to {} in plain text; `&allow_http=true` says that this is meant",
+                location.name()
+            ));
+        }
+        location.connect(self.runtime.handle(), create)
     }
 
     /// The identities given with `--identity`.
     pub fn identities(&self) -> Result<Keyring> {
         let mut keys = Keyring::default();
         for path in &self.global.identity {
-            keys.extend(read_identity(path)?);
+            keys.extend(self.read_identity(path)?);
         }
         Ok(keys)
+    }
+
+    fn read_identity(&self, path: &Path) -> Result<Keyring> {
+        let place = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .doing(|| format!("failed to read the identity file {place}"))?;
+        let open = path.metadata().is_ok_and(|file| file.is_file() && file.mode() & 0o007 != 0);
+        if open && !self.exposed.replace(true) {
+            self.printer.warning(&format!("everybody on this machine may read {place}"));
+            self.printer.hint(&format!("chmod 600 {place}"));
+        }
+        Keyring::parse(&text, &place)
     }
 
     /// The writer identity of a repository. `None` where the policy has none.
@@ -252,6 +274,8 @@ impl App {
             let keys = self.unlock(&repository, &self.identities()?)?;
             return Ok(vec![Opened { name: url.to_owned(), stack: None, repository, keys }]);
         }
+        // What is wrong with these is wrong with no repository.
+        self.identities()?;
         let (mut opened, mut errors) = (Vec::new(), Vec::new());
         for policy in self.policies_to_read()?.policies {
             for name in policy.repositories.keys() {
@@ -289,6 +313,7 @@ impl App {
         if self.repository_url().is_some() {
             return self.repositories()?.pop().ok_or_else(|| Error::usage("no repository"));
         }
+        self.identities()?;
         let set = self.policies_to_read()?;
         let policy = self.policy_of(&set, address)?;
         // A source that is gone from the policy went into the first repository, most likely.
@@ -361,11 +386,4 @@ fn refused(path: &Path, error: policy::LoadError) -> Error {
     Error::new(kind, format!("{count} in {}", path.display()))
         .with_source(error)
         .hint("without a policy: --repository URL --identity FILE reads what was backed up")
-}
-
-fn read_identity(path: &Path) -> Result<Keyring> {
-    let place = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .doing(|| format!("failed to read the identity file {place}"))?;
-    Keyring::parse(&text, &place)
 }

@@ -5,8 +5,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser as _;
+use clap::builder::Resettable;
 use clap::error::ErrorKind as ClapErrorKind;
+use clap::{CommandFactory as _, Parser as _};
 pub use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,17 +29,18 @@ use crate::telemetry::Reporter;
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let contract = Contract::of(&arguments);
-    let code = std::panic::catch_unwind(|| run(arguments, contract));
+    let code = std::panic::catch_unwind(|| run(&arguments, contract));
     ExitCode::from(code.unwrap_or_else(|_| contract.panicked()))
 }
 
-fn run(arguments: Vec<OsString>, contract: Contract) -> u8 {
-    let wants_json = wants_json(&arguments);
+fn run(arguments: &[OsString], contract: Contract) -> u8 {
+    let wants_json = wants_json(arguments);
     let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
+        Ok(cli) => Cli { global: cli.global.without_empty(), ..cli },
         Err(error) => {
             let asked =
                 matches!(error.kind(), ClapErrorKind::DisplayHelp | ClapErrorKind::DisplayVersion);
+            let error = if asked { error } else { without_environment(error, arguments) };
             if !asked && wants_json {
                 printer::usage_as_json(&error);
             } else {
@@ -57,6 +59,18 @@ fn run(arguments: Vec<OsString>, contract: Contract) -> u8 {
             printer.last_error(&error, status);
             contract.failed(status)
         }
+    }
+}
+
+/// The same error without what the environment says: clap shows a usage in which that were required.
+fn without_environment(error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    let mut command = Cli::command();
+    for name in ["policy", "identity", "state_dir"] {
+        command = command.mut_arg(name, |arg| arg.env(Resettable::Reset));
+    }
+    match command.try_get_matches_from(arguments) {
+        Err(plain) if plain.kind() == error.kind() => plain,
+        _ => error,
     }
 }
 
@@ -115,6 +129,7 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
         runtime,
         missed: Cell::new(false),
         broken: Cell::new(false),
+        exposed: Cell::new(false),
     };
     let status = match &cli.command {
         Command::Init(args) => command::init::run(&app, args),

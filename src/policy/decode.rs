@@ -138,6 +138,10 @@ impl<'a> Decoder<'a> {
                 DecodeError::at(self.0.place, "expected a whole number, zero or more")
                     .hint("write digits only, such as 3")
             }),
+            Value::Scalar { text, .. } if text.parse::<T>().is_ok() => {
+                Err(DecodeError::at(self.0.place, "expected a whole number, found text in quotes")
+                    .hint("remove the quotes"))
+            }
             _ => Err(self.mismatch("a whole number")),
         }
     }

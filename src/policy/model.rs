@@ -23,7 +23,11 @@ use super::{
 /// Everything that names something else (a repository, a source, a job) names something that
 /// exists.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(
+    deny_unknown_fields,
+    title = "Backstay policy",
+    description = "One stack: what of it is backed up, where to, how often, how long it is kept, and how much may be lost."
+)]
 pub struct Policy {
     /// The version of the policy format: 1.
     #[schemars(range(min = 1, max = 1))]
@@ -41,7 +45,7 @@ pub struct Policy {
     #[serde(default)]
     pub objectives: Targets,
     /// The IANA time zone of all schedules, such as `Asia/Shanghai`; UTC if left out.
-    #[serde(default)]
+    #[serde(default = "utc")]
     pub timezone: String,
     /// Where backups live. The first is the default.
     pub repositories: IndexMap<String, Repository>,
@@ -83,6 +87,11 @@ pub struct Policy {
     /// The file's text, to be stored beside the backups.
     #[serde(skip)]
     pub text: String,
+}
+
+/// The zone of a policy that names none.
+fn utc() -> String {
+    "UTC".to_owned()
 }
 
 impl Policy {

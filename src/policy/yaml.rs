@@ -145,8 +145,12 @@ impl Node {
 
 /// Parses one document.
 pub(super) fn parse(text: &str) -> Result<Node, Problem> {
-    let mut builder =
-        Builder { parser: Parser::new(StrInput::new(text)), anchors: HashMap::new(), nodes: 0 };
+    let mut builder = Builder {
+        text,
+        parser: Parser::new(StrInput::new(text)),
+        anchors: HashMap::new(),
+        nodes: 0,
+    };
     let root = builder.document()?;
     match root {
         Some(root) if !root.is_null() => Ok(root),
@@ -156,6 +160,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Problem> {
 }
 
 struct Builder<'a> {
+    text: &'a str,
     parser: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
@@ -190,6 +195,11 @@ impl<'a> Builder<'a> {
                     start: marker.index(),
                     end: marker.index(),
                 };
+                // The parser may stumble a line before it, and over something else.
+                let near = marker.line().max(1)..=marker.line().max(1) + 1;
+                if let Some(place) = indented_by_tab(self.text, near) {
+                    return Err(syntax_problem(place, "a tab in the indentation"));
+                }
                 Err(syntax_problem(place, &error.info()))
             }
         }
@@ -310,6 +320,23 @@ fn refuse_tag(present: bool, place: Place) -> Result<(), Problem> {
             .hint("remove the tag: the policy's own types decide how a value is read"));
     }
     Ok(())
+}
+
+/// The first tab before the text of one of these lines.
+fn indented_by_tab(text: &str, lines: std::ops::RangeInclusive<usize>) -> Option<Place> {
+    let mut start = 0;
+    for (line, content) in (1..).zip(text.split_inclusive('\n')) {
+        let blank = content.chars().take_while(|c| c.is_whitespace());
+        if lines.contains(&line)
+            && let Some(column) = blank.into_iter().position(|c| c == '\t')
+            && !content.trim().is_empty()
+        {
+            let start = start + column;
+            return Some(Place { line, column: column + 1, start, end: start + 1 });
+        }
+        start += content.chars().count();
+    }
+    None
 }
 
 fn syntax_problem(place: Place, info: &str) -> Problem {

@@ -30,8 +30,13 @@ use crate::secret::SecretRef;
 /// How long a server may take for its first answer, retries included.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
 
-/// How often a request is tried again.
-const RETRIES: usize = 10;
+/// How often a request is tried again. The time it may take is what ends it.
+const RETRIES: usize = 40;
+/// By how much pauses grow at most: each is drawn between the first one and so many times the one
+/// before. With less than 3 they hardly grow, and a server that restarts is not outlasted.
+const GROWTH: f64 = 6.0;
+/// How long a server is asked that nobody has spoken to yet.
+const GREETING: Duration = Duration::from_secs(4);
 /// How long, if nothing else is said.
 const RETRY_FOR: Duration = Duration::from_mins(3);
 /// How long a server may be silent, if nothing else is said.
@@ -73,6 +78,8 @@ pub struct S3Location {
     pub ca_file: Option<PathBuf>,
     /// Allow `http:` endpoints.
     pub allow_http: bool,
+    /// Somebody said that plain text is meant.
+    pub http_is_meant: bool,
     /// How long the server may be silent before a request is tried again; a minute if not given.
     pub timeout: Option<Duration>,
     /// How long a request is tried again; three minutes if not given.
@@ -81,7 +88,7 @@ pub struct S3Location {
 
 impl Location {
     /// Parses a path, `file:` URL or `s3://BUCKET/PREFIX?endpoint=URL&region=R&ca_file=PATH`
-    /// (also `virtual_hosted=true`, `timeout=30s` and `retry_for=5m`). S3 credentials come from the environment (`AWS_…`).
+    /// (also `virtual_hosted=true`, `allow_http=true`, `timeout=30s` and `retry_for=5m`). S3 credentials come from the environment (`AWS_…`).
     pub fn parse(text: &str) -> Result<Self> {
         if !text.contains("://") {
             let path = std::path::absolute(text)
@@ -112,6 +119,7 @@ impl Location {
                             s3.allow_http |= value.starts_with("http://");
                             s3.endpoint = Some(value.into_owned());
                         }
+                        "allow_http" => s3.http_is_meant = value == "true",
                         "region" => s3.region = Some(value.into_owned()),
                         "ca_file" => s3.ca_file = Some(value.into_owned().into()),
                         "virtual_hosted" => s3.virtual_hosted = value == "true",
@@ -145,9 +153,20 @@ impl Location {
             virtual_hosted: s3.uses_virtual_hosts(),
             ca_file: s3.ca_file.clone(),
             allow_http: s3.allow_http,
+            http_is_meant: true,
             timeout: s3.timeout.map(policy::Period::get),
             retry_for: s3.retry_for.map(policy::Period::get),
         }))
+    }
+
+    /// Whether what is sent can be read on the way, and nobody said that this is meant.
+    pub fn is_exposed(&self) -> bool {
+        let Self::S3(S3Location { endpoint: Some(endpoint), http_is_meant: false, .. }) = self
+        else {
+            return false;
+        };
+        let host = endpoint.strip_prefix("http://").unwrap_or_default();
+        !host.is_empty() && !["127.", "localhost", "[::1]"].iter().any(|own| host.starts_with(own))
     }
 
     /// The location for people: never with credentials.
@@ -168,7 +187,7 @@ impl Location {
     /// Connects, and makes sure that a bucket answers at all. A local directory is created only if
     /// `create`.
     pub fn connect(&self, runtime: &Handle, create: bool) -> Result<Store> {
-        let mut credentials = None;
+        let mut greeted = None;
         let (objects, place): (Arc<dyn ObjectStore>, Place) = match self {
             Self::Local(path) => {
                 (Arc::new(local(path, create)?), Place::Directory(path.as_path().into()))
@@ -178,7 +197,14 @@ impl Location {
                     Error::new(ErrorKind::Policy, format!("failed to set up {}", self.name()))
                         .with_source(error)
                 })?;
-                credentials = Some(reach.credentials.clone());
+                let hasty = s3.retry_for.unwrap_or(RETRY_FOR).min(GREETING);
+                let hasty = S3Location { retry_for: Some(hasty), ..s3.clone() }.build()?.0;
+                let hasty: Arc<dyn ObjectStore> = if s3.prefix.is_empty() {
+                    Arc::new(hasty)
+                } else {
+                    Arc::new(PrefixStore::new(hasty, s3.prefix.as_str()))
+                };
+                greeted = Some((hasty, reach.credentials.clone()));
                 let place = Place::Bucket(Arc::new(Bucket::new(reach, &s3.prefix)));
                 if s3.prefix.is_empty() {
                     (Arc::new(bucket), place)
@@ -188,8 +214,8 @@ impl Location {
             }
         };
         let store = Store::new(objects, runtime.clone(), &self.name()).at(place);
-        if let Some(credentials) = credentials {
-            greet(&store, &credentials)?;
+        if let Some((hasty, credentials)) = greeted {
+            greet(&Store::new(hasty, runtime.clone(), &self.name()), &credentials)?;
         }
         Ok(store)
     }
@@ -293,7 +319,7 @@ impl S3Location {
                 backoff: BackoffConfig {
                     init_backoff: FIRST_PAUSE,
                     max_backoff: LONGEST_PAUSE,
-                    base: 2.0,
+                    base: GROWTH,
                 },
                 max_retries: RETRIES,
                 retry_timeout: self.retry_for.unwrap_or(RETRY_FOR),
@@ -390,7 +416,7 @@ mod tests {
     fn tries_fit_into_their_time() {
         assert_eq!(tries(Duration::from_millis(50)), 1);
         assert_eq!(tries(Duration::from_secs(1)), 4);
-        assert_eq!(tries(RETRY_FOR), RETRIES as u32 + 1);
+        assert_eq!(tries(RETRY_FOR), 19);
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
                 "give --recipient age1… (`backstay key generate` makes a key), or --no-encryption",
             ));
         }
-        let recipients = Recipients::parse(&args.recipient)?;
+        let recipients = Recipients::parse(&args.recipient)
+            .map_err(|error| error.with_kind(ErrorKind::Usage))?;
         if let Some(store) = connected(app, args, url, app.connect_url(url, !args.dry_run))? {
             lines.push(create(app, args, url, &store, recipients)?);
         }

@@ -26,9 +26,10 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum KeyCommand {
-    /// Make a key pair: the secret into a file, the public key to standard output.
+    /// Make a key pair: the secret into a file, the public key to standard output. Without a file the
+    /// secret goes to standard output.
     Generate {
-        /// The file for the secret key. It must not exist.
+        /// The file for the secret key. It must not exist. `-` is standard output.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -78,7 +79,7 @@ fn generate(app: &App, out: Option<&Path>) -> Result<ExitStatus> {
         app.cx.clock.now(),
         secret.expose_secret()
     );
-    let Some(path) = out else {
+    let Some(path) = out.filter(|path| *path != Path::new("-")) else {
         if app.printer.is_json() {
             return Err(Error::usage("--output json needs --out FILE for the secret"));
         }
@@ -172,7 +173,8 @@ fn one_repository(app: &App) -> Result<Opened> {
 }
 
 fn add(app: &App, recipients: &[String], dry_run: bool) -> Result<ExitStatus> {
-    let people = Recipients::parse(recipients)?;
+    let people =
+        Recipients::parse(recipients).map_err(|error| error.with_kind(ErrorKind::Usage))?;
     let opened = one_repository(app)?;
     let identities = app.identities()?;
     let mut plan = Vec::new();
@@ -217,7 +219,10 @@ fn rotate(app: &App, recipients: &[String], dry_run: bool) -> Result<ExitStatus>
             Error::usage("who shall be able to open the new key?").hint("give --recipient age1…")
         );
     }
-    let people = Recipients::parse(&people)?;
+    let names = people;
+    let people = Recipients::parse(&names).map_err(|error| {
+        if recipients.is_empty() { error } else { error.with_kind(ErrorKind::Usage) }
+    })?;
     if dry_run {
         app.printer.talk("would make a new repository key");
         return Ok(ExitStatus::Done);
@@ -227,6 +232,12 @@ fn rotate(app: &App, recipients: &[String], dry_run: bool) -> Result<ExitStatus>
         app.printer.json(&Generated { public: &key.recipient, file: None })?;
     } else {
         app.printer.data(format!("{}  {}", key.id, key.recipient))?;
+    }
+    app.printer.talk(format!("opened by: {}", names.join(", ")));
+    if opened.repository.write_key().is_some_and(|key| key.wraps.len() > 1) {
+        app.printer.warning(
+            "people were added to the key before this one: who is not named here does not open it",
+        );
     }
     app.printer.talk("backups from now on use it; if the policy pins `repository_key`, change it");
     Ok(ExitStatus::Done)

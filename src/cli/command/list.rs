@@ -11,7 +11,8 @@ use crate::run::{Listing, list_backups};
 
 /// List backups.
 ///
-/// Oldest first. A name that no source has is exit code 1. A commit that cannot be read is listed as damaged, and the exit code is 5.
+/// Oldest first. A name that no source has is exit code 1. A commit that cannot be read is listed as
+/// damaged, and the exit code is 5.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Sources: STACK/SOURCE, a SOURCE, or a STACK.
@@ -76,6 +77,12 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         for row in table(&HEAD, &lines.iter().map(cells).collect::<Vec<_>>()) {
             app.printer.data(row)?;
         }
+        // A reason is too long for a column.
+        for line in &lines {
+            if let Some(damaged) = &line.damaged {
+                app.printer.data(format!("  {}@{}: {damaged}", line.source, line.backup))?;
+            }
+        }
     }
     Ok(if damaged { ExitStatus::DamageFound } else { ExitStatus::Done })
 }
@@ -128,10 +135,8 @@ fn line(repository: &str, listing: Listing) -> Line {
 }
 
 fn cells(line: &Line) -> Vec<String> {
-    if let Some(damaged) = &line.damaged {
-        let mut cells = vec![line.source.clone(), line.backup.clone(), "DAMAGED".into()];
-        cells.push(damaged.clone());
-        return cells;
+    if line.damaged.is_some() {
+        return vec![line.source.clone(), line.backup.clone(), "DAMAGED".into()];
     }
     let point = line.recovery_point.as_ref().and_then(|at| at.parse().ok()).map(format::time);
     vec![
@@ -139,7 +144,7 @@ fn cells(line: &Line) -> Vec<String> {
         line.backup.clone(),
         line.kind.clone().unwrap_or_default(),
         point.unwrap_or_default(),
-        line.files.unwrap_or_default().to_string(),
+        format::number(line.files.unwrap_or_default()),
         format::size(line.bytes.unwrap_or_default()),
         format::size(line.stored_bytes.unwrap_or_default()),
         line.repository.clone(),

@@ -100,6 +100,9 @@ struct Report<'a> {
 
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    if args.to.is_empty() {
+        return Err(Error::usage("--to is empty").hint("give a directory, a file or `-`"));
+    }
     let at = args.at.as_deref().map(|text| instant(app, text)).transpose()?;
     let (opened, manifest) = find(app, args, at)?;
     let address = manifest.address();
@@ -259,6 +262,11 @@ fn to_directory(
     }
     request.target =
         std::path::absolute(&request.target).doing(|| format!("failed to find {}", args.to))?;
+    if request.target.metadata().is_ok_and(|there| !there.is_dir()) {
+        let what = format!("{} is no directory", request.target.display());
+        return Err(Error::new(ErrorKind::Conflict, what)
+            .hint(format!("{address} is a tree of files: give a directory")));
+    }
     check_target(&request)?;
     let outcome = restore_tree(&request, &app.cx).map_err(|error| unfinished(error, &request))?;
     let mut notes = Vec::new();

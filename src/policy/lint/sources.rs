@@ -85,7 +85,12 @@ fn check_directory(findings: &mut Findings<'_>, name: &str, directory: &Director
                 let twice = paths[..index]
                     .iter()
                     .find(|other| path.starts_with(other) || other.starts_with(path));
-                if let Some(other) = twice {
+                if let Some(other) = twice
+                    && other == path
+                {
+                    let message = format!("`{}` is given twice", path.display());
+                    findings.error(&at, message, "remove one of them");
+                } else if let Some(other) = twice {
                     findings.error(
                         &at,
                         format!(
@@ -155,6 +160,12 @@ fn check_glob(findings: &mut Findings<'_>, at: &[&str], pattern: &str) {
             at,
             format!("bad glob `{pattern}`: {}", error.kind()),
             "`*`, `**`, `?`, `[a-z]` and `{a,b}` are special: put a `\\` before one that is meant itself",
+        );
+    } else if pattern.starts_with('!') {
+        findings.warning(
+            at,
+            format!("`{pattern}` is taken as a name that begins with `!`"),
+            "nothing that is excluded comes back; write `\\!` at the start to say that it is meant",
         );
     } else if matches!(pattern, "*" | "**" | "/" | "**/*" | "") {
         findings.error(

@@ -245,7 +245,8 @@ impl Running {
         match self.reason.load(Ordering::SeqCst) {
             TIMED_OUT => {
                 let limit = self.timeout.unwrap_or_default().as_secs();
-                Err(Error::failed(format!("the command was ended after {limit} seconds"))
+                let s = if limit == 1 { "" } else { "s" };
+                Err(Error::failed(format!("the command was ended after {limit} second{s}"))
                     .hint("give it a longer `timeout`"))
             }
             CANCELLED => Err(Error::new(ErrorKind::Interrupted, "interrupted")),

@@ -22,6 +22,9 @@ use crate::telemetry::WarningCode;
 /// Bytes of names of one directory that are sorted in memory; more spill to disk.
 const NAMES_BUDGET: usize = 8 << 20;
 
+/// Longer paths are taken by no call of the system, and by no other program.
+const PATH_MAX: usize = 4096;
+
 /// What a walk keeps to.
 #[derive(Debug, Default)]
 pub struct WalkOptions {
@@ -42,6 +45,8 @@ pub struct Walker<'a> {
     owners: OwnerNames,
     sink: &'a mut dyn EntrySink,
     captured: Captured,
+    /// It was said that paths are longer than programs take.
+    long: bool,
     /// What cannot be read is noted and passed over.
     survey: Option<Survey>,
 }
@@ -85,6 +90,7 @@ impl<'a> Walker<'a> {
             owners: OwnerNames::default(),
             sink,
             captured: Captured::default(),
+            long: false,
             survey: None,
         }
     }
@@ -169,6 +175,9 @@ impl<'a> Walker<'a> {
                 path.push(b'/');
             }
             path.extend_from_slice(name.to_bytes());
+            if path.len() >= PATH_MAX && !std::mem::replace(&mut self.long, true) {
+                self.too_long(&path);
+            }
             if self.options.excludes.excludes(&path, name.to_bytes()) {
                 continue;
             }
@@ -314,6 +323,19 @@ impl<'a> Walker<'a> {
         fill_stat(entry, stat);
         entry.user = self.owners.user(stat.st_uid);
         entry.group = self.owners.group(stat.st_gid);
+    }
+
+    fn too_long(&self, path: &[u8]) {
+        if self.survey.is_some() {
+            return;
+        }
+        let shown = crate::archive::entry::display_path(path);
+        let start: String = shown.chars().take(60).collect();
+        let message = format!(
+            "paths of {PATH_MAX} bytes and more come back with `backstay restore` only, not by hand: \
+             for example `{start}…`"
+        );
+        self.cx.reporter.warn(WarningCode::Other, shown, message);
     }
 
     fn skipped(&mut self, path: &[u8], what: &str) {
