@@ -255,3 +255,76 @@ fn a_path_too_long_for_other_programs_is_told() {
     let told = sandbox.run(&["backup"]).expect(0).stderr;
     assert_eq!(told.matches("paths of 4096 bytes and more").count(), 1, "{told}");
 }
+
+#[test]
+fn an_interrupted_restore_says_how_to_go_on() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let sandbox = with_backups(false);
+    let mut command = sandbox.command(&["restore", "files", "--to", "out"]);
+    command.env("BACKSTAY_FAILPOINT", "restore.first_file:stop");
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    let status = format!("/proc/{}/status", child.id());
+    while !fs::read_to_string(&status).unwrap().contains("T (stopped)") {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    kill_process(pid, Signal::INT).unwrap();
+    kill_process(pid, Signal::CONT).unwrap();
+    let ran = crate::common::finish(child);
+    // The signal may come when all is done.
+    if ran.code == 130 {
+        assert!(ran.stderr.contains("out is incomplete"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("--delta --yes"), "{}", ran.stderr);
+    }
+    sandbox.run(&["restore", "files", "--to", "out", "--delta", "--yes"]).expect(0);
+    assert_eq!(fs::read_dir(sandbox.path("out")).unwrap().count(), 3);
+}
+
+#[test]
+fn objects_of_one_size_that_changed_places_are_found() {
+    let sandbox = with_backups(false);
+    let second = sandbox.backup(&["--kind", "full"]);
+    let data = sandbox.path("repo/demo/sources/files/data");
+    let mut names = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name());
+    let first = names.find(|name| *name != *second).unwrap();
+    let (one, other) = (data.join(first).join("SHA256SUMS"), data.join(&second).join("SHA256SUMS"));
+    assert_eq!(fs::metadata(&one).unwrap().len(), fs::metadata(&other).unwrap().len());
+    let (a, b) = (fs::read(&one).unwrap(), fs::read(&other).unwrap());
+    fs::write(one, b).unwrap();
+    fs::write(other, a).unwrap();
+    sandbox.run(&["verify", "--depth", "list"]).expect(0);
+    let told = sandbox.run(&["verify"]).expect(5).stderr;
+    assert!(told.contains("2 of 3 backups are damaged"), "{told}");
+}
+
+#[test]
+fn a_file_that_changed_while_it_was_read_is_told_of_when_it_comes_back() {
+    use std::io::Write as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let sandbox = Sandbox::ready(false);
+    fs::write(sandbox.path("src/still"), "still").unwrap();
+    let log = sandbox.path("src/log");
+    fs::write(&log, vec![7; 64 << 20]).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = fs::OpenOptions::new().append(true).open(&log).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                file.write_all(b"line\n").unwrap();
+            }
+        });
+        let ran = sandbox.run(&["backup"]);
+        stop.store(true, Ordering::Relaxed);
+        assert!(ran.expect(0).stderr.contains("`log` changed while it was read"));
+    });
+    assert!(sandbox.run(&["show", "files"]).expect(0).stdout.contains("ls --changed"));
+    let listed = sandbox.run(&["ls", "files", "--changed"]).expect(0).stdout;
+    assert_eq!(listed, "log  (changed while it was read)\n");
+    let restore = |path: &str| {
+        let args = ["restore", "files", "--path", path, "--to", &format!("out-{path}")];
+        sandbox.run(&args).expect(0).stderr
+    };
+    assert!(restore("log").contains("1 file changed while it was backed up"));
+    assert!(!restore("still").contains("changed"));
+}

@@ -59,6 +59,9 @@ impl Display {
     /// Runs `work` while its progress is shown.
     pub fn during<T>(&self, reporter: &Reporter, work: impl FnOnce() -> T) -> T {
         let stop = std::sync::atomic::AtomicBool::new(false);
+        if let Some(bar) = &self.bar {
+            bar.reset();
+        }
         std::thread::scope(|scope| {
             let ticker = scope.spawn(|| {
                 let mut ticks = 0u32;

@@ -269,6 +269,7 @@ fn to_directory(
     }
     check_target(&request)?;
     let outcome = restore_tree(&request, &app.cx).map_err(|error| unfinished(error, &request))?;
+    app.display.clear();
     let mut notes = Vec::new();
     if !args.dry_run
         && let Some(source) = built(app, address)
@@ -279,6 +280,16 @@ fn to_directory(
     app.printer.talk(summary(&outcome, args));
     for note in notes {
         app.printer.talk(format!("  {note}"));
+    }
+    if outcome.changed > 0 {
+        app.printer.warning(&format!(
+            "{} changed while it was backed up, and may be torn",
+            format::count(outcome.changed, "file")
+        ));
+        app.printer.hint(&format!(
+            "`backstay ls --changed {}` lists them; look for a backup in which they held still",
+            request.manifest.backup
+        ));
     }
     for (what, count, example) in &outcome.not_set {
         app.printer.warning(&format!(

@@ -30,6 +30,8 @@ pub struct Plan {
     pub kept: u64,
     /// Their bytes.
     pub kept_bytes: u64,
+    /// Files that changed while they were backed up.
+    pub changed: u64,
     /// Directories.
     pub directories: u64,
     /// Links and devices.
@@ -56,6 +58,7 @@ impl Plan {
             bytes: 0,
             kept: 0,
             kept_bytes: 0,
+            changed: 0,
             directories: 0,
             others: 0,
             refused: Failures::default(),
@@ -106,6 +109,7 @@ impl Plan {
         Outcome {
             directories: self.directories,
             others: self.others,
+            changed: self.changed,
             bytes: self.bytes,
             failed: self.refused.clone(),
             ..Outcome::default()
@@ -196,6 +200,7 @@ impl Planner<'_> {
         prepare: &mut dyn FnMut(&Entry) -> Result<bool>,
     ) -> Result<()> {
         self.plan.files += 1;
+        self.plan.changed += u64::from(entry.changed);
         self.plan.bytes = self.plan.bytes.saturating_add(entry.size);
         if entry.parts.is_empty() {
             return self.content(entry);

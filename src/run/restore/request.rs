@@ -120,6 +120,8 @@ pub struct Outcome {
     pub kept: u64,
     /// Files in the target that others take the place of, as a dry run finds them.
     pub replaced: u64,
+    /// Files that changed while they were backed up: what is stored of them may be torn.
+    pub changed: u64,
     /// Bytes fetched from the store.
     pub fetched: u64,
     /// Seconds it took.
