@@ -50,6 +50,19 @@ fn bad(text: &[u8]) -> String {
     policy::parse(text, "test.yaml").expect_err("accepted").render(false)
 }
 
+/// What the documents promise, held against what they schedule.
+#[test]
+fn the_schedules_of_the_source_documents_are_told_what_is_wrong_with_them() {
+    for file in yaml_files("fixtures/policies/documents") {
+        let name = stem(&file);
+        let bytes = fs::read(&file).unwrap();
+        let error = policy::parse(&bytes, &format!("{name}.yaml")).expect_err("it misses its RPO");
+        let said = error.render(false);
+        assert!(said.contains("over its RPO"), "{said}");
+        snapshot("fixtures/policies/documents", &name, &said);
+    }
+}
+
 #[test]
 fn every_broken_policy_is_refused_where_it_is_broken() {
     let files = yaml_files("fixtures/policies/invalid");

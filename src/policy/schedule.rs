@@ -78,7 +78,10 @@ impl fmt::Display for WorstGap {
                 if self.length.as_secs() < 6 * 86_400 { "%a %H:%M" } else { "%Y-%m-%d %H:%M" };
             write!(f, " ({} to {}", from.strftime(format), until.strftime(format))?;
             if from.offset() != until.offset() {
-                write!(f, ", where the clocks change on {}", until.strftime("%Y-%m-%d"))?;
+                let change = from.time_zone().following(from.timestamp()).next();
+                let day = change.map_or(until.timestamp(), |change| change.timestamp());
+                let day = day.to_zoned(until.time_zone().clone());
+                write!(f, ", where the clocks change on {}", day.strftime("%Y-%m-%d"))?;
             }
             f.write_str(")")?;
         }
