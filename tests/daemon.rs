@@ -250,7 +250,7 @@ fn what_is_old_goes_after_what_is_new_was_verified() {
         &Timestamp::now().to_string(),
         6,
         "jobs:\n  \
-         often: { sources: all, kind: full, schedule: { every: 1m }, keep: { for: 1s, at_least: 2 } }\n  \
+         often: { sources: all, kind: full, schedule: { every: 1m }, keep: { at_least: 2 } }\n  \
          proof: { verify: { budget: 1GiB }, schedule: { after: [often] } }\n  \
          clean: { prune: {}, schedule: { after: [proof] } }\n",
     );

@@ -33,6 +33,12 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long runs may go on when the daemon is told to end, before they are told too.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// How long what runs said is kept.
+const WORDS: Duration = Duration::from_hours(30 * 24);
+
+/// How often old words are looked for.
+const SWEEP: Duration = Duration::from_hours(1);
+
 /// How long what came of runs is remembered.
 const MEMORY: SignedDuration = SignedDuration::from_hours(400 * 24);
 
@@ -66,6 +72,7 @@ pub struct Engine<'a> {
     seen: policy::Fingerprint,
     looked: Instant,
     beaten: Option<Instant>,
+    swept: Option<Instant>,
     /// When each job is due next: a look into the state for every job on every tick would be many.
     due: HashMap<(String, String), Option<Timestamp>>,
     protected: Protected,
@@ -101,6 +108,7 @@ impl<'a> Engine<'a> {
             seen,
             looked: Instant::now(),
             beaten: None,
+            swept: None,
             due: HashMap::new(),
             protected,
             running: BTreeMap::new(),
@@ -147,6 +155,10 @@ impl<'a> Engine<'a> {
         if self.beaten.is_none_or(|beaten| beaten.elapsed() >= BEAT) {
             self.beaten = Some(Instant::now());
             self.beat(now)?;
+        }
+        if self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
+            self.swept = Some(Instant::now());
+            self.sweep(now);
         }
         self.make_slots(now)?;
         self.decide(now)
@@ -204,6 +216,22 @@ impl<'a> Engine<'a> {
             }
         }
         self.state.forget_runs(now.checked_sub(MEMORY).unwrap_or(now)).map(drop)
+    }
+
+    /// Removes what runs said long ago.
+    fn sweep(&self, now: Timestamp) {
+        let Ok(entries) = std::fs::read_dir(&self.settings.logs) else { return };
+        for entry in entries.flatten() {
+            let written = entry.metadata().and_then(|metadata| metadata.modified());
+            let Ok(written) = written.map(Timestamp::try_from) else { continue };
+            let old =
+                written.is_ok_and(|written| now.duration_since(written).unsigned_abs() > WORDS);
+            let running =
+                entry.path().file_stem().and_then(|name| name.to_str().map(str::to_owned));
+            if old && running.is_none_or(|run| !self.running.contains_key(&run)) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     fn make_slots(&mut self, now: Timestamp) -> Result<()> {

@@ -19,8 +19,8 @@ use crate::state::{RunFilter, RunRow, RunState};
 /// Show how well everything is protected.
 ///
 /// For each source how much would be lost now, from what lies in the repository and not from what
-/// jobs say of themselves, against its RPO. Where an objective is missed, or cannot be told, the
-/// exit code is 4.
+/// jobs say of themselves, against its RPO. Where an objective is missed, the exit code is 4; where
+/// that cannot be told, because a repository does not answer, it is 1.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Sources: STACK/SOURCE, a SOURCE, or a STACK.
@@ -111,8 +111,22 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             }
         }
     }
-    let holds = lines.iter().all(|line| line.verdict == Verdict::Holds);
-    Ok(if holds { ExitStatus::Done } else { ExitStatus::ObjectiveMissed })
+    verdict(&lines)
+}
+
+fn verdict(lines: &[Line]) -> Result<ExitStatus> {
+    let is = |verdict| lines.iter().filter(|line| line.verdict == verdict).count() as u64;
+    if is(Verdict::Missed) + is(Verdict::Unprotected) > 0 {
+        return Ok(ExitStatus::ObjectiveMissed);
+    }
+    match is(Verdict::Unknown) {
+        0 => Ok(ExitStatus::Done),
+        unknown => Err(Error::failed(format!(
+            "nobody can tell how well {} protected",
+            if unknown == 1 { "a source is".to_owned() } else { format!("{unknown} sources are") }
+        ))
+        .hint("a repository does not answer: another one may, see ELSEWHERE")),
+    }
 }
 
 fn line(
