@@ -26,6 +26,7 @@ mod postgres_connection;
 mod postgres_dump;
 mod postgres_replication;
 mod postgres_wal;
+mod postgres_wal_keep;
 mod prune;
 mod prune_model;
 mod repair;

@@ -11,13 +11,13 @@ use crate::common::postgres::{ALL, Server, run_as, user};
 use crate::common::{BACKSTAY, Ran, Sandbox, is_root};
 
 /// A server that archives into a sandbox, in which everything belongs to the server's user.
-struct Archiving {
-    server: Server,
-    sandbox: Sandbox,
+pub struct Archiving {
+    pub server: Server,
+    pub sandbox: Sandbox,
 }
 
 impl Archiving {
-    fn start(major: u32, encrypted: bool) -> Option<Self> {
+    pub fn start(major: u32, encrypted: bool) -> Option<Self> {
         let server = Server::with(major, "archive_mode = on\nwal_keep_size = 0", "")?;
         let sandbox = Sandbox::new();
         let connection = server.connection("postgres").replace('\'', "''");
@@ -39,7 +39,7 @@ impl Archiving {
     }
 
     /// Gives everything below to the server's user.
-    fn give(&self, path: &Path) {
+    pub fn give(&self, path: &Path) {
         if !is_root() {
             return;
         }
@@ -52,7 +52,7 @@ impl Archiving {
         }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.sandbox.command(args);
         if is_root() {
             let (uid, gid) = user();
@@ -62,7 +62,7 @@ impl Archiving {
     }
 
     /// Runs as the server's user.
-    fn run(&self, args: &[&str]) -> Ran {
+    pub fn run(&self, args: &[&str]) -> Ran {
         Ran::from(&self.command(args).output().unwrap())
     }
 
@@ -71,7 +71,7 @@ impl Archiving {
     }
 
     /// Waits until everything written so far is archived.
-    fn archive(&self) {
+    pub fn archive(&self) {
         let switch = "SELECT pg_walfile_name(pg_current_wal_lsn()), pg_switch_wal()";
         let row = self.server.rows("postgres", switch).remove(0);
         let name = row.split('|').next().unwrap().to_owned();
@@ -98,7 +98,7 @@ impl Archiving {
     }
 
     /// Restores, starts, and waits until the server is one of its own.
-    fn recover(&self, more: &[&str]) -> Server {
+    pub fn recover(&self, more: &[&str]) -> Server {
         let (mut copy, ran) = self.restore(more);
         ran.expect(0);
         open(&mut copy);
@@ -106,7 +106,7 @@ impl Archiving {
     }
 
     /// Objects of WAL, by the names of their files.
-    fn wal(&self) -> Vec<PathBuf> {
+    pub fn wal(&self) -> Vec<PathBuf> {
         let all = self.sandbox.objects().into_iter();
         all.filter(|path| path.to_string_lossy().contains("/wal/")).collect()
     }

@@ -143,6 +143,14 @@ impl Policy {
         }
     }
 
+    /// The window of point-in-time recovery of a source, if it has one.
+    pub fn wal_keep(&self, source: &str) -> Option<jiff::SignedDuration> {
+        let super::SourceSpec::PostgresCluster(cluster) = &self.sources.get(source)?.spec else {
+            return None;
+        };
+        jiff::SignedDuration::try_from(cluster.wal.as_ref()?.keep?.get()).ok()
+    }
+
     /// The compression of a source.
     pub fn compression_of(&self, source: &str) -> Compression {
         self.sources.get(source).and_then(|source| source.compression).unwrap_or(self.compression)

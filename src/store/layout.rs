@@ -93,9 +93,12 @@ pub fn lease(stack: &str, name: &str) -> String {
     format!("{stack}/lease/{name}")
 }
 
+/// Where WAL lies, relative to the source.
+pub const WAL: &str = "wal";
+
 /// Where the WAL of a cluster lies, relative to its source.
 pub fn wal_cluster(system_id: u64) -> String {
-    format!("wal/{system_id}")
+    format!("{WAL}/{system_id}")
 }
 
 /// Where the WAL of a cluster's timeline lies, relative to its source.
@@ -106,7 +109,7 @@ pub fn wal_timeline(system_id: u64, timeline: u32) -> String {
 /// A WAL file, relative to its source; names begin with their timeline.
 pub fn wal_file(system_id: u64, name: &str, encrypted: bool) -> String {
     let timeline = name.get(..8).unwrap_or(name);
-    format!("wal/{system_id}/{timeline}/{name}{}", wal_suffix(encrypted))
+    format!("{WAL}/{system_id}/{timeline}/{name}{}", wal_suffix(encrypted))
 }
 
 /// What the keys of WAL files end in, after their name.

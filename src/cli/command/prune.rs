@@ -11,7 +11,9 @@ use crate::cli::{confirm, format::count};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SourceAddress;
 use crate::policy::{Policy, PolicySet};
-use crate::run::prune::{self as runner, Expiry, Fate, Outcome, Plan, Request, Tally, Times};
+use crate::run::prune::{
+    self as runner, Expiry, Fate, Outcome, Plan, Request, Tally, TimelineFate, Times,
+};
 use crate::run::retention_rule;
 
 /// Let backups expire by their keep rules, and remove what nobody needs any more.
@@ -211,6 +213,7 @@ pub fn request_with<T>(
         .and_then(|policy| policy.repositories.get(&opened.name)?.prune.grace)
         .and_then(|grace| jiff::SignedDuration::try_from(grace.get()).ok());
     let zone = policy.map_or(jiff::tz::TimeZone::UTC, Policy::time_zone);
+    let wal_keep = policy.and_then(|policy| policy.wal_keep(&address.source));
     let times = app.cx.tuning.prune;
     let rule = |manifest: &Manifest| retention_rule(policy, &opened.name, manifest);
     work(&Request {
@@ -218,6 +221,7 @@ pub fn request_with<T>(
         expiry,
         rule: &rule,
         zone,
+        wal_keep,
         times: Times { grace: grace.unwrap_or(times.grace), ..times },
     })
 }
@@ -259,6 +263,9 @@ pub fn tell_plan(app: &App, repository: &Opened, plan: &Plan) -> Result<()> {
             app.printer.data(format!("  {:<70} {size:>9}  {}", object.path, why(&object.fate)))?;
         }
     }
+    for timeline in &plan.wal {
+        app.printer.data(format!("  {}", tell_wal(timeline)))?;
+    }
     app.printer.data(format!("  {}", sums(plan)))?;
     if let Some(blocked) = &plan.blocked {
         let when = if blocked.damage { "" } else { " now" };
@@ -267,11 +274,30 @@ pub fn tell_plan(app: &App, repository: &Opened, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+fn tell_wal(wal: &TimelineFate) -> String {
+    let files =
+        |tally: &Tally| format!("{} ({})", count(tally.objects, "file"), format::size(tally.bytes));
+    let mut text = format!("WAL of cluster {}, timeline {}: ", wal.system_id, wal.timeline);
+    if wal.goes.objects > 0 {
+        text.push_str(&format!("{} go", files(&wal.goes)));
+        if let Some(last) = &wal.last {
+            text.push_str(&format!(", up to {last}"));
+        }
+        text.push_str("; ");
+    }
+    text.push_str(&format!("{} stay", files(&wal.stays)));
+    if let Some(first) = &wal.first {
+        text.push_str(&format!(", from {first} on"));
+    }
+    if wal.why.is_empty() { text } else { format!("{text}: {}", wal.why) }
+}
+
 fn why(fate: &Fate) -> String {
     match fate {
         Fate::Needed { backups, newest } => {
             format!("stays: {} need it, the newest is {newest}", count(*backups as u64, "backup"))
         }
+        Fate::Recovery => "stays: recovery to a point in time may need it".to_owned(),
         Fate::Claimed => "stays: somebody writes or reads it".to_owned(),
         Fate::Mark => "nobody needs it: goes after the grace period".to_owned(),
         Fate::Waits { until } => format!("goes after {}", format::time(*until)),

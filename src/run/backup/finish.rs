@@ -23,7 +23,7 @@ use crate::archive::manifest::{
 };
 use crate::archive::segment::{SealedWriter, sealed, unseal};
 use crate::archive::sort::{Sorted, Sorter};
-use crate::error::{Error, IoContext as _, Result};
+use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::run::context::host_name;
 use crate::source::Captured;
 use crate::store::{Upload, WalStore, layout};
@@ -460,6 +460,16 @@ impl Finishing<'_> {
         // A base backup without its WAL is none.
         let Some(needed) = &manifest.wal else { return Ok(None) };
         let wal = WalStore::new(&self.writing.source, &self.writing.content);
+        // Nor is one whose WAL is about to go: a standby may begin before what others need.
+        let marked = self.writing.source.marked()?;
+        let path = |name: &String| wal.path(needed.system_id, name);
+        if let Some(name) = needed.segments().find(|name| marked.contains(&path(name))) {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("a prune is about to remove {}", path(&name)),
+            )
+            .hint("back up again when that prune is finished, or from a server that is less far behind"));
+        }
         Ok(wal.missing(needed)?.into_iter().next())
     }
 }

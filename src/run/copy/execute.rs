@@ -154,7 +154,7 @@ impl Work<'_> {
             expires: expires.unwrap_or(Timestamp::MAX),
             writer: self.by.clone(),
             nonce: manifest.nonce.clone(),
-            objects: manifest.objects().map(|(path, _, _)| path.to_owned()).collect(),
+            objects: needed_by(manifest).collect(),
         };
         match self.target.create_intent(&intent) {
             Err(error) if error.kind() == ErrorKind::Conflict => {
@@ -170,8 +170,7 @@ impl Work<'_> {
 
     fn check_marks(&self, manifest: &Manifest) -> Result<()> {
         let marked = self.target.marked()?;
-        let Some((path, _, _)) = manifest.objects().find(|(path, _, _)| marked.contains(*path))
-        else {
+        let Some(path) = needed_by(manifest).find(|path| marked.contains(path)) else {
             return Ok(());
         };
         Err(Error::new(ErrorKind::Busy, format!("a prune of the target is about to remove {path}"))
@@ -252,6 +251,16 @@ impl Work<'_> {
             .hint("`backstay check` probes the store")),
         }
     }
+}
+
+/// Everything that lies in the target before a copy is announced, its WAL included.
+fn needed_by(manifest: &Manifest) -> impl Iterator<Item = String> {
+    let encrypted = manifest.is_encrypted();
+    let wal = manifest.wal.iter().flat_map(move |needed| {
+        let path = move |name: String| layout::wal_file(needed.system_id, &name, encrypted);
+        needed.segments().map(path)
+    });
+    manifest.objects().map(|(path, _, _)| path.to_owned()).chain(wal)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

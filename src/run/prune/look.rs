@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::request::{Request, Times};
+use super::wal::{self, WalFile};
 use crate::archive::manifest::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::BackupId;
 use crate::policy::Keep;
+use crate::run::wal::Base;
 use crate::store::protocol::{Claim, Survey};
 use crate::store::{CommitRef, Hold, Intent, ListedMark, SourceStore, Worker, layout};
 
@@ -25,7 +27,9 @@ pub struct Object {
     /// When the store took it.
     pub stored_at: Timestamp,
     /// The backup in whose directory it is.
-    pub backup: BackupId,
+    pub backup: Option<BackupId>,
+    /// What it is of the WAL beside the backups.
+    pub wal: Option<WalFile>,
 }
 
 /// A backup, without the lists of its manifest.
@@ -69,6 +73,8 @@ pub struct Looked {
     pub survey: Survey<BackupId, usize>,
     /// Backups, oldest first.
     pub backups: Vec<Backup>,
+    /// Those of them that WAL belongs to.
+    pub bases: Vec<Base>,
     /// Pinned backups.
     pub pinned: BTreeSet<BackupId>,
     /// Marks that lie there.
@@ -123,12 +129,16 @@ pub fn look(
     let mut looked = Looked {
         now,
         survey: Survey {
-            stored: (0..).zip(&objects).map(|(at, object)| (at, object.backup.clone())).collect(),
+            stored: (0..)
+                .zip(&objects)
+                .filter_map(|(at, object)| Some((at, object.backup.clone()?)))
+                .collect(),
             claims: Vec::new(),
             needs: BTreeMap::new(),
         },
         objects,
         backups: Vec::new(),
+        bases: Vec::new(),
         pinned,
         marks,
         intents,
@@ -189,9 +199,11 @@ fn objects(source: &SourceStore) -> Result<Vec<Object>> {
         .filter_map(|object| {
             let path = object.key.strip_prefix(&root)?.to_owned();
             let backup = layout::backup_of(&path)?;
-            Some(Object { path, size: object.size, stored_at: object.stored_at, backup })
+            let (size, stored_at, backup) = (object.size, object.stored_at, Some(backup));
+            Some(Object { path, size, stored_at, backup, wal: None })
         })
         .collect();
+    objects.extend(wal::objects(source)?);
     objects.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(objects)
 }
@@ -206,7 +218,8 @@ fn dead(
 ) -> Vec<Dead> {
     let mut signs: BTreeMap<&BackupId, Timestamp> = BTreeMap::new();
     for object in objects {
-        let sign = signs.entry(&object.backup).or_insert(object.stored_at);
+        let Some(backup) = &object.backup else { continue };
+        let sign = signs.entry(backup).or_insert(object.stored_at);
         *sign = object.stored_at.max(*sign);
     }
     intents
@@ -241,10 +254,12 @@ fn check_listing(
         .hint("if nobody deleted it just now, the store's listings cannot be trusted")
         .hint("nothing was marked or deleted"));
     }
-    if after.is_empty() && intents.is_empty() && !objects.is_empty() {
+    // WAL may be archived before there is a backup.
+    let stored = objects.iter().filter(|object| object.backup.is_some()).count();
+    if after.is_empty() && intents.is_empty() && stored > 0 {
         return Err(Error::damaged(format!(
             "there are {} objects of {} and not one commit: {place}",
-            objects.len(),
+            stored,
             source.address()
         ))
         .hint("the commits were removed, or the store does not list them; nothing is deleted")
@@ -290,6 +305,17 @@ fn add(
             }
             None => lost += 1,
         }
+    }
+    if let Some(needed) = &manifest.wal {
+        for name in needed.segments() {
+            let path = layout::wal_file(needed.system_id, &name, manifest.is_encrypted());
+            match looked.number(&path) {
+                Some(number) => _ = needs.insert(number),
+                None => lost += 1,
+            }
+        }
+        let sound = lost == 0 && manifest.tainted.is_none() && !is_new;
+        looked.bases.extend(Base::of(&commit.backup, manifest.end, needed, sound));
     }
     looked.survey.needs.insert(commit.backup.clone(), needs);
     looked.backups.push(Backup {

@@ -9,6 +9,7 @@
 //! | `look` | what lies there, in the order that makes it safe to draw conclusions |
 //! | `plan` | what becomes of each backup and object, and why: pure |
 //! | `execute` | does it |
+//! | `wal` | which WAL goes with them |
 //! | `report` | what was done |
 
 mod execute;
@@ -16,8 +17,10 @@ mod look;
 mod plan;
 mod report;
 mod request;
+mod wal;
 
 pub use execute::{plan, prune};
 pub use plan::{Blocked, Deletion, Fate, ObjectFate, Plan, PlannedBackup};
 pub use report::{Outcome, Tally};
 pub use request::{Expiry, Request, Times};
+pub use wal::TimelineFate;

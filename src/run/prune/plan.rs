@@ -8,9 +8,11 @@ use serde::Serialize;
 use super::look::{Backup, Looked};
 use super::report::Tally;
 use super::request::{Expiry, Request};
+use super::wal::{self, TimelineFate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BackupId, BackupKind};
 use crate::policy::{Candidate, Reason, plan_retention};
+use crate::run::wal::Reach;
 use crate::store::ListedMark;
 use crate::store::protocol::{Unknown, may_expire, to_delete, to_mark};
 
@@ -27,6 +29,8 @@ pub struct Plan {
     pub given_up: Vec<BackupId>,
     /// Every object that does not simply stay, or all of them where that was asked.
     pub objects: Vec<ObjectFate>,
+    /// What becomes of WAL, timeline by timeline.
+    pub wal: Vec<TimelineFate>,
     /// Marks whose grace period is over.
     pub deletions: Vec<Deletion>,
     /// What a new mark would name.
@@ -111,6 +115,8 @@ pub enum Fate {
     },
     /// Somebody reads or writes what needs it.
     Claimed,
+    /// WAL that point-in-time recovery may need.
+    Recovery,
     /// Nobody needs it: it is announced, and goes after the grace period.
     Mark,
     /// It is announced already.
@@ -162,6 +168,7 @@ pub fn decide(looked: &Looked, request: &Request<'_>) -> Result<Plan> {
     let sum = |wanted: &dyn Fn(&Fate) -> bool| {
         objects.iter().filter(|object| wanted(&object.fate)).map(|object| object.size).collect()
     };
+    let wal = wal::timelines(looked, &objects, &decided.reaches);
     let to_mark = (0..objects.len()).filter(|number| objects[*number].fate == Fate::Mark);
     Ok(Plan {
         source: request.address.to_string(),
@@ -172,6 +179,7 @@ pub fn decide(looked: &Looked, request: &Request<'_>) -> Result<Plan> {
         waiting: sum(&|fate| matches!(fate, Fate::Waits { .. })),
         next_deletion: objects.iter().filter_map(ObjectFate::waits_until).min(),
         to_mark: to_mark.collect(),
+        wal,
         objects,
         deletions: decided.deletions,
         blocked,
@@ -185,6 +193,8 @@ struct Decided {
     expiring: BTreeSet<BackupId>,
     unwanted: BTreeSet<usize>,
     deletions: Vec<Deletion>,
+    /// What stays of each cluster's WAL.
+    reaches: BTreeMap<u64, Reach>,
 }
 
 fn mark_and_delete(
@@ -192,7 +202,17 @@ fn mark_and_delete(
     request: &Request<'_>,
     expiring: BTreeSet<BackupId>,
 ) -> Result<Decided, Unknown<BackupId>> {
-    let unwanted = to_mark(&looked.survey, &expiring)?;
+    let mut unwanted = to_mark(&looked.survey, &expiring)?;
+    let reaches = wal::reaches(looked, request, &expiring);
+    let needed = needed(looked, &expiring);
+    let claimed: BTreeSet<&usize> =
+        looked.survey.claims.iter().flat_map(|claim| &claim.objects).collect();
+    let is_free = |number: &usize| !needed.contains_key(number) && !claimed.contains(number);
+    unwanted.extend(wal::beyond(looked, &reaches).into_iter().filter(is_free));
+    // What may be deleted now is told from all backups, also those that expire next.
+    let beyond = wal::beyond(looked, &wal::reaches(looked, request, &BTreeSet::new()));
+    let is_kept =
+        |number: &usize| looked.objects[*number].wal.is_some() && !beyond.contains(number);
     let is_mature = |mark: &&ListedMark| {
         mark.done_at.is_none() && looked.now.duration_since(mark.stored_at) >= request.times.grace
     };
@@ -200,7 +220,8 @@ fn mark_and_delete(
     for mark in looked.marks.iter().filter(is_mature) {
         let there: BTreeSet<usize> =
             mark.mark.objects.iter().filter_map(|path| looked.number(path)).collect();
-        let numbers = to_delete(&there, &looked.survey)?;
+        let mut numbers = to_delete(&there, &looked.survey)?;
+        numbers.retain(|number| !is_kept(number));
         deletions.push(Deletion {
             mark: mark.id.clone(),
             marked_at: mark.stored_at,
@@ -209,7 +230,7 @@ fn mark_and_delete(
             numbers: numbers.into_iter().collect(),
         });
     }
-    Ok(Decided { expiring, unwanted, deletions })
+    Ok(Decided { expiring, unwanted, deletions, reaches })
 }
 
 /// Objects in marks that are too young, and when they may go.
@@ -237,6 +258,8 @@ fn fates(looked: &Looked, decided: &Decided, waiting: &BTreeMap<usize, Timestamp
             Fate::Needed { backups: *backups, newest: (*newest).clone() }
         } else if deleted.contains(&number) {
             Fate::Delete
+        } else if looked.objects[number].wal.is_some() && !decided.unwanted.contains(&number) {
+            Fate::Recovery
         } else if let Some(until) = waiting.get(&number) {
             Fate::Waits { until: *until }
         } else if decided.unwanted.contains(&number) {

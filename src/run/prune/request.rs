@@ -76,6 +76,8 @@ pub struct Request<'a> {
     pub rule: &'a dyn Fn(&Manifest) -> Option<Keep>,
     /// The zone whose days, weeks and months count.
     pub zone: TimeZone,
+    /// The window of point-in-time recovery; without it WAL stays from the oldest backup on.
+    pub wal_keep: Option<SignedDuration>,
     /// Grace and the like.
     pub times: Times,
 }

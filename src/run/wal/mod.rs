@@ -2,8 +2,10 @@
 
 mod archive;
 mod get;
+mod keep;
 mod push;
 
 pub use archive::{Archive, system_id_of};
 pub use get::{Got, Wanted, get};
+pub use keep::{Base, Boundary, Reach, reach};
 pub use push::{Pushed, push};
