@@ -409,3 +409,32 @@ fn exit_codes_are_what_the_server_takes_them_for() {
     fs::write(&note, "x").unwrap();
     push(&note, "", &[]).expect(2);
 }
+
+#[test]
+fn whoever_is_interrupted_twice_ends_as_the_server_expects() {
+    let sandbox = Sandbox::new();
+    sandbox.write_policy(false, "  pg: { postgres_cluster: { connection: host=127.0.0.1 } }\n");
+    sandbox.run(&["init"]).expect(0);
+    // Opening it waits for somebody to write, for ever.
+    let file = sandbox.path("000000010000000000000001");
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let mut command = sandbox.command(&["wal", "push", file.to_str().unwrap()]);
+    let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let catches = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(mask, 16).unwrap() & 2 != 0
+    };
+    while !catches() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(status.code(), Some(1));
+}

@@ -50,7 +50,7 @@ fn run(arguments: &[OsString], contract: Contract) -> u8 {
         }
     };
     let printer = Printer::new(&cli.global);
-    match start(cli, &printer) {
+    match start(cli, &printer, contract) {
         Ok(status) => status as u8,
         // `backstay list | head -1` is well.
         Err(error) if error.kind() == ErrorKind::OutputClosed && contract == Contract::Usual => 0,
@@ -80,7 +80,7 @@ fn wants_json(arguments: &[OsString]) -> bool {
     joined || arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json")
 }
 
-fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
+fn start(cli: Cli, printer: &Printer, contract: Contract) -> Result<ExitStatus> {
     // Not fatal: only very deep trees need it.
     let _ = raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -95,7 +95,7 @@ fn start(cli: Cli, printer: &Printer) -> Result<ExitStatus> {
     runtime.spawn(async move {
         while tokio::signal::ctrl_c().await.is_ok() {
             if interrupted.is_cancelled() {
-                leave();
+                leave(contract);
             }
             interrupted.cancel();
         }
@@ -190,6 +190,6 @@ fn hangup_is_ignored() -> bool {
 
 /// Ends at once: somebody asked twice. Whatever is under way was not committed.
 #[expect(clippy::exit, reason = "the thread that works may wait for a store for minutes")]
-fn leave() {
-    std::process::exit(ExitStatus::Interrupted as i32);
+fn leave(contract: Contract) {
+    std::process::exit(contract.failed(ExitStatus::Interrupted).into());
 }
