@@ -18,7 +18,7 @@ use crate::store::{InitOptions, Repository, Store};
 /// Copy backups into another repository, unchanged.
 ///
 /// Backups that the other repository lacks and would keep are sent, oldest first; what it lost
-/// since is sent again. Nothing is decrypted: no identity is needed, and the copy has the same
+/// since is sent again. Then the WAL follows that recovery from them may need. Nothing is decrypted: no identity is needed, and the copy has the same
 /// ids, keys and digests. A target that holds no repository yet is probed and made one.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -110,6 +110,7 @@ fn one(
         address: address.clone(),
         rule: &rule,
         zone: way.policy.map_or(jiff::tz::TimeZone::UTC, Policy::time_zone),
+        wal_keep: way.policy.and_then(|policy| policy.wal_keep(&address.source)),
         read_back: !args.no_read_back,
     };
     if args.dry_run {
@@ -212,14 +213,24 @@ fn tell(app: &App, way: &Way<'_>, plan: &Plan) -> Result<()> {
             app.printer.data(format!("  {line}"))?;
         }
     }
+    if plan.wal.files > 0 {
+        let files = count(plan.wal.files, "file");
+        app.printer.data(format!("  WAL: {files}, {}", format::size(plan.wal.bytes)))?;
+    }
     app.printer.data(format!("  {} there already", count(plan.present as u64, "backup")))
 }
 
 fn summary(way: &Way<'_>, outcome: &Outcome) -> String {
     let objects: u64 = outcome.copied.iter().map(|copied| copied.objects).sum();
     let bytes: u64 = outcome.copied.iter().map(|copied| copied.bytes).sum();
+    let wal = match outcome.wal.files {
+        0 => String::new(),
+        files => {
+            format!("; {} of WAL, {}", count(files, "file"), format::size(outcome.wal.bytes))
+        }
+    };
     format!(
-        "{}: {} copied to {}, {} in {}; {} there already; {}",
+        "{}: {} copied to {}, {} in {}{wal}; {} there already; {}",
         outcome.source,
         count(outcome.copied.len() as u64, "backup"),
         way.to_name,

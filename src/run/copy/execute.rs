@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::object;
 use super::plan::{PlannedCopy, plan, sizes};
 use super::request::{Copied, Outcome, Request};
+use super::wal;
 use crate::archive::manifest::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::context::host_name;
@@ -87,8 +88,8 @@ pub fn copy(
     });
     cx.reporter.phase("copying");
     cx.reporter.progress().expect(
-        plan.copies.iter().map(|copy| copy.objects).sum(),
-        plan.copies.iter().map(|copy| copy.bytes).sum(),
+        plan.copies.iter().map(|copy| copy.objects).sum::<u64>() + plan.wal.files,
+        plan.copies.iter().map(|copy| copy.bytes).sum::<u64>() + plan.wal.bytes,
     );
     let work = Work { source, target, request, cx, by };
     for planned in &plan.copies {
@@ -103,6 +104,10 @@ pub fn copy(
             }
         }
     }
+    lease.check()?;
+    // A copy that failed may be what this WAL is for; the next attempt makes use of it.
+    let reader = |source| WalStore::reader(source, from.is_encrypted());
+    outcome.wal = wal::send(&reader(&work.source), &reader(&work.target), &plan.wal, cx)?;
     outcome.seconds = started.elapsed().as_secs_f64();
     Ok(outcome)
 }

@@ -10,14 +10,17 @@
 //! | `plan` | which backups the other repository lacks and would keep |
 //! | `execute` | sends them |
 //! | `object` | sends one object |
+//! | `wal` | WAL of what was copied, for point-in-time recovery from the copies |
 
 mod execute;
 mod object;
 mod plan;
 mod request;
+mod wal;
 
 pub use execute::{check_fit, copy, prepare};
 pub(super) use object::send;
 pub(super) use plan::sizes;
 pub use plan::{Plan, PlannedCopy, Why, plan};
 pub use request::{Copied, Outcome, Request};
+pub use wal::{WalCopied, WalPlan};

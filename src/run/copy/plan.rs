@@ -6,11 +6,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::request::Request;
-use crate::archive::manifest::Manifest;
+use super::wal::{self, WalPlan};
+use crate::archive::manifest::{Manifest, NeededWal};
 use crate::error::Result;
 use crate::id::BackupId;
 use crate::policy::{Candidate, Keep, plan_retention};
-use crate::store::{CommitRef, SourceStore, layout};
+use crate::run::wal::Base;
+use crate::store::{CommitRef, SourceStore, WalStore, layout};
 
 /// Manifests in memory at once.
 const MANIFESTS_AT_ONCE: usize = 64;
@@ -26,6 +28,8 @@ pub struct Plan {
     pub present: usize,
     /// Backups that are not copied, and why.
     pub left_out: Vec<(BackupId, Why)>,
+    /// WAL that the target lacks of what it would keep when the backups are there.
+    pub wal: WalPlan,
 }
 
 /// One backup to copy.
@@ -84,6 +88,17 @@ struct Side {
     lost: u64,
     /// It has damage of the source.
     tainted: bool,
+    /// WAL that it needs.
+    wal: Option<NeededWal>,
+    encrypted: bool,
+}
+
+impl Side {
+    /// What recovery may begin with, if it is that.
+    fn base(&self) -> Option<Base> {
+        let sound = self.lost == 0 && !self.tainted;
+        Base::of(&self.commit.backup, self.end, self.wal.as_ref()?, sound)
+    }
 }
 
 /// Compares both sides.
@@ -107,6 +122,7 @@ pub fn plan(
             .into_iter()
             .map(|(backup, message)| (backup, Why::Unreadable { message }))
             .collect(),
+        wal: WalPlan::default(),
     };
     for (backup, side) in &mine {
         let copied = theirs.get(backup);
@@ -141,7 +157,30 @@ pub fn plan(
         });
     }
     plan.left_out.sort_by(|a, b| a.0.cmp(&b.0));
+    let planned: BTreeSet<&BackupId> = plan.copies.iter().map(|copy| &copy.backup).collect();
+    let stay = theirs.values().filter(|side| !planned.contains(&side.commit.backup));
+    let come = mine.values().filter(|side| planned.contains(&side.commit.backup));
+    plan.wal = plan_wal((from, to), &stay.chain(come).collect::<Vec<_>>(), request, now)?;
     Ok(plan)
+}
+
+/// Which WAL the target lacks when it has these backups.
+fn plan_wal(
+    (from, to): (&SourceStore, &SourceStore),
+    sides: &[&Side],
+    request: &Request<'_>,
+    now: Timestamp,
+) -> Result<WalPlan> {
+    let bases: Vec<Base> = sides.iter().filter_map(|side| side.base()).collect();
+    let needed: Vec<&NeededWal> = sides.iter().filter_map(|side| side.wal.as_ref()).collect();
+    let encrypted = sides.iter().any(|side| side.encrypted);
+    let sides = wal::Sides {
+        from: &WalStore::reader(from, encrypted),
+        to: &WalStore::reader(to, encrypted),
+        bases: &bases,
+        needed: &needed,
+    };
+    wal::plan(&sides, request.wal_keep, now)
 }
 
 type Sides = (BTreeMap<BackupId, Side>, Vec<(BackupId, String)>);
@@ -173,8 +212,17 @@ fn one(
     let needs: Vec<(String, u64)> =
         manifest.objects().map(|(path, size, _)| (path.to_owned(), size)).collect();
     let lost = needs.iter().filter(|(path, size)| there.get(path) != Some(size)).count() as u64;
-    let tainted = manifest.tainted.is_some();
-    Side { commit, job: manifest.job.clone(), rule, end: manifest.end, needs, lost, tainted }
+    Side {
+        commit,
+        job: manifest.job.clone(),
+        rule,
+        end: manifest.end,
+        needs,
+        lost,
+        tainted: manifest.tainted.is_some(),
+        wal: manifest.wal.clone(),
+        encrypted: manifest.is_encrypted(),
+    }
 }
 
 /// Objects of a source with their sizes, by path.

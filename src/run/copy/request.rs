@@ -1,8 +1,10 @@
 //! What is asked of a copy, and what came of it.
 
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use super::wal::WalCopied;
 use crate::archive::manifest::Manifest;
 use crate::id::{BackupId, SourceAddress};
 use crate::policy::Keep;
@@ -15,6 +17,8 @@ pub struct Request<'a> {
     pub rule: &'a dyn Fn(&Manifest) -> Option<Keep>,
     /// The zone whose days, weeks and months count.
     pub zone: TimeZone,
+    /// The window of point-in-time recovery.
+    pub wal_keep: Option<SignedDuration>,
     /// Read back what was stored, and compare its digest.
     pub read_back: bool,
 }
@@ -41,6 +45,8 @@ pub struct Outcome {
     pub present: usize,
     /// Backups that were not copied, and why.
     pub failed: Vec<(BackupId, String)>,
+    /// WAL that was copied beside what the backups themselves need.
+    pub wal: WalCopied,
     /// Seconds it took.
     pub seconds: f64,
 }
