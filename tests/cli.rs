@@ -37,6 +37,7 @@ const COMMANDS: &[&[&str]] = &[
     &["wal"],
     &["wal", "push"],
     &["wal", "get"],
+    &["wal", "status"],
     &["key"],
     &["key", "generate"],
     &["key", "list"],

@@ -30,6 +30,7 @@ pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
             connection: config.connection.clone(),
             fast_checkpoint: config.checkpoint == policy::Checkpoint::Fast,
             max_rate: config.max_rate.map(policy::Size::bytes),
+            archives: config.wal.is_some(),
         }))),
     }
 }

@@ -154,10 +154,44 @@ impl Survey {
 /// One thing a probe found.
 #[derive(Debug, Clone)]
 pub struct ProbeNote {
-    /// Whether it is well.
-    pub ok: bool,
+    /// What it means for backups.
+    pub weight: Weight,
     /// What was found.
     pub text: String,
+}
+
+/// What a finding means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// It is well.
+    Fact,
+    /// Backups work, and somebody should know.
+    Warning,
+    /// A backup would fail, or not be worth what it promises.
+    Fault,
+}
+
+impl ProbeNote {
+    /// It is well, or a backup would fail.
+    pub fn new(ok: bool, text: impl Into<String>) -> Self {
+        let weight = if ok { Weight::Fact } else { Weight::Fault };
+        Self { weight, text: text.into() }
+    }
+
+    /// It is well.
+    pub fn fact(text: impl Into<String>) -> Self {
+        Self::new(true, text)
+    }
+
+    /// Somebody should know.
+    pub fn warning(text: impl Into<String>) -> Self {
+        Self { weight: Weight::Warning, text: text.into() }
+    }
+
+    /// A backup would fail.
+    pub fn fault(text: impl Into<String>) -> Self {
+        Self::new(false, text)
+    }
 }
 
 /// What a source says when it is done.

@@ -57,8 +57,8 @@ impl Source for SecretsSource {
             .values
             .iter()
             .map(|(name, reference)| match reference.resolve() {
-                Ok(_) => ProbeNote { ok: true, text: format!("{name} is set by {reference}") },
-                Err(error) => ProbeNote { ok: false, text: format!("{name}: {}", error.chain()) },
+                Ok(_) => ProbeNote::fact(format!("{name} is set by {reference}")),
+                Err(error) => ProbeNote::fault(format!("{name}: {}", error.chain())),
             })
             .collect();
         Ok(SourceProbe { notes })

@@ -180,6 +180,12 @@ impl WalStore {
         })
     }
 
+    /// Clusters of which anything was archived.
+    pub fn clusters(&self) -> Result<Vec<u64>> {
+        let names = self.store().list_directories(&self.source.key(layout::WAL))?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
     /// Timelines of which anything was archived, ascending.
     pub fn timelines(&self, system_id: u64) -> Result<Vec<u32>> {
         let names =

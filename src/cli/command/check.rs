@@ -1,5 +1,7 @@
 //! `backstay check`
 
+mod archive;
+
 use std::collections::BTreeSet;
 
 use serde::Serialize;
@@ -9,18 +11,25 @@ use crate::cli::setup::App;
 use crate::cli::{ExitStatus, printer::Printer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BackupKind, SourceAddress};
-use crate::policy::{self, Diagnostic, Policy, Storage, Work};
-use crate::source;
+use crate::policy::{self, Diagnostic, Policy, SourceSpec, Storage, Work};
+use crate::source::{self, Weight};
 use crate::store::{Repository, layout};
 
 /// Lint policies, and look whether their sources and repositories would work.
 ///
-/// Changes nothing. Prints which source takes which kind of backup, where it goes and how often.
+/// Changes nothing, unless --archive asks for more. Prints which source takes which kind of backup, where it goes and how often.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Lint only: look at no source and no repository.
     #[arg(long)]
     offline: bool,
+
+    /// Let each PostgreSQL cluster end a WAL segment, and wait until it is in every repository that
+    /// must have it: the proof that WAL is archived, and here.
+    ///
+    /// The one thing that changes something: the server writes a restore point of a few bytes.
+    #[arg(long, conflicts_with = "offline")]
+    archive: bool,
 }
 
 #[derive(Serialize)]
@@ -36,6 +45,11 @@ struct SourceLine {
     /// It lies on another host, and was not looked at.
     elsewhere: bool,
     notes: Vec<String>,
+    /// Backups work, and somebody should know.
+    warnings: Vec<String>,
+    /// What `--archive` saw.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    seen: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -131,6 +145,8 @@ fn look_at_source(app: &App, args: &Args, policy: &Policy, name: &str) -> Source
         ready: true,
         elsewhere: definition.host.as_ref().is_some_and(|host| *host != crate::run::host_name()),
         notes: Vec::new(),
+        warnings: Vec::new(),
+        seen: Vec::new(),
     };
     if line.elsewhere {
         line.notes.push(format!(
@@ -146,8 +162,11 @@ fn look_at_source(app: &App, args: &Args, policy: &Policy, name: &str) -> Source
         }
         Ok(source) if !args.offline => match source.probe(&app.cx.for_source()) {
             Ok(probe) => {
-                line.ready = probe.notes.iter().all(|note| note.ok);
-                line.notes = probe.notes.into_iter().map(|note| note.text).collect();
+                line.ready = probe.notes.iter().all(|note| note.weight != Weight::Fault);
+                let (warnings, notes): (Vec<_>, Vec<_>) =
+                    probe.notes.into_iter().partition(|note| note.weight == Weight::Warning);
+                line.notes = notes.into_iter().map(|note| note.text).collect();
+                line.warnings = warnings.into_iter().map(|note| note.text).collect();
             }
             Err(error) => {
                 line.ready = false;
@@ -155,6 +174,20 @@ fn look_at_source(app: &App, args: &Args, policy: &Policy, name: &str) -> Source
             }
         },
         Ok(_) => {}
+    }
+    if let SourceSpec::PostgresCluster(cluster) = &definition.spec
+        && args.archive
+        && cluster.wal.is_some()
+    {
+        let address = SourceAddress::new(&policy.stack, name);
+        match archive::goes_round(app, policy, &address, &cluster.connection) {
+            Ok(seen) => line.seen = seen,
+            Err(error) => {
+                line.ready = false;
+                line.notes.push(error.chain());
+                line.notes.extend(error.hints().iter().cloned());
+            }
+        }
     }
     line
 }
@@ -310,6 +343,14 @@ fn print(printer: &Printer, report: &Report) -> Result<()> {
     {
         for note in &line.notes {
             printer.data(format!("  {}: {note}", line.source))?;
+        }
+    }
+    for line in &report.sources {
+        for seen in &line.seen {
+            printer.data(format!("  {}: {seen}", line.source))?;
+        }
+        for warning in &line.warnings {
+            printer.data(format!("  {}: warning: {warning}", line.source))?;
         }
     }
     if !report.repositories.is_empty() {

@@ -1,5 +1,7 @@
 //! `backstay wal`
 
+mod status;
+
 use std::path::PathBuf;
 
 use crate::cli::ExitStatus;
@@ -48,6 +50,13 @@ enum WalCommand {
         #[command(flatten)]
         cluster: ClusterArgs,
     },
+    /// Show what WAL lies where, what is missing, and what would be lost now.
+    ///
+    /// For each repository that WAL goes to: its timelines, gaps, how far recovery from the newest
+    /// base backup gets, and how much the server has written beyond that. Exit code 4 where WAL is
+    /// missing, further behind than the RPO, or not archived at all; 1 where a repository that
+    /// must have it cannot be asked.
+    Status(status::Args),
 }
 
 /// Which cluster.
@@ -65,6 +74,7 @@ struct ClusterArgs {
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     match &args.command {
+        WalCommand::Status(args) => status::run(app, args),
         WalCommand::Push { file, cluster } => {
             let archives = to_write(app, cluster)?;
             let pushed = push(file, cluster.system_id, &archives, &app.cx)?;
@@ -116,7 +126,7 @@ fn address(app: &App, set: &PolicySet, cluster: &ClusterArgs) -> Result<SourceAd
 }
 
 /// Names of the repositories that WAL goes to, and whether each must have it.
-fn repositories(policy: &Policy, address: &SourceAddress) -> Vec<(String, bool)> {
+pub(super) fn repositories(policy: &Policy, address: &SourceAddress) -> Vec<(String, bool)> {
     let archive = match policy.sources.get(&address.source).map(|source| &source.spec) {
         Some(SourceSpec::PostgresCluster(cluster)) => {
             cluster.wal.as_ref().and_then(|wal| wal.archive.as_ref())

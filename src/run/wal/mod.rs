@@ -4,8 +4,10 @@ mod archive;
 mod get;
 mod keep;
 mod push;
+mod status;
 
 pub use archive::{Archive, system_id_of};
 pub use get::{Got, Wanted, get};
 pub use keep::{Base, Boundary, Reach, reach};
 pub use push::{Pushed, push};
+pub use status::{ArchivedTimeline, ArchivedWal, Gap, archived};

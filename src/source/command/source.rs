@@ -57,12 +57,9 @@ impl Source for CommandSource {
         for stage in &self.config.produce.stages {
             let Some(program) = stage.argv.first() else { continue };
             let found = find_program(program);
-            probe.notes.push(ProbeNote {
-                ok: found.is_some(),
-                text: match found {
-                    Some(path) => format!("`{program}` is {}", path.display()),
-                    None => format!("`{program}` is not in the PATH"),
-                },
+            probe.notes.push(match found {
+                Some(path) => ProbeNote::fact(format!("`{program}` is {}", path.display())),
+                None => ProbeNote::fault(format!("`{program}` is not in the PATH")),
             });
         }
         Ok(probe)

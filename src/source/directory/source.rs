@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id::BackupKind;
 use crate::source::{
     Arriving, Captured, Content, EntrySink, Item, OpenError, ProbeNote, Source, SourceContext,
-    SourceProbe, Survey,
+    SourceProbe, Survey, Weight,
 };
 
 /// What a policy says of a directory source.
@@ -201,24 +201,22 @@ impl Source for DirectorySource {
                 Ok(metadata) if metadata.is_dir() => match std::fs::read_dir(path) {
                     Ok(_) => format!("{} is a readable directory", path.display()),
                     Err(error) => {
-                        probe.notes.push(ProbeNote {
-                            ok: false,
-                            text: format!("{}: {error}", path.display()),
-                        });
+                        let text = format!("{}: {error}", path.display());
+                        probe.notes.push(ProbeNote::fault(text));
                         continue;
                     }
                 },
                 Ok(_) => format!("{} is a file", path.display()),
             };
-            probe.notes.push(ProbeNote { ok: metadata.is_ok(), text });
+            probe.notes.push(ProbeNote::new(metadata.is_ok(), text));
         }
-        if probe.notes[before..].iter().all(|note| note.ok) {
+        if probe.notes[before..].iter().all(|note| note.weight != Weight::Fault) {
             let survey = self.look(cx, PROBED)?;
             let notes = survey.lines().into_iter().chain(survey.hints);
-            probe.notes.extend(notes.map(|text| ProbeNote { ok: false, text }));
+            probe.notes.extend(notes.map(ProbeNote::fault));
             if let Some(number) = survey.stopped_at {
                 let text = format!("looked at the first {number} entries only");
-                probe.notes.push(ProbeNote { ok: true, text });
+                probe.notes.push(ProbeNote::fact(text));
             }
         }
         Ok(probe)

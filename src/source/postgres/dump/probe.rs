@@ -25,7 +25,7 @@ struct Unreadable {
 /// Looks. Changes nothing.
 pub fn probe(source: &DumpSource) -> Result<SourceProbe> {
     let mut probe = SourceProbe::default();
-    let mut note = |ok: bool, text: String| probe.notes.push(ProbeNote { ok, text });
+    let mut note = |ok: bool, text: String| probe.notes.push(ProbeNote::new(ok, text));
     let mut connection = match source.settings().and_then(|settings| Connection::open(&settings)) {
         Ok(connection) => connection,
         Err(error) => {
