@@ -49,6 +49,7 @@ export BACKSTAY_STATE_DIR=$W/state
 # Others may pass through to what is handed to the unprivileged user below, and see nothing else.
 chmod 0711 "$W"
 finish() {
+    stop_server immediate
     if [ -n "$keep" ]; then
         echo "everything is in $W"
     else
@@ -63,6 +64,10 @@ mkdir -m 0700 keys live restored facts logs hand bin
 ln -s "$binary" bin/backstay
 root=''
 [ "$(id -u)" -ne 0 ] || root=1
+
+program=(bin/backstay)
+# shellcheck source=scripts/demo-postgres.sh
+. "$ROOT/scripts/demo-postgres.sh"
 
 # --- small helpers in Python: an independent look at a tree, and the odd files -----------------------
 
@@ -339,7 +344,7 @@ bs() {
     talk "  ${BOLD}\$ backstay$shown$PLAIN"
     from=$(now)
     RC=0
-    bin/backstay --no-progress "$@" >logs/out 2>logs/err </dev/null || RC=$?
+    "${program[@]}" --no-progress "$@" >logs/out 2>logs/err </dev/null || RC=$?
     SECS=$(since "$from")
     if [ "$RC" -eq 0 ]; then cat logs/err logs/out; else cat logs/out logs/err; fi >logs/all
     cat logs/all >>logs/everything
@@ -699,7 +704,11 @@ else
 fi
 rm -rf damaged
 
-# --- 10. nothing but libc ----------------------------------------------------------------------------
+# --- 10. a database server ---------------------------------------------------------------------------
+
+postgres_chapter
+
+# --- 11. nothing but libc ----------------------------------------------------------------------------
 
 chapter "Nothing but libc"
 libraries=$(ldd "$binary" 2>/dev/null | grep -oE '/[^ ]+') || true

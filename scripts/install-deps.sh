@@ -32,8 +32,8 @@ case $1 in test) python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(p
 # Downloads over TLS need certificates; a program to look for there is not.
 [ -d /etc/ssl/certs ] && [ -n "$(ls -A /etc/ssl/certs)" ] || [ -d /etc/pki ] || packages+=(ca-certificates)
 # The servers that tests start come last: fetching them needs some of these programs.
-servers() { [ "$1" != test ] || "$ROOT/scripts/get-postgres.sh"; }
-if [ "$1" = test ] && ! "$ROOT/scripts/get-postgres.sh" --check; then
+servers() { case $1 in test | demo) "$ROOT/scripts/get-postgres.sh" ;; esac; }
+if [ "$1" = test ] || [ "$1" = demo ] && ! "$ROOT/scripts/get-postgres.sh" --check; then
     # Python may be here without pip, which fetches them.
     python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 fi

@@ -111,3 +111,94 @@ fn wal_goes_when_no_backup_can_use_it() {
     let there = this.names();
     assert!(left.is_subset(&there), "{left:?} {there:?}");
 }
+
+#[test]
+fn wal_stays_while_a_backup_is_written_and_goes_when_it_was_given_up() {
+    let Some(this) = Archiving::start(17, true) else { return };
+    this.edit(&[("for: 7d, at_least: 3", "for: 1s, at_least: 1"), (", keep: 7d }", " }")]);
+    this.server.sql("postgres", "CREATE TABLE t (n int)");
+    this.write_and_archive(0);
+    this.backup_of_job();
+    // Killed when everything but the commit was there.
+    let mut command = this.command(&["backup", "demo/pg", "--job", "daily"]);
+    let killed = command.env("BACKSTAY_FAILPOINT", "cluster.received").output().unwrap();
+    assert_eq!(Ran::from(&killed).code, 128 + 9);
+    let before = this.names();
+    pause();
+    let plan = this.quickly(&["prune", "--dry-run"]).expect(0).stdout;
+    assert!(plan.contains("is being written, and may need any of it"), "{plan}");
+    assert!(!plan.contains(" go, up to"), "{plan}");
+    this.quickly(&["prune", "--yes"]).expect(0);
+    assert!(before.is_subset(&this.names()));
+    // Whoever was silent for so long is given up.
+    let given_up = QUICK.replace("silence=3600", "silence=0.2");
+    for _ in 0..3 {
+        let mut command = this.command(&["prune", "--yes"]);
+        let ran = Ran::from(&command.env("BACKSTAY_TUNING", &given_up).output().unwrap());
+        ran.expect(0);
+        pause();
+    }
+    let left = this.names();
+    assert!(!before.is_subset(&left), "what lies before the backup goes: {left:?}");
+    let copy = this.recover(&["--latest"]);
+    assert_eq!(copy.value("postgres", "SELECT count(*) FROM t"), "1");
+}
+
+#[test]
+fn a_backup_whose_wal_is_about_to_go_is_not_committed() {
+    let Some(this) = Archiving::start(15, false) else { return };
+    let mut command = this.command(&["backup", "demo/pg"]);
+    command.env("BACKSTAY_FAILPOINT", "cluster.received:stop");
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let stopped = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        stat.rsplit(')').next().unwrap().trim().starts_with('T')
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !stopped() {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Somebody announces what it needs: a prune that saw no intent of it.
+    let wal = this.wal();
+    let paths: Vec<String> = wal
+        .iter()
+        .map(|path| path.to_str().unwrap().split_once("sources/pg/").unwrap().1.to_owned())
+        .collect();
+    let marks = this.sandbox.path("repo/demo/sources/pg/prune");
+    fs::create_dir_all(&marks).unwrap();
+    let mark = serde_json::json!({
+        "mark": 1, "created": "2026-11-21T00:00:00Z", "objects": paths,
+        "by": {"host": "elsewhere", "pid": 1},
+    });
+    fs::write(marks.join("20261121T000000Z-abcdef.json"), mark.to_string()).unwrap();
+    this.give(&marks);
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(75), "{said}");
+    assert!(said.contains("a prune is about to remove wal/"), "{said}");
+    let listed = this.run(&["list", "demo/pg", "--output", "json"]).expect(0).json();
+    assert_eq!(listed.as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn who_copies_a_base_backup_announces_its_wal() {
+    let Some(this) = Archiving::start(18, true) else { return };
+    this.run(&["backup", "demo/pg"]).expect(0);
+    let to = this.sandbox.path("copy");
+    let mut command = this.command(&["copy", "--to", to.to_str().unwrap(), "demo/pg"]);
+    let killed = command.env("BACKSTAY_FAILPOINT", "copy.intent").output().unwrap();
+    assert_eq!(Ran::from(&killed).code, 128 + 9);
+    let intents = to.join("demo/sources/pg/intent");
+    let intent = fs::read_dir(&intents).unwrap().next().unwrap().unwrap().path();
+    let intent: serde_json::Value = serde_json::from_slice(&fs::read(intent).unwrap()).unwrap();
+    let named = intent["objects"].as_array().unwrap().iter();
+    let named: BTreeSet<&str> = named.map(|path| path.as_str().unwrap()).collect();
+    let shown = this.run(&["show", "demo/pg", "--output", "json"]).expect(0).json();
+    let wal: Vec<&&str> = named.iter().filter(|path| path.starts_with("wal/")).collect();
+    assert!(!wal.is_empty() && !shown["wal"].is_null(), "{intent}");
+    this.run(&["copy", "--to", to.to_str().unwrap(), "demo/pg"]).expect(0);
+}

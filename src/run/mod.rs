@@ -1,4 +1,4 @@
-//! The verbs: backup, copy, diff, find, prune, repair, restore, verify. Each first plans, which is pure reading, and then does.
+//! The verbs: backup, copy, diff, find, prove, prune, repair, restore, verify. Each first plans, which is pure reading, and then does.
 
 mod context;
 pub mod copy;
@@ -12,6 +12,7 @@ pub mod protection;
 mod select;
 
 pub mod backup;
+pub mod prove;
 pub mod prune;
 pub mod repair;
 pub mod restore;

@@ -15,5 +15,5 @@ pub mod secrets;
 pub use build::build;
 pub use contract::{
     Arriving, Captured, Content, EntrySink, Item, OpenError, Order, ProbeNote, Source,
-    SourceContext, SourceProbe, StoredFiles, Survey,
+    SourceContext, SourceProbe, StoredFiles, Survey, Weight,
 };

@@ -15,6 +15,7 @@ use crate::error::{Error, IoContext as _, Result};
 use crate::run::restore::{
     CLUSTER_KIND, ClusterPlan, Goal, Outcome, Recovery, Request, TablespaceChoice, restore_cluster,
 };
+use crate::source::postgres::{Settings, Surroundings};
 
 /// Options for base backups.
 #[derive(Debug, clap::Args)]
@@ -49,6 +50,20 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "NAME", group = "goal")]
     name: Option<String>,
 
+    /// As a standby: it follows what is archived, and opens when somebody promotes it.
+    #[arg(long, group = "goal")]
+    standby: bool,
+
+    /// For --standby: a server to stream from as well, 'host=HOST user=USER'. Passwords belong into
+    /// the password file of the standby's user.
+    #[arg(long, value_name = "CONNECTION", requires = "standby")]
+    primary: Option<String>,
+
+    /// Archive as the server did that was backed up: this one takes its place. Otherwise it
+    /// archives nothing.
+    #[arg(long)]
+    as_primary: bool,
+
     /// Replay this timeline. Default: the newest that the backup leads to.
     #[arg(long, value_name = "NUMBER")]
     timeline: Option<u32>,
@@ -77,7 +92,8 @@ impl ClusterArgs {
         }
         let goal = self.immediate || self.latest || self.lsn.is_some();
         let goal = goal || self.xid.is_some() || self.name.is_some();
-        let more = self.timeline.is_some() || self.action.is_some();
+        let goal = goal || self.standby;
+        let more = self.timeline.is_some() || self.action.is_some() || self.as_primary;
         if goal || more || !self.tablespace.is_empty() || self.tablespaces.is_some() {
             return Err(Error::usage(
                 "tablespaces and targets of recovery are for whole clusters of PostgreSQL",
@@ -104,6 +120,7 @@ impl ClusterArgs {
             (_, _, Some(name), _) => Goal::Name(name.clone()),
             (_, _, _, Some(xid)) => Goal::Xid(xid),
             _ if self.latest => Goal::Latest,
+            _ if self.standby => Goal::Standby,
             _ => Goal::Immediate,
         })
     }
@@ -143,6 +160,12 @@ pub fn run(
     mut request: Request<'_>,
 ) -> Result<ExitStatus> {
     let manifest = request.manifest;
+    if args.standby && (at.is_some() || args.timeline.is_some() || args.action.is_some()) {
+        return Err(Error::usage("--standby follows the newest timeline, and has no target"));
+    }
+    if let Some(primary) = &args.primary {
+        Settings::resolve_typed(primary, &Surroundings::here())?;
+    }
     let recovery = Recovery {
         goal: args.goal(at, manifest)?,
         timeline: args.timeline,
@@ -152,7 +175,9 @@ pub fn run(
             Some(Action::Shutdown) => "shutdown",
         }
         .to_owned(),
-        command: restore_command(app, manifest)?,
+        command: restore_command(app, manifest, args.standby)?,
+        primary: args.primary.clone(),
+        archives: args.as_primary,
     };
     let choice = args.choice()?;
     let (dry_run, given) = (request.dry_run, request.target.display().to_string());
@@ -205,14 +230,21 @@ pub fn run(
         ));
     }
     if !dry_run {
-        if plan.recovery.is_some() {
+        let archives = if args.as_primary { "archives as before" } else { "archives nothing" };
+        if args.standby {
+            app.printer.talk(format!(
+                "{server} starts from it as a standby, and follows what is archived with this, which its user must be able to run:"
+            ));
+            app.printer.talk(format!("  {}", recovery.command));
+            app.printer.hint(&format!("to open it: pg_ctl -D {target} promote; it {archives}"));
+        } else if plan.recovery.is_some() {
             app.printer.talk(format!(
                 "{server} starts from it and fetches WAL with this, which its user must be able to run:"
             ));
             app.printer.talk(format!("  {}", recovery.command));
         } else {
             app.printer.talk(format!(
-                "{server} starts from it, replays WAL to {} of timeline {} and opens; it archives nothing",
+                "{server} starts from it, replays WAL to {} of timeline {} and opens; it {archives}",
                 plan.lsn, plan.timeline
             ));
         }
@@ -222,7 +254,7 @@ pub fn run(
 }
 
 /// What the restored server fetches WAL with: this program, with what it was told itself.
-fn restore_command(app: &App, manifest: &Manifest) -> Result<String> {
+fn restore_command(app: &App, manifest: &Manifest, standby: bool) -> Result<String> {
     let program = std::env::current_exe().doing(|| "failed to find this program".to_owned())?;
     let absolute = |path: &Path| {
         std::path::absolute(path).doing(|| format!("failed to find {}", path.display()))
@@ -247,6 +279,7 @@ fn restore_command(app: &App, manifest: &Manifest) -> Result<String> {
     }
     let system_id = manifest.wal.as_ref().map(|wal| wal.system_id.to_string());
     words.extend(["wal".to_owned(), "get".to_owned()]);
+    words.extend(standby.then(|| "--standby".to_owned()));
     words.extend(["--source".to_owned(), manifest.address().to_string()]);
     words.extend(["--system-id".to_owned(), system_id.unwrap_or_default()]);
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();

@@ -2,9 +2,11 @@
 
 mod budget;
 mod memory;
+mod proof;
 mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use memory::Memory;
 use repair::Medic;
@@ -31,7 +33,7 @@ pub struct Args {
     backups: Vec<String>,
 
     /// list: objects and sizes. stored: digests of stored bytes, needs no key. content: decrypt,
-    /// decode, digests of every file.
+    /// decode, digests of every file. restore: restore it, start it, look at it, throw it away.
     #[arg(long, value_enum, default_value_t = DepthArg::Stored)]
     depth: DepthArg,
 
@@ -52,6 +54,19 @@ pub struct Args {
     #[arg(long, value_name = "REPOSITORY", group = "planned")]
     repair_from: Option<String>,
 
+    /// For --depth restore: a directory with room for the largest backup. Empty afterwards.
+    ///
+    /// A PostgreSQL cluster is recovered by a server that listens on a private socket only; then
+    /// pg_amcheck reads every table and index. Dumps go into a new server, and rows are compared
+    /// with what was counted. Of files every digest is compared. Without ids the newest backup of
+    /// each source is proven.
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+
+    /// For --depth restore: the directory of PostgreSQL's programs. Looked for if left out.
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+
     /// Say what --budget would read and how much is proven, and read nothing; or what --repair-from
     /// would fetch, and repair nothing.
     #[arg(long, requires = "planned")]
@@ -67,6 +82,8 @@ enum DepthArg {
     Stored,
     /// Every file is what it was.
     Content,
+    /// It comes back, and starts.
+    Restore,
 }
 
 impl From<DepthArg> for Depth {
@@ -74,13 +91,23 @@ impl From<DepthArg> for Depth {
         match depth {
             DepthArg::List => Self::List,
             DepthArg::Stored => Self::Stored,
-            DepthArg::Content => Self::Content,
+            // What is proven that way is the backup and not its objects.
+            DepthArg::Content | DepthArg::Restore => Self::Content,
         }
     }
 }
 
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    if args.depth == DepthArg::Restore {
+        return proof::run(app, args);
+    }
+    if let Some((option, _)) = [("--scratch", &args.scratch), ("--programs", &args.programs)]
+        .into_iter()
+        .find(|(_, given)| given.is_some())
+    {
+        return Err(Error::usage(format!("{option} goes with --depth restore")));
+    }
     if let Some(budget) = args.budget {
         return budget::run(app, args, budget.bytes());
     }
@@ -114,7 +141,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             // Content is held against each backup's own index; bytes are the same for all.
             let known = match args.depth {
                 DepthArg::Stored => known(sound, manifest),
-                DepthArg::List | DepthArg::Content => BTreeSet::new(),
+                _ => BTreeSet::new(),
             };
             let scope = Scope::Except(&known);
             let Some(report) = one(app, opened, manifest, scope, args, &mut tally)? else { break };

@@ -16,7 +16,8 @@ use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::run::{Context, hold};
 use crate::source::directory::extract::{Existing, Placement};
 use crate::source::postgres::cluster::{
-    CONTROL, MappedTablespace, RestoredCluster, TABLESPACE_MAP, missing_directories, read_map,
+    CONTROL, MappedTablespace, RECOVERY, RestoredCluster, STANDBY, TABLESPACE_MAP,
+    missing_directories, read_map,
 };
 use crate::store::WalStore;
 use crate::telemetry::{WarningCode, failpoint};
@@ -80,7 +81,7 @@ pub fn restore_cluster(
     }
     let tablespaces = choose(&read_tablespaces(&request, cx)?, choice)?;
     let way = match recovery.goal {
-        Goal::Immediate => None,
+        Goal::Immediate | Goal::Standby => None,
         _ => Some(reach(&wal, &request, needed, recovery, cx)?),
     };
     let range = needed.ranges.last();
@@ -131,7 +132,9 @@ pub fn restore_cluster(
         "restored by backstay from {}: remove these lines to make it a primary again",
         manifest.backup
     );
-    restored.configure(&comment, &settings(recovery, plan.recovery.as_ref()))?;
+    let settings = settings(recovery, plan.recovery.as_ref());
+    let signal = if recovery.goal == Goal::Standby { STANDBY } else { RECOVERY };
+    restored.configure(&comment, signal, &settings, recovery.archives)?;
     cx.reporter.phase("writing to disk");
     failpoint::reach("cluster.before_control");
     restored.complete()?;
@@ -159,6 +162,14 @@ fn reach(
 
 /// What the server is told.
 fn settings(recovery: &Recovery, way: Option<&Way>) -> Vec<(&'static str, String)> {
+    if recovery.goal == Goal::Standby {
+        let mut settings = vec![
+            ("restore_command", recovery.command.clone()),
+            ("recovery_target_timeline", "latest".to_owned()),
+        ];
+        settings.extend(recovery.primary.clone().map(|primary| ("primary_conninfo", primary)));
+        return settings;
+    }
     let Some(way) = way else {
         return vec![
             // All that is needed lies in pg_wal: there is no more.
@@ -174,7 +185,7 @@ fn settings(recovery: &Recovery, way: Option<&Way>) -> Vec<(&'static str, String
     ];
     let target = match &recovery.goal {
         Goal::Immediate => Some(("recovery_target", "immediate".to_owned())),
-        Goal::Latest => None,
+        Goal::Latest | Goal::Standby => None,
         Goal::Time(time) => {
             let time = time.strftime("%Y-%m-%d %H:%M:%S.%6f+00").to_string();
             Some(("recovery_target_time", time))

@@ -32,6 +32,8 @@ pub enum Goal {
     Xid(u32),
     /// A restore point that somebody named.
     Name(String),
+    /// No end: it follows what is archived, and stays a standby until somebody promotes it.
+    Standby,
 }
 
 /// How a server is to recover.
@@ -45,6 +47,10 @@ pub struct Recovery {
     pub action: String,
     /// What fetches WAL.
     pub command: String,
+    /// A server that a standby streams from as well.
+    pub primary: Option<String>,
+    /// It archives as the server did that was backed up: it takes its place.
+    pub archives: bool,
 }
 
 /// The way that recovery goes.
@@ -198,7 +204,7 @@ pub fn check(goal: &Goal, way: &Way, stop: Lsn, stop_time: Timestamp) -> Result<
                 },
             )
         }
-        Goal::Immediate | Goal::Latest => Ok(None),
+        Goal::Immediate | Goal::Latest | Goal::Standby => Ok(None),
         Goal::Time(_) | Goal::Lsn(_) | Goal::Xid(_) | Goal::Name(_) => Ok(hole.map(|hole| {
             format!("{hole}: if the target comes after {} the server ends with an error", way.end)
         })),

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod dump;
 pub mod restore;
 
+mod archiver;
 mod basebackup;
 mod connection;
 mod conninfo;
@@ -13,12 +14,15 @@ mod login;
 mod parse;
 mod passfile;
 mod replication;
+mod server;
 mod tls;
 mod tools;
 mod wire;
 
+pub use archiver::{Archived, ServerWal, server_wal, switch_segment};
 pub use basebackup::{BaseBackup, Part, Tablespace};
 pub use connection::{Connection, OLDEST, Server};
 pub use conninfo::{Host, Place, Settings, Surroundings, quote_value};
 pub use replication::{BackupOptions, Identity, OLDEST_CLUSTER, Replication, WalNews, WalStream};
+pub use server::{Launch, ServerUser, ThrowawayServer, end_leftover};
 pub use tls::{SslMode, Tls};

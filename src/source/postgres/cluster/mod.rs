@@ -9,11 +9,13 @@
 mod archive;
 mod listing;
 mod pages;
+mod probe;
 mod receive;
 mod restored;
 mod source;
 
 pub use restored::{
-    CONTROL, MappedTablespace, RestoredCluster, TABLESPACE_MAP, missing_directories, read_map,
+    CONTROL, MappedTablespace, RECOVERY, RestoredCluster, STANDBY, TABLESPACE_MAP,
+    missing_directories, read_map,
 };
 pub use source::{ClusterSource, Config};

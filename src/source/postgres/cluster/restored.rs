@@ -14,6 +14,10 @@ use crate::source::directory::extract::HELD_SUFFIX;
 pub const CONTROL: &str = "global/pg_control";
 /// Where the tablespaces of a backup lay.
 pub const TABLESPACE_MAP: &str = "tablespace_map";
+/// The file that has a server recover, and then open.
+pub const RECOVERY: &str = "recovery.signal";
+/// The file that has a server follow another one.
+pub const STANDBY: &str = "standby.signal";
 
 const MANIFEST: &str = "backup_manifest";
 
@@ -190,16 +194,23 @@ impl RestoredCluster {
     }
 
     /// Has the server replay WAL as `recovery` says. It keeps apart from the cluster it was taken
-    /// of: nothing is archived, nothing followed.
-    pub fn configure(&self, comment: &str, recovery: &[(&str, String)]) -> Result<()> {
+    /// of: nothing is followed that is not named, and nothing archived unless it `archives`.
+    pub fn configure(
+        &self,
+        comment: &str,
+        signal: &str,
+        recovery: &[(&str, String)],
+        archives: bool,
+    ) -> Result<()> {
         const NAME: &str = "postgresql.auto.conf";
         // A backup of a standby brings its signal, which would win.
-        self.remove("standby.signal")?;
+        self.remove(STANDBY)?;
         let was = fs::read_to_string(self.data.join(NAME)).unwrap_or_default();
         let mut text = String::new();
         for line in was.lines() {
             let word = line.trim_start().split([' ', '\t', '=']).next().unwrap_or_default();
-            if OVERRIDDEN.iter().any(|name| word.eq_ignore_ascii_case(name)) {
+            let kept = archives && word.eq_ignore_ascii_case("archive_mode");
+            if !kept && OVERRIDDEN.iter().any(|name| word.eq_ignore_ascii_case(name)) {
                 let _ = writeln!(text, "# before the restore: {line}");
             } else {
                 let _ = writeln!(text, "{line}");
@@ -209,14 +220,16 @@ impl RestoredCluster {
         for name in EMPTIED.iter().filter(|name| recovery.iter().all(|(set, _)| set != *name)) {
             let _ = writeln!(text, "{name} = ''");
         }
-        let _ = writeln!(text, "archive_mode = 'off'");
+        if !archives {
+            let _ = writeln!(text, "archive_mode = 'off'");
+        }
         for (name, value) in recovery {
             let value = value.replace('\\', r"\\").replace('\'', "''");
             let _ = writeln!(text, "{name} = '{value}'");
         }
         self.replace(NAME, text.as_bytes())?;
-        if !self.data.join("recovery.signal").exists() {
-            self.create("recovery.signal")?;
+        if !self.data.join(signal).exists() {
+            self.create(signal)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::archive::Archive;
 use super::listing::{Comparison, Listing};
 use super::pages::{Judge, PAGE, is_sound, relation_segment};
+use super::probe::probe;
 use super::receive::{Receiver, Wanted};
 use crate::archive::entry::{Entry, EntryType};
 use crate::archive::manifest::{Form, NeededWal, RecoveryPoint, Tainted};
@@ -18,7 +19,7 @@ use crate::source::postgres::basebackup::{BaseBackup, Part, Tablespace};
 use crate::source::postgres::conninfo::{Host, Settings, Surroundings};
 use crate::source::postgres::replication::{BackupOptions, Identity, Replication};
 use crate::source::{
-    Arriving, Captured, EntrySink, Item, Order, ProbeNote, Source, SourceContext, SourceProbe,
+    Arriving, Captured, EntrySink, Item, Order, Source, SourceContext, SourceProbe,
 };
 use crate::telemetry::{WarningCode, failpoint};
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub fast_checkpoint: bool,
     /// Bytes in a second.
     pub max_rate: Option<u64>,
+    /// The policy says where its WAL goes.
+    pub archives: bool,
 }
 
 /// A PostgreSQL cluster.
@@ -51,19 +54,19 @@ impl ClusterSource {
 }
 
 /// What is known of a server before anything is read.
-struct Server {
+pub(super) struct Server {
     settings: Settings,
-    host: Host,
+    pub(super) host: Host,
     /// For questions in SQL, where that is allowed.
-    sql: Option<Connection>,
-    session: Replication,
-    identity: Identity,
+    pub(super) sql: Option<Connection>,
+    pub(super) session: Replication,
+    pub(super) identity: Identity,
     segment_size: u64,
     /// Pages have checksums that can be judged.
-    judged: bool,
+    pub(super) judged: bool,
     pages_in_segment: u64,
     data_mode: u32,
-    standby: bool,
+    pub(super) standby: bool,
     /// Commits wait for standbys.
     synchronous: bool,
 }
@@ -155,49 +158,7 @@ impl Source for ClusterSource {
 
     fn probe(&self, cx: &SourceContext) -> Result<SourceProbe> {
         let mut server = Server::open(self.settings()?, cx)?;
-        let role = if server.standby { "standby" } else { "primary" };
-        let mut notes = vec![ProbeNote {
-            ok: true,
-            text: format!(
-                "PostgreSQL {} at {}, {role}, cluster {}, timeline {}",
-                server.session.version(),
-                server.host,
-                server.identity.system_id,
-                server.identity.timeline
-            ),
-        }];
-        let mut note = |ok: bool, text: &str| notes.push(ProbeNote { ok, text: text.to_owned() });
-        if !server.judged {
-            note(true, "its pages have no checksums: damage on its disks goes unnoticed");
-        }
-        if server.sql.is_none() {
-            note(
-                true,
-                "this role has no database to log in to: a page that looks damaged cannot be read again",
-            );
-        }
-        for name in ["max_wal_senders", "max_replication_slots"] {
-            let free: u64 = server.session.show(name)?.parse().unwrap_or(0);
-            let needed = if name == "max_wal_senders" { 2 } else { 1 };
-            if free < needed {
-                note(
-                    false,
-                    &format!(
-                        "`{name}` is {free} and a base backup needs {needed}: ALTER SYSTEM SET {name} = 10, and restart"
-                    ),
-                );
-            }
-        }
-        if server.session.show("wal_level")? == "minimal" {
-            note(
-                false,
-                "`wal_level` is minimal: ALTER SYSTEM SET wal_level = replica, and restart",
-            );
-        }
-        if server.standby && server.session.show("full_page_writes")? != "on" {
-            note(false, "`full_page_writes` is off: a standby cannot be backed up without it");
-        }
-        Ok(SourceProbe { notes })
+        probe(&mut server, &self.config.connection, self.config.archives, cx)
     }
 
     fn backup(&self, cx: &SourceContext, sink: &mut dyn EntrySink) -> Result<Captured> {

@@ -273,6 +273,7 @@ impl Source for DumpSource {
         let globals = globals_of(self.globals(&plan)?, cx.reporter.clone());
         items.push(with(file(GLOBALS, now), Made::new(globals)));
         let server = plan.connection.server();
+        let version = server.version_text.clone();
         let overview = Overview {
             version: 1,
             server_version: server.version,
@@ -288,6 +289,10 @@ impl Source for DumpSource {
         for item in items {
             sink.entry(item)?;
         }
-        Ok(Captured { skipped: plan.choice.left_out.len() as u64, ..Captured::default() })
+        Ok(Captured {
+            skipped: plan.choice.left_out.len() as u64,
+            server: Some(format!("PostgreSQL {version}")),
+            ..Captured::default()
+        })
     }
 }

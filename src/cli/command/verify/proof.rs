@@ -1,0 +1,146 @@
+//! `backstay verify --depth restore`
+
+use std::collections::BTreeMap;
+
+use super::{Args, Found};
+use crate::archive::manifest::Manifest;
+use crate::cli::ExitStatus;
+use crate::cli::format;
+use crate::cli::setup::{App, Opened};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::SourceAddress;
+use crate::policy::SourceSpec;
+use crate::run::prove::{Proof, Request, prove};
+use crate::source::postgres::{Settings, Surroundings};
+
+/// Proves the backups named, or else the newest of every source.
+pub(super) fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    let scratch = args.scratch.as_deref().ok_or_else(|| {
+        Error::usage("--depth restore needs a directory to restore to")
+            .hint("--scratch DIR, with room for the largest of the backups; it is empty afterwards")
+    })?;
+    if args.budget.is_some() || args.repair_from.is_some() {
+        return Err(Error::usage("--depth restore goes with neither --budget nor --repair-from"));
+    }
+    let mut found = Found::new(app, &args.backups, None)?;
+    for unreadable in &found.unreadable {
+        app.printer.error(&unreadable.error);
+    }
+    if args.backups.is_empty() {
+        newest(&mut found.backups);
+    }
+    let (mut proofs, mut damaged, mut failed) = (Vec::new(), found.unreadable.len() as u64, None);
+    for (at, manifest) in &found.backups {
+        match one(app, args, &found.opened[*at], manifest, scratch) {
+            Ok(proof) => {
+                damaged += u64::from(!proof.findings.is_empty());
+                tell(app, &proof)?;
+                proofs.push(proof);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                damaged += 1;
+                app.printer.error(&error);
+            }
+            Err(error) => {
+                app.printer.error(&error);
+                failed = Some(format!("{}@{}", manifest.address(), manifest.backup));
+            }
+        }
+    }
+    if app.printer.is_json() {
+        app.printer.json(&proofs)?;
+    }
+    if damaged > 0 {
+        let text = format!("{} not what it should be", format::count(damaged, "backup"));
+        return Err(Error::damaged(text)
+            .hint("restore an older one the same way, and take a full backup of the source now"));
+    }
+    match failed {
+        None => Ok(ExitStatus::Done),
+        Some(name) => {
+            Err(Error::failed(format!("{name} was not proven: nobody knows whether it restores")))
+        }
+    }
+}
+
+/// Leaves the newest backup of each source, in each repository.
+fn newest(backups: &mut Vec<(usize, Manifest)>) {
+    let mut best: BTreeMap<(usize, SourceAddress), usize> = BTreeMap::new();
+    for (number, (at, manifest)) in backups.iter().enumerate() {
+        let place = best.entry((*at, manifest.address())).or_insert(number);
+        if manifest.backup > backups[*place].1.backup {
+            *place = number;
+        }
+    }
+    let mut number = 0;
+    backups.retain(|_| {
+        number += 1;
+        best.values().any(|kept| *kept == number - 1)
+    });
+}
+
+fn one(
+    app: &App,
+    args: &Args,
+    opened: &Opened,
+    manifest: &Manifest,
+    scratch: &std::path::Path,
+) -> Result<Proof> {
+    let cx = app.cx.fresh();
+    let roles = roles(app, &manifest.address());
+    let request = Request {
+        source: opened.repository.source(&manifest.address()),
+        manifest,
+        keys: &opened.keys,
+        scratch,
+        programs: args.programs.as_deref(),
+        roles: &roles,
+    };
+    let name = format!("{}@{}", manifest.address(), manifest.backup);
+    let proven = app.display.during(&cx.reporter, || prove(&request, &cx));
+    proven.map_err(|error| error.context(format!("failed to prove {name}")))
+}
+
+/// The role that the policy connects as, which the server in the backup knows too.
+fn roles(app: &App, address: &SourceAddress) -> Vec<String> {
+    let user = || {
+        if app.repository_url().is_some() {
+            return None;
+        }
+        let set = app.policies_to_read().ok()?;
+        let policy = set.policies.iter().find(|policy| policy.stack == address.stack)?;
+        let SourceSpec::PostgresCluster(cluster) = &policy.sources.get(&address.source)?.spec
+        else {
+            return None;
+        };
+        Some(Settings::resolve(&cluster.connection, &Surroundings::here()).ok()?.user)
+    };
+    user().into_iter().collect()
+}
+
+fn tell(app: &App, proof: &Proof) -> Result<()> {
+    if app.printer.is_json() {
+        return Ok(());
+    }
+    let seconds = proof.restore_seconds + proof.recovery_seconds;
+    let word = if proof.findings.is_empty() { "proven  " } else { "DAMAGED " };
+    let server = proof.server.as_ref().map(|server| format!(" by {server}")).unwrap_or_default();
+    app.printer.data(format!(
+        "{word} {}@{}{server}: {}, back in {}",
+        proof.source,
+        proof.backup,
+        format::size(proof.bytes),
+        format::seconds(seconds)
+    ))?;
+    for line in &proof.proven {
+        app.printer.data(format!("    {line}"))?;
+    }
+    for line in &proof.findings {
+        app.printer.data(format!("    WRONG: {line}"))?;
+    }
+    for line in &proof.not_proven {
+        app.printer.data(format!("    not proven: {line}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! A base backup: a server recovers from it, and looks at every relation.
+
+use std::fs;
+use std::time::Instant;
+
+use super::place::{DATA, Place};
+use super::proof::{Proof, Request, lap};
+use super::tree::whole;
+use crate::error::{Error, IoContext as _, Result};
+use crate::run::Context;
+use crate::run::restore::{Recovery, TablespaceChoice, restore_cluster};
+use crate::source::postgres::{Launch, ServerUser, ThrowawayServer};
+use crate::telemetry::failpoint;
+
+/// Findings kept of what is wrong in relations.
+const FINDINGS: usize = 200;
+
+/// Restores to the first consistent moment, starts, waits until it takes writes, and lets
+/// `pg_amcheck` read every table and index.
+pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<()> {
+    let mut since = Instant::now();
+    let user = ServerUser::choose()?;
+    let place = Place::make(request.scratch, request.manifest.counts.bytes, &cx.reporter)?;
+    let choice = TablespaceChoice { mapped: Vec::new(), rest: Some(place.path("tablespaces")) };
+    let recovery = Recovery { action: "promote".to_owned(), ..Recovery::default() };
+    let (outcome, _) = restore_cluster(whole(request, &place), &choice, &recovery, cx)?;
+    proof.bytes = outcome.bytes;
+    user.own(place.directory())?;
+    let data = place.path(DATA);
+    proof.restore_seconds = lap(&mut since);
+
+    let version = data.join("PG_VERSION");
+    let major = fs::read_to_string(&version)
+        .doing(|| format!("failed to read {}", version.display()))?
+        .trim()
+        .parse()
+        .map_err(|_| Error::damaged("the backup's PG_VERSION is no version"))?;
+    // A socket's path may have a hundred bytes, and that of the scratch directory may be longer.
+    let runtime = tempfile::Builder::new()
+        .prefix("backstay-")
+        .tempdir()
+        .doing(|| "failed to create a directory for a socket".to_owned())?;
+    let launch = Launch {
+        data: &data,
+        runtime: runtime.path(),
+        programs: request.programs,
+        major,
+        user,
+        roles: request.roles,
+    };
+    cx.reporter.phase("starting the server");
+    let mut server = ThrowawayServer::start(&launch, &cx.reporter)?;
+    failpoint::reach("prove.started");
+    server.opens(&cx.reporter)?;
+    proof.recovery_seconds = lap(&mut since);
+    cx.reporter.phase("looking at every relation");
+    look(&server, major, proof)?;
+    proof.check_seconds = lap(&mut since);
+    server.stop();
+    Ok(())
+}
+
+fn look(server: &ThrowawayServer, major: u32, proof: &mut Proof) -> Result<()> {
+    let mut sql = server.connect("template1")?;
+    proof.server = Some(format!("PostgreSQL {}", sql.server().version_text));
+    proof.proven.push("a server recovered from it and takes writes".to_owned());
+    let doing = "failed to list the databases";
+    let query = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn ORDER BY 1";
+    let databases: Vec<String> = sql.text(query, doing)?.into_iter().flatten().flatten().collect();
+    let mut relations = 0u64;
+    for database in &databases {
+        let mut sql = server.connect(database)?;
+        let query =
+            "SELECT count(*) FROM pg_catalog.pg_class WHERE relkind IN ('r', 'i', 'm', 'S', 't')";
+        let count = sql.value(query, "failed to count the relations")?;
+        relations += count.parse::<u64>().unwrap_or(0);
+    }
+    if major < 14 {
+        let text = "tables and indexes: pg_amcheck comes with PostgreSQL 14";
+        proof.not_proven.push(text.to_owned());
+        return Ok(());
+    }
+    let jobs = std::thread::available_parallelism().map_or(2, usize::from).to_string();
+    // Not of templates alone: they are databases like others.
+    let (status, said) = server
+        .run("pg_amcheck", &["--all", "--install-missing", "--no-password", "--jobs", &jobs])?;
+    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    match status.code() {
+        Some(0) => {
+            proof.proven.push(format!(
+                "pg_amcheck found nothing wrong in {relations} relations of {} databases",
+                databases.len()
+            ));
+        }
+        Some(2) => {
+            let some = lines.iter().take(FINDINGS).map(|line| format!("pg_amcheck: {line}"));
+            proof.findings.extend(some);
+        }
+        _ => {
+            let last = lines.last().copied().unwrap_or("it said nothing");
+            proof.not_proven.push(format!("tables and indexes: pg_amcheck: {last}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! Prove: a backup is restored to a place of its own, started if it is one of a server, looked at,
+//! and thrown away.
+//!
+//! | file | for |
+//! |---|---|
+//! | `place` | the directory it happens in, and what a killed proof left there |
+//! | `proof` | what is asked, and what came of it |
+//! | `cluster` | a base backup: a server recovers from it |
+//! | `dump` | dumps: a new server takes them |
+//! | `tree` | files |
+
+mod cluster;
+mod dump;
+mod place;
+mod proof;
+mod tree;
+
+pub use proof::{Proof, Request, prove};

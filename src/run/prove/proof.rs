@@ -1,0 +1,87 @@
+//! What is asked of a proof, and what came of it.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::{cluster, dump, tree};
+use crate::archive::crypt::Keyring;
+use crate::archive::manifest::Manifest;
+use crate::error::Result;
+use crate::run::Context;
+use crate::run::restore::CLUSTER_KIND;
+use crate::store::SourceStore;
+use crate::telemetry::Event;
+
+/// A proof of one backup.
+pub struct Request<'a> {
+    /// Where from.
+    pub source: SourceStore,
+    /// What.
+    pub manifest: &'a Manifest,
+    /// What opens it.
+    pub keys: &'a Keyring,
+    /// A directory with room for it.
+    pub scratch: &'a Path,
+    /// Where a server's programs are, if they are not to be looked for.
+    pub programs: Option<&'a Path>,
+    /// Roles that the server may have, besides `postgres`.
+    pub roles: &'a [String],
+}
+
+/// What was proven.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Proof {
+    /// `STACK/SOURCE`.
+    pub source: String,
+    /// The backup.
+    pub backup: String,
+    /// What started from it: `PostgreSQL 17.2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Bytes restored.
+    pub bytes: u64,
+    /// What was looked at and found right, in words.
+    pub proven: Vec<String>,
+    /// What could not be looked at, and why.
+    pub not_proven: Vec<String>,
+    /// What is wrong.
+    pub findings: Vec<String>,
+    /// Seconds until everything was restored.
+    pub restore_seconds: f64,
+    /// Seconds more until the server took writes.
+    pub recovery_seconds: f64,
+    /// Seconds that looking at it took.
+    pub check_seconds: f64,
+}
+
+/// Restores, starts, looks, throws away.
+pub fn prove(request: &Request<'_>, cx: &Context) -> Result<Proof> {
+    let manifest = request.manifest;
+    cx.reporter.emit(Event::Started {
+        verb: "prove",
+        source: manifest.address().to_string(),
+        backup: Some(manifest.backup.to_string()),
+        kind: Some(manifest.kind.to_string()),
+    });
+    let mut proof = Proof {
+        source: manifest.address().to_string(),
+        backup: manifest.backup.to_string(),
+        ..Proof::default()
+    };
+    match manifest.source_kind.as_str() {
+        CLUSTER_KIND => cluster::prove(request, &mut proof, cx)?,
+        "postgres_dump" => dump::prove(request, &mut proof, cx)?,
+        _ => tree::prove(request, &mut proof, cx)?,
+    }
+    Ok(proof)
+}
+
+/// Adds the seconds since a moment, and begins the next.
+pub fn lap(since: &mut Instant) -> f64 {
+    let now = Instant::now();
+    let seconds = now.duration_since(*since).as_secs_f64();
+    *since = now;
+    seconds
+}

@@ -1,0 +1,55 @@
+//! Files.
+
+use std::time::Instant;
+
+use super::place::{DATA, Place};
+use super::proof::{Proof, Request, lap};
+use crate::archive::manifest::Form;
+use crate::error::Result;
+use crate::run::Context;
+use crate::run::restore::{self, Outcome, Selection, restore_tree};
+use crate::source::directory::extract::{Existing, Placement};
+
+/// A restore of everything to a place.
+pub fn whole<'a>(request: &Request<'a>, place: &Place) -> restore::Request<'a> {
+    restore::Request {
+        source: request.source.clone(),
+        manifest: request.manifest,
+        keys: request.keys.clone(),
+        selection: Selection::default(),
+        target: place.path(DATA),
+        placement: Placement::default(),
+        existing: Existing::Refuse,
+        numeric_owner: false,
+        dry_run: false,
+    }
+}
+
+/// Restores it all, and with it compares every file's digest with the index.
+pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<()> {
+    let mut since = Instant::now();
+    let place = Place::make(request.scratch, request.manifest.counts.bytes, &cx.reporter)?;
+    let outcome = restore_tree(&whole(request, &place), cx)?;
+    proof.restore_seconds = lap(&mut since);
+    proof.bytes = outcome.bytes;
+    note(proof, &outcome);
+    let what = match request.manifest.form {
+        Form::Tree => format!("{} files restored, with the digests of the index", outcome.files),
+        Form::Stream => "the stream restored, with the digest of the index".to_owned(),
+    };
+    proof.proven.push(what);
+    Ok(())
+}
+
+/// Puts what a restore found into a proof.
+pub fn note(proof: &mut Proof, outcome: &Outcome) {
+    let failed = &outcome.failed;
+    proof.findings.extend(failed.first.iter().map(|f| format!("`{}`: {}", f.path, f.message)));
+    let more = failed.count - failed.first.len() as u64;
+    if more > 0 {
+        proof.findings.push(format!("and {more} more"));
+    }
+    for (what, count, example) in &outcome.not_set {
+        proof.not_proven.push(format!("{what} of {count} entries, such as `{example}`"));
+    }
+}
