@@ -49,7 +49,7 @@ repositories:
     local: { path: $P/repository }
     encryption: { recipients: [$recipients], writer_identity: "\${file:$P/writer.key}" }
 sources:
-  cluster: { postgres_cluster: { connection: "host=$P/run user=postgres dbname=postgres", wal: { keep: 7d } } }
+  cluster: { postgres_cluster: { connection: "host=$P/run user=postgres dbname=postgres", wal: { archive: { to: [main] }, keep: 7d } } }
 jobs:
   daily: { sources: all, kind: incremental, schedule: { cron: "0 3 * * *" }, keep: { for: 7d, at_least: 3 } }
 END

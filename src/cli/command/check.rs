@@ -155,31 +155,12 @@ fn look_at_source(app: &App, args: &Args, policy: &Policy, name: &str) -> Source
         ));
         return line;
     }
-    match built {
-        Err(error) => {
-            line.ready = error.kind() == ErrorKind::Unsupported;
-            line.notes.push(error.chain());
-        }
-        Ok(source) if !args.offline => match source.probe(&app.cx.for_source()) {
-            Ok(probe) => {
-                line.ready = probe.notes.iter().all(|note| note.weight != Weight::Fault);
-                let (warnings, notes): (Vec<_>, Vec<_>) =
-                    probe.notes.into_iter().partition(|note| note.weight == Weight::Warning);
-                line.notes = notes.into_iter().map(|note| note.text).collect();
-                line.warnings = warnings.into_iter().map(|note| note.text).collect();
-            }
-            Err(error) => {
-                line.ready = false;
-                line.notes.push(error.chain());
-            }
-        },
-        Ok(_) => {}
-    }
     if let SourceSpec::PostgresCluster(cluster) = &definition.spec
         && args.archive
         && cluster.wal.is_some()
     {
         let address = SourceAddress::new(&policy.stack, name);
+        // Before the rest is looked at: what kept the archiver from its work may be over by now.
         match archive::goes_round(app, policy, &address, &cluster.connection) {
             Ok(seen) => line.seen = seen,
             Err(error) => {
@@ -188,6 +169,26 @@ fn look_at_source(app: &App, args: &Args, policy: &Policy, name: &str) -> Source
                 line.notes.extend(error.hints().iter().cloned());
             }
         }
+    }
+    match built {
+        Err(error) => {
+            line.ready &= error.kind() == ErrorKind::Unsupported;
+            line.notes.push(error.chain());
+        }
+        Ok(source) if !args.offline => match source.probe(&app.cx.for_source()) {
+            Ok(probe) => {
+                line.ready &= probe.notes.iter().all(|note| note.weight != Weight::Fault);
+                let (warnings, notes): (Vec<_>, Vec<_>) =
+                    probe.notes.into_iter().partition(|note| note.weight == Weight::Warning);
+                line.notes.extend(notes.into_iter().map(|note| note.text));
+                line.warnings = warnings.into_iter().map(|note| note.text).collect();
+            }
+            Err(error) => {
+                line.ready = false;
+                line.notes.push(error.chain());
+            }
+        },
+        Ok(_) => {}
     }
     line
 }
