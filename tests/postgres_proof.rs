@@ -112,7 +112,7 @@ fn a_killed_proof_leaves_nothing_for_long() {
     let pid = pid.lines().next().unwrap().to_owned();
     assert!(PathBuf::from(format!("/proc/{pid}")).exists(), "the server lives on");
     let ran = prove(&this, &[]).expect(0);
-    assert!(ran.stderr.contains("left by a proof that was killed"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("left by a run that was killed"), "{}", ran.stderr);
     assert!(is_empty(&scratch) && !left.exists());
     let cwd = fs::read_link(format!("/proc/{pid}/cwd"));
     assert!(cwd.is_err() || !cwd.unwrap().starts_with(&scratch), "it was ended");

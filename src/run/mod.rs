@@ -8,6 +8,7 @@ pub mod find;
 pub mod hold;
 mod inspect;
 mod pin;
+mod place;
 pub mod protection;
 mod select;
 

@@ -21,6 +21,7 @@ pub mod prune;
 pub mod restore;
 pub mod restore_cluster;
 pub mod restore_database;
+pub mod restore_part;
 pub mod runs;
 pub mod schema;
 pub mod show;

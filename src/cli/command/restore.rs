@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{restore_cluster, restore_database, show};
+use super::{restore_cluster, restore_database, restore_part, show};
 use crate::archive::manifest::{Form, Manifest};
 use crate::cli::setup::{App, Opened};
 use crate::cli::time::{instant, whole_second};
@@ -32,10 +32,11 @@ pub struct Args {
     source: String,
 
     /// A directory; for a stream also a file; `-` is standard output, `consumer` the command
-    /// that the policy names in `restore:`. For dumps of PostgreSQL also a server: a connection
-    /// string, `postgresql://…`, or `server`, the one that the policy names.
+    /// that the policy names in `restore:`. For dumps of PostgreSQL, and for databases out of a
+    /// base backup, also a server: a connection string, `postgresql://…`, or `server`, the one that
+    /// the policy names.
     #[arg(long, value_name = "TARGET")]
-    to: String,
+    pub(super) to: String,
 
     /// The backup: its id, the start of it, or `latest`.
     #[arg(long, value_name = "ID", default_value = "latest", conflicts_with_all = ["run", "at"])]
@@ -53,7 +54,7 @@ pub struct Args {
 
     /// Only these: a path, or a pattern (`**/*.conf`); a directory means everything in it.
     #[arg(long, value_name = "GLOB")]
-    path: Vec<OsString>,
+    pub(super) path: Vec<OsString>,
 
     /// Replace files that are in the target already.
     #[arg(long, conflicts_with = "delta")]
@@ -73,15 +74,15 @@ pub struct Args {
 
     /// Do not ask before replacing anything.
     #[arg(long)]
-    yes: bool,
+    pub(super) yes: bool,
 
     /// For dumps of databases.
     #[command(flatten)]
-    database: restore_database::DatabaseArgs,
+    pub(super) database: restore_database::DatabaseArgs,
 
     /// For base backups.
     #[command(flatten)]
-    cluster: restore_cluster::ClusterArgs,
+    pub(super) cluster: restore_cluster::ClusterArgs,
 }
 
 #[derive(Serialize)]
@@ -116,7 +117,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         source: opened.repository.source(&address),
         manifest: &manifest,
         keys: opened.keys.clone(),
-        selection: Selection::new(&restore_database::paths(&args.path, &args.database))?,
+        selection: Selection::new(&restore_database::paths(&args.path, &args.database, &manifest))?,
         target: PathBuf::from(&args.to),
         placement: Placement::default(),
         existing,
@@ -139,6 +140,9 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             yes: args.yes,
         };
         return restore.run();
+    }
+    if restore_part::is_meant(&args.to, &manifest) {
+        return restore_part::run(app, args, at, &request);
     }
     args.database.check_unused()?;
     if args.cluster.is_meant(&manifest, &args.to, &args.path)? {

@@ -103,12 +103,34 @@ impl ClusterArgs {
         Ok(false)
     }
 
+    /// What would be done to a target directory, and there is none.
+    pub fn check_no_directory(&self) -> Result<()> {
+        let used = [
+            ("--tablespace", !self.tablespace.is_empty()),
+            ("--tablespaces", self.tablespaces.is_some()),
+            ("--standby", self.standby),
+            ("--as-primary", self.as_primary),
+            ("--action", self.action.is_some()),
+        ];
+        match used.iter().find(|(_, used)| *used) {
+            None => Ok(()),
+            Some((option, _)) => Err(Error::usage(format!(
+                "{option} goes with a directory in --to, and this is a server"
+            ))),
+        }
+    }
+
+    /// The timeline that was asked for.
+    pub fn timeline(&self) -> Option<u32> {
+        self.timeline
+    }
+
     /// The position that was asked for.
     pub fn position(&self) -> Result<Option<Lsn>> {
         self.lsn.as_deref().map(str::parse).transpose()
     }
 
-    fn goal(&self, at: Option<Timestamp>, manifest: &Manifest) -> Result<Goal> {
+    pub(super) fn goal(&self, at: Option<Timestamp>, manifest: &Manifest) -> Result<Goal> {
         let complete = manifest.recovery_points.first().map(|point| point.time);
         Ok(match (at, self.position()?, &self.name, self.xid) {
             // The second in which the backup was complete, as listings show it.
@@ -177,6 +199,7 @@ pub fn run(
         .to_owned(),
         command: restore_command(app, manifest, args.standby)?,
         primary: args.primary.clone(),
+        brings_wal: false,
         archives: args.as_primary,
     };
     let choice = args.choice()?;

@@ -11,7 +11,8 @@ use crate::cli::{ExitStatus, confirm, format};
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::policy::SourceSpec;
-use crate::run::restore::{BackupFiles, Request};
+use crate::run::restore::{BackupFiles, CLUSTER_KIND, Request};
+use crate::source::StoredFiles;
 use crate::source::postgres::dump::{CUSTOM, dump_path};
 use crate::source::postgres::restore::{Done, Options, Restored, Restoring};
 use crate::source::postgres::{Settings, Surroundings};
@@ -28,7 +29,7 @@ pub struct DatabaseArgs {
     /// Only this database, under another name if given. A database that exists and has content is
     /// never written to. May be given several times.
     #[arg(long, value_name = "OLD[=NEW]")]
-    database: Vec<String>,
+    pub(super) database: Vec<String>,
 
     /// Restore beside the database in use, compare, then change their names. The old one stays,
     /// under another name and closed.
@@ -51,9 +52,10 @@ pub struct DatabaseArgs {
     #[arg(long, value_name = "ROLE")]
     role: Option<String>,
 
-    /// Write each dump to this directory first, for --jobs and for dumps in directory format.
+    /// Write each dump to this directory first, for --jobs and for dumps in directory format. For
+    /// a database out of a base backup: where the cluster is recovered, with room for all of it.
     #[arg(long, value_name = "DIR")]
-    scratch: Option<PathBuf>,
+    pub(super) scratch: Option<PathBuf>,
 
     /// Tables restored at once; needs --scratch.
     #[arg(long, value_name = "N", requires = "scratch")]
@@ -61,7 +63,7 @@ pub struct DatabaseArgs {
 
     /// The directory of pg_restore; looked for if left out.
     #[arg(long, value_name = "DIR")]
-    programs: Option<PathBuf>,
+    pub(super) programs: Option<PathBuf>,
 }
 
 impl DatabaseArgs {
@@ -85,7 +87,10 @@ impl DatabaseArgs {
 }
 
 /// The `--path` patterns: databases given by name stand for their dumps.
-pub fn paths(given: &[OsString], args: &DatabaseArgs) -> Vec<OsString> {
+pub fn paths(given: &[OsString], args: &DatabaseArgs, manifest: &Manifest) -> Vec<OsString> {
+    if manifest.source_kind == CLUSTER_KIND {
+        return given.to_vec();
+    }
     let dumps = args.database.iter().map(|name| dump_path(name, CUSTOM).into());
     given.iter().cloned().chain(dumps).collect()
 }
@@ -93,7 +98,7 @@ pub fn paths(given: &[OsString], args: &DatabaseArgs) -> Vec<OsString> {
 /// Whether a server is meant, and can be.
 pub fn is_meant(to: &str, manifest: &Manifest) -> Result<bool> {
     let dump = manifest.source_kind == KIND;
-    if Settings::is_connection(to) && !dump {
+    if Settings::is_connection(to) && !dump && manifest.source_kind != CLUSTER_KIND {
         return Err(Error::usage(format!(
             "{} is a {} source: it cannot be restored into a server",
             manifest.address(),
@@ -101,7 +106,12 @@ pub fn is_meant(to: &str, manifest: &Manifest) -> Result<bool> {
         ))
         .hint("a directory of such a name: ./NAME"));
     }
-    Ok(dump && (to == OWN_SERVER || Settings::is_connection(to)))
+    Ok(dump && names_server(to))
+}
+
+/// Whether a target is a server and no directory.
+pub fn names_server(to: &str) -> bool {
+    to == OWN_SERVER || Settings::is_connection(to)
 }
 
 /// A restore into a server.
@@ -136,9 +146,14 @@ struct Report<'a> {
 impl Restore<'_> {
     /// Plans, asks where something is replaced, restores, compares.
     pub fn run(&self) -> Result<ExitStatus> {
+        let files = BackupFiles::open(self.request, &self.app.cx)?;
+        self.run_with(&files)
+    }
+
+    /// The same with dumps that lie somewhere else.
+    pub fn run_with(&self, files: &dyn StoredFiles) -> Result<ExitStatus> {
         let Self { app, args, request, .. } = self;
         let (settings, programs) = self.target()?;
-        let files = BackupFiles::open(request, &app.cx)?;
         let options = Options {
             databases: args.database.clone(),
             schemas: args.schema.clone(),
@@ -153,8 +168,7 @@ impl Restore<'_> {
         let scratch = args.scratch.clone().map(|place| (place, args.jobs.unwrap_or(2).max(1)));
         let programs = args.programs.clone().or(programs);
         let stamp = app.cx.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
-        let restoring =
-            Restoring::prepare(&files, options, &settings, (programs, scratch), &stamp)?;
+        let restoring = Restoring::prepare(files, options, &settings, (programs, scratch), &stamp)?;
         let lines = restoring.describe();
         if request.dry_run {
             self.report(lines.clone(), None)?;
@@ -206,6 +220,7 @@ impl Restore<'_> {
             SourceSpec::PostgresDump(dump) => {
                 Some((dump.connection.clone(), dump.programs.clone()))
             }
+            SourceSpec::PostgresCluster(cluster) => Some((cluster.connection.clone(), None)),
             _ => None,
         }
     }

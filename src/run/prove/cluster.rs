@@ -1,13 +1,12 @@
 //! A base backup: a server recovers from it, and looks at every relation.
 
-use std::fs;
 use std::time::Instant;
 
-use super::place::{DATA, Place};
 use super::proof::{Proof, Request, lap};
 use super::tree::whole;
-use crate::error::{Error, IoContext as _, Result};
+use crate::error::Result;
 use crate::run::Context;
+use crate::run::place::{DATA, Place};
 use crate::run::restore::{Recovery, TablespaceChoice, restore_cluster};
 use crate::source::postgres::{Launch, ServerUser, ThrowawayServer};
 use crate::telemetry::failpoint;
@@ -29,17 +28,8 @@ pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<(
     let data = place.path(DATA);
     proof.restore_seconds = lap(&mut since);
 
-    let version = data.join("PG_VERSION");
-    let major = fs::read_to_string(&version)
-        .doing(|| format!("failed to read {}", version.display()))?
-        .trim()
-        .parse()
-        .map_err(|_| Error::damaged("the backup's PG_VERSION is no version"))?;
-    // A socket's path may have a hundred bytes, and that of the scratch directory may be longer.
-    let runtime = tempfile::Builder::new()
-        .prefix("backstay-")
-        .tempdir()
-        .doing(|| "failed to create a directory for a socket".to_owned())?;
+    let major = ThrowawayServer::major_of(&data)?;
+    let runtime = Place::runtime()?;
     let launch = Launch {
         data: &data,
         runtime: runtime.path(),

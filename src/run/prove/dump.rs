@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use super::place::{DATA, Place};
 use super::proof::{Proof, Request, lap};
 use super::tree::whole;
 use crate::error::{IoContext as _, Result};
 use crate::run::Context;
+use crate::run::place::{DATA, Place};
 use crate::run::restore::BackupFiles;
 use crate::source::postgres::restore::{Options, Restoring};
 use crate::source::postgres::{Launch, ServerUser, ThrowawayServer};
@@ -22,10 +22,7 @@ pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<(
     let bytes = request.manifest.counts.bytes;
     let place = Place::make(request.scratch, bytes.saturating_mul(GROWTH), &cx.reporter)?;
     let data = place.path(DATA);
-    let runtime = tempfile::Builder::new()
-        .prefix("backstay-")
-        .tempdir()
-        .doing(|| "failed to create a directory for a socket".to_owned())?;
+    let runtime = Place::runtime()?;
     user.own(place.directory())?;
     let launch = Launch {
         data: &data,

@@ -3,7 +3,6 @@
 //!
 //! | file | for |
 //! |---|---|
-//! | `place` | the directory it happens in, and what a killed proof left there |
 //! | `proof` | what is asked, and what came of it |
 //! | `cluster` | a base backup: a server recovers from it |
 //! | `dump` | dumps: a new server takes them |
@@ -11,7 +10,6 @@
 
 mod cluster;
 mod dump;
-mod place;
 mod proof;
 mod tree;
 

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use super::place::{DATA, Place};
 use super::proof::{Proof, Request, lap};
 use crate::archive::manifest::Form;
 use crate::error::Result;
 use crate::run::Context;
+use crate::run::place::{DATA, Place};
 use crate::run::restore::{self, Outcome, Selection, restore_tree};
 use crate::source::directory::extract::{Existing, Placement};
 

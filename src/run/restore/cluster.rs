@@ -1,5 +1,6 @@
 //! Restoring a base backup to a data directory that a server starts from.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -127,7 +128,8 @@ pub fn restore_cluster(
     restored.give_directories(&made)?;
     restored.link_tablespaces(&tablespaces)?;
     cx.reporter.phase("fetching WAL");
-    fetch_wal(&request, cx, &wal, needed, &restored)?;
+    let way = plan.recovery.as_ref().filter(|_| recovery.brings_wal);
+    fetch_wal(&request, cx, (&wal, needed), way, &restored)?;
     let comment = format!(
         "restored by backstay from {}: remove these lines to make it a primary again",
         manifest.backup
@@ -179,8 +181,9 @@ fn settings(recovery: &Recovery, way: Option<&Way>) -> Vec<(&'static str, String
             ("recovery_target_action", "promote".to_owned()),
         ];
     };
+    let command = if recovery.brings_wal { "false" } else { &recovery.command };
     let mut settings = vec![
-        ("restore_command", recovery.command.clone()),
+        ("restore_command", command.to_owned()),
         ("recovery_target_timeline", way.timeline.to_string()),
     ];
     let target = match &recovery.goal {
@@ -205,15 +208,22 @@ fn settings(recovery: &Recovery, way: Option<&Way>) -> Vec<(&'static str, String
 fn fetch_wal(
     request: &Request<'_>,
     cx: &Context,
-    wal: &WalStore,
-    needed: &NeededWal,
+    (wal, needed): (&WalStore, &NeededWal),
+    way: Option<&Way>,
     restored: &RestoredCluster,
 ) -> Result<()> {
-    let timeline = needed.ranges.iter().map(|range| range.timeline).max().unwrap_or(1);
+    let timelines = needed.ranges.iter().map(|range| range.timeline);
+    let timeline = timelines.chain(way.map(|way| way.timeline)).max().unwrap_or(1);
     let history = (timeline > 1).then(|| format!("{timeline:08X}.history"));
-    for name in needed.segments().chain(history) {
+    let more = way.map(|way| way.names.clone()).unwrap_or_default();
+    let names: BTreeSet<String> = needed.segments().chain(history).chain(more).collect();
+    for name in names {
         cx.reporter.check()?;
         let path = format!("pg_wal/{name}");
+        if needed.tail.as_ref() == Some(&name) {
+            // What came with the backup is the beginning of what was archived later.
+            restored.remove(&path)?;
+        }
         let mut file = restored.create(&path)?;
         let found =
             wal.get(needed.system_id, &name, &request.keys, &cx.reporter.fresh(), &mut file)?;

@@ -49,6 +49,8 @@ pub struct Recovery {
     pub command: String,
     /// A server that a standby streams from as well.
     pub primary: Option<String>,
+    /// All WAL on the way is put beside the data, and nothing fetches any.
+    pub brings_wal: bool,
     /// It archives as the server did that was backed up: it takes its place.
     pub archives: bool,
 }
@@ -69,6 +71,9 @@ pub struct Way {
     /// When the last segment before the end or the hole was archived, by the store's clock.
     #[serde(skip)]
     pub archived_at: Option<Timestamp>,
+    /// The names of these segments.
+    #[serde(skip)]
+    pub names: Vec<String>,
 }
 
 /// Finds the way from a backup over what is archived.
@@ -138,8 +143,15 @@ fn choose_timeline(
 fn walk(ranges: &[WalRange], listed: &BTreeMap<u32, Vec<StoredWal>>, size: u64) -> Way {
     let first = ranges.first().map_or(Lsn(0), |range| range.start);
     let timeline = ranges.last().map_or(1, |range| range.timeline);
-    let mut way =
-        Way { timeline, start: first, end: first, segments: 0, hole: None, archived_at: None };
+    let mut way = Way {
+        timeline,
+        start: first,
+        end: first,
+        segments: 0,
+        hole: None,
+        archived_at: None,
+        names: Vec::new(),
+    };
     for (at, range) in ranges.iter().enumerate() {
         let there: BTreeMap<u64, &StoredWal> = listed
             .get(&range.timeline)
@@ -159,6 +171,7 @@ fn walk(ranges: &[WalRange], listed: &BTreeMap<u32, Vec<StoredWal>>, size: u64) 
                 return way;
             };
             way.segments += 1;
+            way.names.push(file.name.clone());
             way.end = Lsn((number + 1) * size);
             way.archived_at = way.archived_at.max(Some(file.stored_at));
         }

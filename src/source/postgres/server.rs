@@ -211,14 +211,32 @@ impl ThrowawayServer {
         if last.is_empty() { error } else { error.with_source(last.trim().to_owned()) }
     }
 
-    fn settings_of(&self, role: &str, database: &str) -> Result<Settings> {
-        let text = format!(
+    /// The major version that a data directory is of.
+    pub fn major_of(data: &Path) -> Result<u32> {
+        let version = data.join("PG_VERSION");
+        let text = fs::read_to_string(&version)
+            .doing(|| format!("failed to read {}", version.display()))?;
+        text.trim()
+            .parse()
+            .map_err(|_| Error::damaged(format!("{} is no version", version.display())))
+    }
+
+    /// How its superuser reaches a database of it, as a connection string.
+    pub fn connection(&self, database: &str) -> String {
+        self.connection_as(&self.role, database)
+    }
+
+    fn connection_as(&self, role: &str, database: &str) -> String {
+        format!(
             "host={} port={PORT} user={} dbname={}",
             super::quote_value(&self.runtime.display().to_string()),
             super::quote_value(role),
             super::quote_value(database)
-        );
-        Settings::resolve(&text, &Surroundings::default())
+        )
+    }
+
+    fn settings_of(&self, role: &str, database: &str) -> Result<Settings> {
+        Settings::resolve(&self.connection_as(role, database), &Surroundings::default())
     }
 
     /// How its superuser reaches a database of it.

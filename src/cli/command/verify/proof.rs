@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use super::{Args, Found};
 use crate::archive::manifest::Manifest;
 use crate::cli::ExitStatus;
+use crate::cli::command::restore_part::roles;
 use crate::cli::format;
 use crate::cli::setup::{App, Opened};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SourceAddress;
-use crate::policy::SourceSpec;
 use crate::run::prove::{Proof, Request, prove};
-use crate::source::postgres::{Settings, Surroundings};
 
 /// Proves the backups named, or else the newest of every source.
 pub(super) fn run(app: &App, args: &Args) -> Result<ExitStatus> {
@@ -100,23 +99,6 @@ fn one(
     let name = format!("{}@{}", manifest.address(), manifest.backup);
     let proven = app.display.during(&cx.reporter, || prove(&request, &cx));
     proven.map_err(|error| error.context(format!("failed to prove {name}")))
-}
-
-/// The role that the policy connects as, which the server in the backup knows too.
-fn roles(app: &App, address: &SourceAddress) -> Vec<String> {
-    let user = || {
-        if app.repository_url().is_some() {
-            return None;
-        }
-        let set = app.policies_to_read().ok()?;
-        let policy = set.policies.iter().find(|policy| policy.stack == address.stack)?;
-        let SourceSpec::PostgresCluster(cluster) = &policy.sources.get(&address.source)?.spec
-        else {
-            return None;
-        };
-        Some(Settings::resolve(&cluster.connection, &Surroundings::here()).ok()?.user)
-    };
-    user().into_iter().collect()
 }
 
 fn tell(app: &App, proof: &Proof) -> Result<()> {

@@ -120,7 +120,8 @@ impl RestoredCluster {
         self.create(name)?.write_all(content).doing(|| self.failed(name))
     }
 
-    fn remove(&self, name: &str) -> Result<()> {
+    /// Removes a file, if it is there.
+    pub fn remove(&self, name: &str) -> Result<()> {
         match fs::remove_file(self.data.join(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(
                 format!("failed to remove {}", self.data.join(name).display()),

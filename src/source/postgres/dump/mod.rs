@@ -14,6 +14,7 @@ mod choose;
 mod content;
 mod facts;
 mod files;
+mod local;
 mod probe;
 mod session;
 mod source;
@@ -25,4 +26,5 @@ pub use files::{
     CUSTOM, DIRECTORY, DUMPS, FACTS, GLOBALS, Overview, decode_name, dump_path, encode_name,
     facts_path,
 };
+pub use local::LocalDumps;
 pub use source::{CONTENT, Config, DumpSource};

@@ -1,4 +1,4 @@
-//! Where a proof happens.
+//! A directory of one's own for a restore that is thrown away, and what a killed one left there.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::source::postgres::end_leftover;
 use crate::telemetry::{Reporter, WarningCode};
 
-/// What the names of directories of proofs begin with.
-const PREFIX: &str = "backstay-proof-";
+/// What the names of such directories begin with.
+const PREFIX: &str = "backstay-scratch-";
 
 /// Held for as long as somebody works there.
 const LOCK: &str = ".lock";
@@ -26,7 +26,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Makes one below `scratch`, if there is room for `bytes`, after removing what killed proofs
+    /// Makes one below `scratch`, if there is room for `bytes`, after removing what killed ones
     /// left there.
     pub fn make(scratch: &Path, bytes: u64, reporter: &Reporter) -> Result<Self> {
         if !scratch.is_dir() {
@@ -57,6 +57,15 @@ impl Place {
         Ok(Self { directory, _lock: file })
     }
 
+    /// A directory for the socket of a server: its path may have a hundred bytes, and that of a
+    /// scratch directory may be longer.
+    pub fn runtime() -> Result<TempDir> {
+        tempfile::Builder::new()
+            .prefix("backstay-")
+            .tempdir()
+            .doing(|| "failed to create a directory for a socket".to_owned())
+    }
+
     /// A path in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
@@ -68,7 +77,7 @@ impl Place {
     }
 }
 
-/// Removes what proofs left that were killed: nobody holds their lock.
+/// Removes what killed ones left: nobody holds their lock.
 fn clean(scratch: &Path, reporter: &Reporter) -> Result<()> {
     let failed = || format!("failed to read {}", scratch.display());
     for entry in fs::read_dir(scratch).doing(failed)? {
@@ -82,8 +91,7 @@ fn clean(scratch: &Path, reporter: &Reporter) -> Result<()> {
             continue;
         }
         end_leftover(&path.join(DATA));
-        let text =
-            format!("{} was left by a proof that was killed, and is removed", path.display());
+        let text = format!("{} was left by a run that was killed, and is removed", path.display());
         reporter.warn(WarningCode::Other, path.display().to_string(), text);
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
