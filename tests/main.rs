@@ -25,6 +25,7 @@ mod postgres_archive;
 mod postgres_cluster;
 mod postgres_connection;
 mod postgres_dump;
+mod postgres_incremental;
 mod postgres_part;
 mod postgres_proof;
 mod postgres_replication;

@@ -10,18 +10,18 @@ use crate::common::postgres::{ALL, Server, run_as};
 use crate::common::{Ran, Sandbox, finish};
 
 /// A sandbox with a source `pg`.
-fn sandbox(server: &Server, encrypted: bool) -> Sandbox {
+pub fn sandbox(server: &Server, encrypted: bool) -> Sandbox {
     sandbox_as(&server.connection("postgres"), encrypted, "")
 }
 
-fn sandbox_as(connection: &str, encrypted: bool, settings: &str) -> Sandbox {
+pub fn sandbox_as(connection: &str, encrypted: bool, settings: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     connect(&sandbox, connection, encrypted, settings);
     sandbox.run(&["init"]).expect(0);
     sandbox
 }
 
-fn connect(sandbox: &Sandbox, connection: &str, encrypted: bool, settings: &str) {
+pub fn connect(sandbox: &Sandbox, connection: &str, encrypted: bool, settings: &str) {
     let connection = connection.replace('\'', "''");
     sandbox.write_policy(
         encrypted,
@@ -29,24 +29,24 @@ fn connect(sandbox: &Sandbox, connection: &str, encrypted: bool, settings: &str)
     );
 }
 
-fn backup(sandbox: &Sandbox) -> Ran {
+pub fn backup(sandbox: &Sandbox) -> Ran {
     sandbox.run(&["backup", "demo/pg"])
 }
 
-fn manifest(sandbox: &Sandbox) -> serde_json::Value {
+pub fn manifest(sandbox: &Sandbox) -> serde_json::Value {
     sandbox.run(&["show", "demo/pg", "--output", "json"]).expect(0).json()
 }
 
-fn listed(sandbox: &Sandbox) -> usize {
+pub fn listed(sandbox: &Sandbox) -> usize {
     let list = sandbox.run(&["list", "demo/pg", "--output", "json"]).expect(0).json();
     list.as_array().unwrap().len()
 }
 
 /// pgbench at work, as long as it lives.
-struct Load(Child);
+pub struct Load(Child);
 
 impl Load {
-    fn on(server: &Server) -> Self {
+    pub fn on(server: &Server) -> Self {
         server.run("pgbench", &["-i", "-q", "-s", "2", "postgres"]).expect(0);
         let mut command = run_as(&server.tool("pgbench"), true);
         command.args(["-n", "-c", "2", "-T", "600", "postgres"]);
@@ -74,7 +74,7 @@ fn restore(sandbox: &Sandbox, major: u32, more: &[&str]) -> (Server, Ran) {
 }
 
 /// Starts a restored server, and waits until it is a server of its own.
-fn open(server: &mut Server) {
+pub fn open(server: &mut Server) {
     server.boot();
     let deadline = Instant::now() + Duration::from_secs(60);
     while server.value("postgres", "SELECT pg_is_in_recovery()") != "f" {
@@ -84,7 +84,7 @@ fn open(server: &mut Server) {
 }
 
 /// PostgreSQL's own checks of a data directory that no server has started from yet.
-fn verify(server: &Server) {
+pub fn verify(server: &Server) {
     let data = server.data();
     let mut command = run_as(&server.tool("pg_verifybackup"), false);
     let ran = Ran::from(&command.arg("-e").arg(&data).output().unwrap());
@@ -99,7 +99,7 @@ fn ledger(server: &Server) -> [String; 3] {
     [one("accounts", "abalance"), one("tellers", "tbalance"), one("branches", "bbalance")]
 }
 
-fn check_ledger(server: &Server) {
+pub fn check_ledger(server: &Server) {
     let [accounts, tellers, branches] = ledger(server);
     assert_eq!((&accounts, &accounts), (&tellers, &branches));
     let deltas = server.value("postgres", "SELECT coalesce(sum(delta), 0) FROM pgbench_history");
@@ -159,7 +159,7 @@ fn a_busy_cluster_comes_back_whole() {
 }
 
 /// A backup that takes long enough to be met by something, and that has begun to stream.
-fn slow_backup(sandbox: &Sandbox, server: &Server) -> Child {
+pub fn slow_backup(sandbox: &Sandbox, server: &Server) -> Child {
     let mut command = sandbox.command(&["backup", "demo/pg"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -172,7 +172,7 @@ fn slow_backup(sandbox: &Sandbox, server: &Server) -> Child {
     child
 }
 
-const SLOW: &str = ", max_rate: 4MiB";
+pub const SLOW: &str = ", max_rate: 4MiB";
 
 #[test]
 fn a_backup_that_is_cut_off_is_none() {

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use super::layer::{Layer, check_layers};
 use crate::error::{Error, Result};
 use crate::id::BackupId;
 
@@ -125,6 +126,12 @@ pub struct Entry {
     pub at: Option<Position>,
     /// The slices, for large files and streams.
     pub parts: Vec<Part>,
+    /// What makes it, where that is a whole file and increments over it. Oldest first.
+    pub layers: Vec<Layer>,
+    /// Where the digests of its pages begin among those of the backup, as a number of digests.
+    pub pages: Option<u64>,
+    /// A single layer of a file, on its own. Not in any index: only while one is worked through.
+    pub is_layer: bool,
     /// What a symbolic link points to.
     pub target: Option<Vec<u8>>,
     /// For a hard link: the first name of the group.
@@ -166,6 +173,9 @@ impl Entry {
             segment: None,
             at: None,
             parts: Vec::new(),
+            layers: Vec::new(),
+            pages: None,
+            is_layer: false,
             target: None,
             hardlink: None,
             leader_at: None,
@@ -263,6 +273,48 @@ pub fn is_safe(path: &[u8]) -> bool {
             && path.split(|&b| b == b'/').all(|part| !matches!(part, b"" | b"." | b"..")))
 }
 
+/// What a line says an entry is: a file that is made of layers is none to who does not know of
+/// them, and must not be restored from one of them.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LineType {
+    File,
+    Layered,
+    Dir,
+    Symlink,
+    Hardlink,
+    Char,
+    Block,
+    Stream,
+}
+
+impl LineType {
+    fn of(entry: &Entry) -> Self {
+        match entry.kind {
+            EntryType::File if entry.layers.is_empty() => Self::File,
+            EntryType::File => Self::Layered,
+            EntryType::Dir => Self::Dir,
+            EntryType::Symlink => Self::Symlink,
+            EntryType::Hardlink => Self::Hardlink,
+            EntryType::Char => Self::Char,
+            EntryType::Block => Self::Block,
+            EntryType::Stream => Self::Stream,
+        }
+    }
+
+    fn entry_type(self) -> EntryType {
+        match self {
+            Self::File | Self::Layered => EntryType::File,
+            Self::Dir => EntryType::Dir,
+            Self::Symlink => EntryType::Symlink,
+            Self::Hardlink => EntryType::Hardlink,
+            Self::Char => EntryType::Char,
+            Self::Block => EntryType::Block,
+            Self::Stream => EntryType::Stream,
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct EntryLine {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -270,7 +322,7 @@ struct EntryLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     path_b64: Option<String>,
     #[serde(rename = "type")]
-    kind: EntryType,
+    kind: LineType,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     mode: String,
     #[serde(default)]
@@ -297,6 +349,12 @@ struct EntryLine {
     at: Option<Position>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     parts: Vec<Part>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<Layer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_layer: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -350,13 +408,14 @@ fn decode(b64: &str) -> Result<Vec<u8>> {
 
 impl From<Entry> for EntryLine {
     fn from(entry: Entry) -> Self {
+        let kind = LineType::of(&entry);
         let (path, path_b64) = split(entry.path);
         let (target, target_b64) = entry.target.map_or((None, None), split);
         let (hardlink, hardlink_b64) = entry.hardlink.map_or((None, None), split);
         Self {
             path,
             path_b64,
-            kind: entry.kind,
+            kind,
             mode: format!("{:04o}", entry.mode),
             uid: entry.uid,
             gid: entry.gid,
@@ -370,6 +429,9 @@ impl From<Entry> for EntryLine {
             segment: entry.segment,
             at: entry.at,
             parts: entry.parts,
+            layers: entry.layers,
+            pages: entry.pages,
+            is_layer: entry.is_layer,
             target,
             target_b64,
             hardlink,
@@ -407,6 +469,7 @@ impl TryFrom<EntryLine> for Entry {
         if line.mtime.1 > 999_999_999 || line.ctime.1 > 999_999_999 {
             return Err(Error::damaged("an entry with a bad time"));
         }
+        check_layers(matches!(line.kind, LineType::Layered), &line.layers)?;
         let xattrs = line
             .xattrs
             .into_iter()
@@ -414,7 +477,7 @@ impl TryFrom<EntryLine> for Entry {
             .collect::<Result<_>>()?;
         Ok(Self {
             path,
-            kind: line.kind,
+            kind: line.kind.entry_type(),
             mode,
             uid: line.uid,
             gid: line.gid,
@@ -428,6 +491,9 @@ impl TryFrom<EntryLine> for Entry {
             segment: line.segment,
             at: line.at,
             parts: line.parts,
+            layers: line.layers,
+            pages: line.pages,
+            is_layer: line.is_layer,
             target: join(line.target, line.target_b64)?,
             hardlink: join(line.hardlink, line.hardlink_b64)?,
             leader_at: line.leader_at,

@@ -183,6 +183,29 @@ pub struct Tainted {
     pub pages: u64,
 }
 
+/// What the next incremental backup of a PostgreSQL cluster needs to know of this one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterFacts {
+    /// Whether pages have checksums.
+    pub checksums: bool,
+    /// Files that are made of layers.
+    #[serde(default)]
+    pub layered: u64,
+    /// The server's own list of files, for a server that makes increments itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listing: Option<StoredObject>,
+    /// Digests of pages, for one that does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages: Option<StoredObject>,
+}
+
+impl ClusterFacts {
+    /// Its objects.
+    pub fn objects(&self) -> impl Iterator<Item = &StoredObject> {
+        self.listing.iter().chain(&self.pages)
+    }
+}
+
 /// Numbers that other programs' JSON would round.
 mod as_text_always {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
@@ -307,6 +330,9 @@ pub struct Manifest {
     /// What was damaged at the source already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tainted: Option<Tainted>,
+    /// What the next incremental backup of a PostgreSQL cluster needs to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterFacts>,
     /// The key, if encrypted.
     #[serde(default)]
     pub encryption: Option<Encryption>,
@@ -401,7 +427,23 @@ impl Manifest {
             .chain(self.large.iter().map(StoredObject::triple))
             .chain(self.segments.iter().filter_map(|s| s.dead.as_ref()).map(StoredObject::triple))
             .chain(self.segments.iter().map(|s| (s.path.as_str(), s.size, s.sha256.as_str())))
+            .chain(self.beside().map(StoredObject::triple))
             .chain(std::iter::once(self.sums.triple()))
+    }
+
+    /// Objects that only the next incremental needs.
+    pub fn beside(&self) -> impl Iterator<Item = &StoredObject> {
+        self.cluster.iter().flat_map(ClusterFacts::objects)
+    }
+
+    /// What SHA256SUMS lists, in its order. What only the next incremental needs stands there if
+    /// this backup has files made of layers: it keeps who does not know of them from restoring it.
+    pub fn summed(&self) -> impl Iterator<Item = (&str, &str)> {
+        let layered = self.cluster.as_ref().is_some_and(|cluster| cluster.layered > 0);
+        self.objects()
+            .map(|(path, _, sha256)| (path, sha256))
+            .filter(|(path, _)| *path != self.sums.path)
+            .filter(move |(path, _)| layered || self.beside().all(|object| object.path != *path))
     }
 
     /// The last tree segment: directories, and names no list can hold. Never referred to by a
@@ -469,6 +511,14 @@ impl Manifest {
         if !is(&self.index.path, &|name| name.starts_with("index.")) {
             return Some(&self.index.path);
         }
+        let beside_is = |object: &StoredObject| {
+            object.path.strip_prefix(&format!("data/{}/", self.backup)).is_some_and(|name| {
+                name.starts_with("backup_manifest.") || name.starts_with("pages.")
+            })
+        };
+        if let Some(object) = self.beside().find(|object| !beside_is(object)) {
+            return Some(&object.path);
+        }
         let large =
             self.large.as_ref().filter(|l| !is(&l.path, &|name| name.starts_with("large.")));
         if let Some(large) = large {
@@ -498,8 +548,7 @@ pub fn parse_data_path(path: &str) -> Option<(BackupId, &str)> {
     let known = name == "SHA256SUMS"
         || name.strip_suffix(".age").unwrap_or(name).strip_suffix(".zst").is_some_and(|stem| {
             let number = |text: &str| text.len() == 6 && text.bytes().all(|b| b.is_ascii_digit());
-            stem == "index"
-                || stem == "large"
+            matches!(stem, "index" | "large" | "backup_manifest" | "pages")
                 || number(stem.strip_suffix(".tar").unwrap_or(stem))
                 || stem.strip_prefix("dead-").is_some_and(|rest| {
                     rest.rsplit_once('-')

@@ -34,6 +34,7 @@ impl Context {
             clock: self.clock.clone(),
             dry_run: false,
             wal: None,
+            earlier: None,
         }
     }
 }

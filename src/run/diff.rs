@@ -110,6 +110,7 @@ fn change(old: &Entry, new: &Entry) -> Option<Change> {
         (old.mtime, old.size) != (new.mtime, new.size)
     } else {
         (old.sha256, &old.fingerprint, old.size) != (new.sha256, &new.fingerprint, new.size)
+            || old.layers != new.layers
             || old.target != new.target
             || old.rdev != new.rdev
     };

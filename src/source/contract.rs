@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::earlier::Earlier;
 use crate::archive::entry::Entry;
 use crate::archive::manifest::{Form, NeededWal, RecoveryPoint, Tainted};
 use crate::clock::Clock;
@@ -23,6 +24,8 @@ pub struct SourceContext {
     pub dry_run: bool,
     /// Where the WAL of a cluster goes, beside the backup that is made.
     pub wal: Option<WalStore>,
+    /// What an incremental backup builds on, for sources that look things up in it.
+    pub earlier: Option<Arc<Earlier>>,
 }
 
 /// Something that can be protected. Holds its configuration, and nothing open.
@@ -102,7 +105,7 @@ pub enum Order {
     /// That of an index; contents are read later, several at once, as [`Item::content`].
     Index,
     /// As it comes, from something that can only be read once and forwards: contents are read on
-    /// the spot, by [`EntrySink::file`]. Such backups are compared with no other.
+    /// the spot, by [`EntrySink::file`]. Such sources compare with an earlier backup themselves.
     Arrival,
 }
 
@@ -209,6 +212,8 @@ pub struct Captured {
     pub server: Option<String>,
     /// What was damaged at the source already.
     pub tainted: Option<Tainted>,
+    /// Whether a cluster's pages have checksums.
+    pub checksums: Option<bool>,
 }
 
 /// One entry on its way into a backup.
@@ -281,4 +286,49 @@ pub trait EntrySink {
 
     /// Takes one stream whole, as `entry`. To be called once.
     fn stream(&mut self, entry: Entry, input: &mut dyn Read) -> Result<()>;
+
+    /// What the earlier backup has at this path, if its content may be referred to.
+    fn earlier(&mut self, path: &[u8]) -> Result<Option<Entry>> {
+        let _ = path;
+        Ok(None)
+    }
+
+    /// Takes an increment over `file`, whose layers are those below it.
+    fn increment(
+        &mut self,
+        file: &Entry,
+        increment: Increment,
+        input: &mut dyn Arriving,
+    ) -> Result<()> {
+        let _ = (increment, input);
+        Err(Error::failed(format!("no increment of `{}` is expected", file.display_path())))
+    }
+
+    /// Takes a file whose content is where the earlier backup has it.
+    fn keep(&mut self, file: &Entry) -> Result<()> {
+        Err(Error::failed(format!("`{}` cannot be kept", file.display_path())))
+    }
+
+    /// Takes a cluster's own list of files: it is a file like others, and also stands where the
+    /// next incremental can read it.
+    fn listing(&mut self, entry: Entry, input: &mut dyn Arriving) -> Result<()> {
+        self.file(entry, None, input)
+    }
+
+    /// Takes digests of pages, for the next incremental.
+    fn page_digests(&mut self, digests: &[u8]) -> Result<()> {
+        let _ = digests;
+        Ok(())
+    }
+}
+
+/// One increment of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Increment {
+    /// Its bytes.
+    pub size: u64,
+    /// Its number among those that this backup brings of the file, from 1.
+    pub part: u32,
+    /// More of the same file follow at once.
+    pub more: bool,
 }

@@ -6,6 +6,7 @@
 
 mod build;
 mod contract;
+mod earlier;
 
 pub mod command;
 pub mod directory;
@@ -14,6 +15,7 @@ pub mod secrets;
 
 pub use build::build;
 pub use contract::{
-    Arriving, Captured, Content, EntrySink, Item, OpenError, Order, ProbeNote, Source,
+    Arriving, Captured, Content, EntrySink, Increment, Item, OpenError, Order, ProbeNote, Source,
     SourceContext, SourceProbe, StoredFiles, Survey, Weight,
 };
+pub use earlier::{Earlier, PAGE_DIGEST, Refusal};

@@ -163,6 +163,16 @@ pub fn large(backup: &BackupId, encrypted: bool) -> String {
     format!("data/{backup}/large.zst{}", age(encrypted))
 }
 
+/// A cluster's own list of files, for the next incremental, relative to its source.
+pub fn listing(backup: &BackupId, encrypted: bool) -> String {
+    format!("data/{backup}/backup_manifest.zst{}", age(encrypted))
+}
+
+/// Digests of a cluster's pages, for the next incremental, relative to its source.
+pub fn pages(backup: &BackupId, encrypted: bool) -> String {
+    format!("data/{backup}/pages.zst{}", age(encrypted))
+}
+
 /// The digests of everything the backup needs, relative to its source.
 pub fn sums(backup: &BackupId) -> String {
     format!("data/{backup}/SHA256SUMS")

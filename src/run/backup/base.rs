@@ -122,14 +122,16 @@ pub fn lost(
 }
 
 impl Base {
-    /// The base `manifest`. What is `marked`, by prune or because it is lost, is not referred to.
-    pub fn new(manifest: Manifest, marked: &BTreeSet<String>) -> Result<Self> {
+    /// The base `manifest`. What is `marked`, by prune or because it is lost, is not referred to, and
+    /// neither are segments that are mostly dead, unless `sparing` says that all must be.
+    pub fn new(manifest: Manifest, marked: &BTreeSet<String>, sparing: bool) -> Result<Self> {
         let mut barred = BTreeSet::new();
         let mut segments = BTreeMap::new();
         for segment in &manifest.segments {
             let reference = segment.reference()?;
             let dead_marked = segment.dead.as_ref().is_some_and(|dead| marked.contains(&dead.path));
-            if marked.contains(&segment.path) || dead_marked || segment.is_mostly_dead() {
+            let mostly_dead = segment.is_mostly_dead() && !sparing;
+            if marked.contains(&segment.path) || dead_marked || mostly_dead {
                 barred.insert(reference.clone());
             }
             segments.insert(reference, segment.clone());
@@ -153,6 +155,9 @@ impl Base {
                 && !self.barred.contains(reference)
                 && self.last.as_ref() != Some(reference)
         };
+        if !entry.layers.is_empty() {
+            return entry.layers.iter().all(|layer| usable(&layer.segment));
+        }
         match (&entry.segment, entry.parts.as_slice()) {
             (Some(segment), []) => usable(segment),
             (None, parts) => !parts.is_empty() && parts.iter().all(|part| usable(&part.segment)),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::arrival::BesideObjects;
 use super::base::Base;
+use super::buried::Buried;
 use super::links;
 use super::request::Request;
 use super::session::Writing;
@@ -18,14 +20,14 @@ use crate::archive::frame::FrameWriter;
 use crate::archive::index::IndexWriter;
 use crate::archive::lists::{DeadListReader, DeadListWriter, large_lines};
 use crate::archive::manifest::{
-    Counts, Encryption, Form, IndexObject, Manifest, RecoveryPoint, Segment, SegmentType,
-    StoredObject, VERSION, Writer,
+    ClusterFacts, Counts, Encryption, Form, IndexObject, Manifest, RecoveryPoint, Segment,
+    SegmentType, StoredObject, VERSION, Writer,
 };
 use crate::archive::segment::{SealedWriter, sealed, unseal};
 use crate::archive::sort::{Sorted, Sorter};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::run::context::host_name;
-use crate::source::Captured;
+use crate::source::{Captured, Order};
 use crate::store::{Upload, WalStore, layout};
 use crate::telemetry::{WarningCode, failpoint};
 
@@ -66,7 +68,10 @@ pub fn pretend(
         counts.files += gathered.links.len();
         counts.directories += gathered.last.len();
     }
-    finishing.check_emptied(&counts)?;
+    // What can be read only once is not read to count it.
+    if finishing.request.source.order() == Order::Index {
+        finishing.check_emptied(&counts)?;
+    }
     Ok((unchanged, counts))
 }
 
@@ -83,7 +88,7 @@ pub fn finish(
     let contents = match base {
         Some(base) if unchanged => Contents::shared(base, captured),
         _ => {
-            let Gathered { links, mut last, .. } = gathered;
+            let Gathered { links, mut last, beside, .. } = gathered;
             let mut number = None;
             if request.source.form() == Form::Tree {
                 number = links::store_links(writing, &tally, request.source, links, &mut last)
@@ -92,7 +97,7 @@ pub fn finish(
                 failpoint::reach("backup.last_segment");
             }
             tally.wait_for_segments()?;
-            finishing.contents(tally.into_results(), number, captured)?
+            finishing.contents(tally.into_results(), number, captured, beside)?
         }
     };
     finishing.check_emptied(&contents.counts)?;
@@ -115,6 +120,7 @@ struct Contents {
     index: IndexObject,
     large: Option<StoredObject>,
     counts: Counts,
+    cluster: Option<ClusterFacts>,
 }
 
 impl Contents {
@@ -124,6 +130,7 @@ impl Contents {
             index: base.manifest.index.clone(),
             large: base.manifest.large.clone(),
             counts: shared_counts(base, captured),
+            cluster: base.manifest.cluster.clone(),
         }
     }
 }
@@ -167,23 +174,29 @@ impl Finishing<'_> {
         results: Results,
         last: Option<u32>,
         captured: &Captured,
+        beside: BesideObjects,
     ) -> Result<Contents> {
-        let Results { index, dead, live, segments: own, mut counts } = results;
+        let Results { index, mut dead, live, segments: own, mut counts, layered } = results;
         counts.skipped += captured.skipped;
         counts.vanished += captured.vanished;
-        let (index, large, slices) = self.write_index(index)?;
+        let (index, large, slices) = self.write_index(index, &mut dead)?;
         failpoint::reach("backup.index");
         counts.stored_bytes += index.size + large.as_ref().map_or(0, |large| large.size);
         let older = self.older_segments(&live, dead, &mut counts)?;
         let segments = in_order(older, own, &slices, last)?;
-        Ok(Contents { segments, index, large, counts })
+        let BesideObjects { listing, pages } = beside;
+        let cluster =
+            captured.checksums.map(|checksums| ClusterFacts { checksums, layered, listing, pages });
+        Ok(Contents { segments, index, large, counts, cluster })
     }
 
     /// Writes the index, and beside it the list of large files. Also returns the slices in the
-    /// order of that list.
+    /// order of that list. Where base and source were not walked side by side, what is not wanted
+    /// of the base any more is found here.
     fn write_index(
         &self,
         lines: Sorter,
+        dead: &mut Sorter,
     ) -> Result<(IndexObject, Option<StoredObject>, Vec<SegmentRef>)> {
         let backup = &self.writing.backup;
         let path = layout::index(backup, self.writing.is_encrypted());
@@ -192,6 +205,15 @@ impl Finishing<'_> {
         let mut large: Option<FrameWriter<SealedWriter<Upload>>> = None;
         let large_path = layout::large(backup, self.writing.is_encrypted());
         let mut slices = Vec::new();
+        let mut buried = self
+            .base
+            .filter(|_| self.request.source.order() == Order::Arrival)
+            .map(|base| {
+                let reporter = self.writing.cx.reporter.fresh();
+                let keys = &self.request.writer;
+                Buried::new(self.writing.source.index(&base.manifest, keys, &reporter)?, dead)
+            })
+            .transpose()?;
         let mut previous = None;
         for record in lines.finish()? {
             let (key, value) = record?;
@@ -201,12 +223,18 @@ impl Finishing<'_> {
             previous = Some(key);
             let (flag, line) = value.split_first().ok_or_else(|| Error::failed("an empty line"))?;
             index.push_line(line).doing(failed)?;
-            if *flag != HAS_PARTS {
+            if *flag != HAS_PARTS && buried.is_none() {
                 continue;
             }
             let entry: Entry = serde_json::from_slice(line).map_err(|error| {
                 Error::failed("failed to read back an entry").with_source(error)
             })?;
+            if let Some(buried) = &mut buried {
+                buried.pass(&entry)?;
+            }
+            if *flag != HAS_PARTS {
+                continue;
+            }
             slices.extend(entry.parts.iter().map(|part| part.segment.clone()));
             if self.request.source.form() == Form::Tree {
                 let out = match &mut large {
@@ -218,6 +246,7 @@ impl Finishing<'_> {
                 out.write_all(&large_lines(&entry)).doing(failed)?;
             }
         }
+        buried.map_or(Ok(()), Buried::finish)?;
         let (out, entries) = index.finish().doing(failed)?;
         let StoredObject { path, size, sha256 } = self.close(&path, out)?;
         let index = IndexObject { path, size, sha256, entries };
@@ -313,14 +342,12 @@ impl Finishing<'_> {
 
     fn manifest(&self, contents: Contents, captured: &Captured) -> Result<Manifest> {
         let Self { writing, request, base, start, .. } = self;
-        let Contents { segments, index, large, counts } = contents;
-        let sums = self.write_sums(&segments, &index, large.as_ref())?;
-        failpoint::reach("backup.sums");
+        let Contents { segments, index, large, counts, cluster } = contents;
         let mut keys: BTreeSet<String> = writing.key.iter().cloned().collect();
         if let Some(encryption) = base.and_then(|base| base.manifest.encryption.as_ref()) {
             keys.extend(encryption.keys.iter().cloned());
         }
-        Ok(Manifest {
+        let mut manifest = Manifest {
             version: VERSION,
             backup: writing.backup.clone(),
             stack: request.address.stack.clone(),
@@ -341,6 +368,7 @@ impl Finishing<'_> {
             server: captured.server.clone(),
             wal: captured.wal.clone(),
             tainted: captured.tainted.clone(),
+            cluster,
             encryption: writing
                 .key
                 .clone()
@@ -348,7 +376,11 @@ impl Finishing<'_> {
             segments,
             index,
             large,
-            sums,
+            sums: StoredObject {
+                path: layout::sums(&writing.backup),
+                size: 0,
+                sha256: String::new(),
+            },
             counts,
             writer: Writer {
                 tool: crate::TOOL.to_owned(),
@@ -356,37 +388,24 @@ impl Finishing<'_> {
                 system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             },
             nonce: writing.nonce.clone(),
-        })
+        };
+        manifest.sums = self.write_sums(&manifest)?;
+        failpoint::reach("backup.sums");
+        Ok(manifest)
     }
 
-    fn write_sums(
-        &self,
-        segments: &[Segment],
-        index: &IndexObject,
-        large: Option<&StoredObject>,
-    ) -> Result<StoredObject> {
+    fn write_sums(&self, manifest: &Manifest) -> Result<StoredObject> {
         let mut text = String::new();
-        let mut add = |path: &str, sha256: &str| {
+        for (path, sha256) in manifest.summed() {
             text.push_str(sha256);
             text.push_str("  ");
             text.push_str(path);
             text.push('\n');
-        };
-        add(&index.path, &index.sha256);
-        for object in large.into_iter().chain(segments.iter().filter_map(|s| s.dead.as_ref())) {
-            add(&object.path, &object.sha256);
         }
-        for segment in segments {
-            add(&segment.path, &segment.sha256);
-        }
-        let path = layout::sums(&self.writing.backup);
-        let object = StoredObject {
-            path: path.clone(),
-            size: text.len() as u64,
-            sha256: sha256_hex(text.as_bytes()),
-        };
+        let path = manifest.sums.path.clone();
+        let (size, sha256) = (text.len() as u64, sha256_hex(text.as_bytes()));
         self.writing.source.put(&path, text.into())?;
-        Ok(object)
+        Ok(StoredObject { path, size, sha256 })
     }
 
     /// A connection that leads to another server than last time is right after an upgrade, and

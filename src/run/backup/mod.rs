@@ -11,8 +11,11 @@
 mod ahead;
 mod arrival;
 mod base;
+mod beside;
+mod buried;
 mod finish;
 mod groups;
+mod layering;
 mod links;
 mod request;
 mod session;

@@ -1,11 +1,12 @@
 //! One backup from its intent to its commit.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::ahead;
+use super::arrival::Known;
 use super::base::{self, Base};
 use super::finish;
 use super::request::{Outcome, Request};
@@ -19,7 +20,7 @@ use crate::id::{self, BackupId, BackupKind};
 use crate::run::Context;
 use crate::run::context::host_name;
 use crate::run::crew::crew;
-use crate::source::{Captured, Order, SourceContext};
+use crate::source::{Captured, Earlier, Order, Refusal, SourceContext};
 use crate::store::{CommitRef, Intent, Repository, SourceStore, Worker, layout};
 use crate::store::{KeyInfo, WalStore};
 use crate::telemetry::{Event, WarningCode, failpoint};
@@ -67,6 +68,22 @@ impl Writing<'_> {
 
 /// Makes one backup of one source.
 pub fn backup(repository: &Repository, request: &Request<'_>, cx: &Context) -> Result<Outcome> {
+    let refusal = Refusal::default();
+    let outcome = attempt(repository, request, cx, Some(&refusal));
+    let Some(why) = refusal.take() else { return outcome };
+    let address = &request.address;
+    let message = format!("{address} takes a full backup: {why}");
+    cx.reporter.warn(WarningCode::BecameFull, address.to_string(), message);
+    attempt(repository, request, cx, None)
+}
+
+/// One attempt. Without a `refusal` to say so to, it builds on nothing.
+fn attempt(
+    repository: &Repository,
+    request: &Request<'_>,
+    cx: &Context,
+    refusal: Option<&Refusal>,
+) -> Result<Outcome> {
     let started = std::time::Instant::now();
     let address = &request.address;
     check_encryption(repository, request)?;
@@ -77,7 +94,7 @@ pub fn backup(repository: &Repository, request: &Request<'_>, cx: &Context) -> R
 
     let asked = request.source.kind_for(request.kind);
     let base = match asked {
-        BackupKind::Incremental => {
+        BackupKind::Incremental if refusal.is_some() => {
             base::find(&source, &commits, request.source.kind(), &request.writer, &cx.reporter)?
         }
         _ => None,
@@ -136,9 +153,17 @@ pub fn backup(repository: &Repository, request: &Request<'_>, cx: &Context) -> R
         repository.keep_policy(&address.stack, text, &writing.index)?;
     }
     let previous = previous(&writing.source, &commits, base.as_ref());
-    let result = run(&writing, request, base, start, previous.as_ref());
+    let refusal = refusal.cloned().unwrap_or_default();
+    let result = run(&writing, request, base, start, previous.as_ref(), &refusal);
     let (manifest, unchanged, counts, base) = match result {
         Ok(done) => done,
+        Err(error) if refusal.is_said() => {
+            // Nothing was stored by then, and whoever comes next need not wait for it.
+            if !request.dry_run {
+                let _ = writing.source.delete_intent(&writing.backup);
+            }
+            return Err(error);
+        }
         Err(error) => return Err(explain(error, &writing, request)),
     };
     Ok(Outcome {
@@ -237,6 +262,7 @@ fn run(
     base: Option<Manifest>,
     start: Timestamp,
     previous: Option<&Counts>,
+    refusal: &Refusal,
 ) -> Result<Done> {
     if !request.dry_run {
         announce(writing, base.as_ref(), start)?;
@@ -246,10 +272,17 @@ fn run(
         Some(base) => unusable(writing, base)?,
         None => BTreeSet::new(),
     };
-    let base = base.map(|manifest| Base::new(manifest, &marked)).transpose()?;
+    let arrives = request.source.order() == Order::Arrival;
+    let base = base.map(|manifest| Base::new(manifest, &marked, arrives)).transpose()?;
+    if let Some(base) = base.as_ref().filter(|base| arrives && !base.is_sharable()) {
+        // Such a source cannot bring again what is not to be referred to.
+        let why =
+            format!("objects of {} are damaged, or about to be removed", base.manifest.backup);
+        return Err(refusal.refuse(why));
+    }
     let tally = Tally::default();
     writing.cx.reporter.phase("reading");
-    let gathered = gather(writing, request, base.as_ref(), &tally).inspect_err(|_| {
+    let gathered = gather(writing, request, base.as_ref(), &tally, refusal).inspect_err(|_| {
         // What is on its way arrives, and is then told of as left behind; how does not matter.
         let _ = tally.wait_for_segments();
     });
@@ -299,6 +332,7 @@ fn gather(
     request: &Request<'_>,
     base: Option<&Base>,
     tally: &Tally,
+    refusal: &Refusal,
 ) -> Result<(Gathered, Captured)> {
     let workers = if request.source.form() == Form::Tree && !request.dry_run {
         request.source.readers().unwrap_or(writing.cx.tuning.workers).max(1)
@@ -312,7 +346,11 @@ fn gather(
         let send = crew(scope, workers, QUEUED_BATCHES, |batches| {
             worker::work(writing, tally, batches);
         });
-        let base = match base {
+        let known = match base.filter(|_| arrives) {
+            Some(base) => Some(know(writing, base, &request.writer, refusal)?),
+            None => None,
+        };
+        let base = match base.filter(|_| !arrives) {
             Some(base) => {
                 let index = open_base(writing, base, &request.writer)?;
                 let (send, entries) = ahead::ahead();
@@ -324,11 +362,13 @@ fn gather(
         };
         let options = (request.paranoid, request.dry_run);
         let mut sink = Sink::new(writing, tally, send, base, options)?;
+        let earlier = known.as_ref().map(|known| known.earlier.clone());
         if arrives {
-            sink = sink.in_any_order();
+            sink = sink.in_any_order(known);
         }
         let source_cx = SourceContext {
             dry_run: request.dry_run,
+            earlier,
             wal: Some(WalStore::new(&writing.source, &writing.content)),
             ..writing.cx.for_source()
         };
@@ -347,6 +387,17 @@ fn gather(
         Some(error) => Err(error),
         None => result,
     }
+}
+
+fn know<'a>(
+    writing: &Writing<'_>,
+    base: &'a Base,
+    keys: &Keyring,
+    refusal: &Refusal,
+) -> Result<Known<'a>> {
+    let (store, reporter) = (&writing.source, &writing.cx.reporter);
+    let earlier = Earlier::open(base.manifest.clone(), store, keys, reporter, refusal.clone())?;
+    Ok(Known { base, earlier: Arc::new(earlier) })
 }
 
 fn open_base(writing: &Writing<'_>, base: &Base, keys: &Keyring) -> Result<base::BaseIndex> {

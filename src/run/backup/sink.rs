@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::mpsc::SyncSender;
 
 use super::ahead::{Ahead, Lined};
-use super::arrival::Arrivals;
+use super::arrival::{Arrivals, BesideObjects, Known};
 use super::base::Base;
 use super::groups::{BaseName, Groups};
 use super::session::Writing;
@@ -15,7 +15,7 @@ use crate::archive::entry::{Entry, EntryType, compare, sort_key};
 use crate::archive::index::line_of;
 use crate::archive::sort::Sorter;
 use crate::error::{Error, Result};
-use crate::source::{Arriving, EntrySink, Item};
+use crate::source::{Arriving, EntrySink, Increment, Item};
 
 /// Content of one batch: enough to keep a worker busy, little enough to share work evenly.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -72,6 +72,8 @@ pub struct Gathered {
     pub last: Sorter,
     /// Anything differs from the base.
     pub changed: bool,
+    /// What only the next incremental needs.
+    pub beside: BesideObjects,
 }
 
 impl<'a> Sink<'a> {
@@ -104,17 +106,30 @@ impl<'a> Sink<'a> {
         })
     }
 
-    /// Takes what the source brings in the order it comes. There must be no base.
+    /// Takes what the source brings in the order it comes. There must be no base to walk along.
     #[must_use]
-    pub fn in_any_order(mut self) -> Self {
-        self.arrivals = Some(Arrivals::new(self.writing, self.tally));
+    pub fn in_any_order(mut self, known: Option<Known<'a>>) -> Self {
+        self.arrivals = Some(Arrivals::new(self.writing, self.tally, known));
         self
+    }
+
+    fn arrivals(&mut self) -> Result<&mut Arrivals<'a>> {
+        self.arrivals.as_mut().ok_or_else(|| Error::failed("a file came out of order"))
+    }
+
+    fn next_arrival(&mut self) -> Result<&mut Arrivals<'a>> {
+        if self.tally.has_failed() {
+            return Err(Error::failed("storing failed"));
+        }
+        self.writing.cx.reporter.progress().add_file();
+        self.arrivals()
     }
 
     /// The source has brought everything.
     pub fn finish(mut self) -> Result<Gathered> {
+        let mut beside = BesideObjects::default();
         if let Some(arrivals) = self.arrivals.take() {
-            arrivals.finish()?;
+            beside = arrivals.finish()?;
         }
         while self.base.as_ref().is_some_and(|side| side.next.is_some()) {
             self.removed()?;
@@ -122,7 +137,7 @@ impl<'a> Sink<'a> {
         self.send()?;
         self.batches = None;
         let (links, changed) = self.links.resolve(self.tally, &mut self.last)?;
-        Ok(Gathered { links, last: self.last, changed: self.changed || changed })
+        Ok(Gathered { links, last: self.last, changed: self.changed || changed, beside })
     }
 
     /// Drops the base's next entry: the source has nothing there any more.
@@ -277,13 +292,32 @@ impl EntrySink for Sink<'_> {
     }
 
     fn file(&mut self, entry: Entry, size: Option<u64>, input: &mut dyn Arriving) -> Result<()> {
-        if self.tally.has_failed() {
-            return Err(Error::failed("storing failed"));
-        }
-        self.writing.cx.reporter.progress().add_file();
-        let arrivals = self.arrivals.as_mut();
-        let arrivals = arrivals.ok_or_else(|| Error::failed("a file came out of order"))?;
-        arrivals.file(entry, size, input)
+        self.next_arrival()?.file(entry, size, input)
+    }
+
+    fn earlier(&mut self, path: &[u8]) -> Result<Option<Entry>> {
+        self.arrivals()?.earlier(path)
+    }
+
+    fn increment(
+        &mut self,
+        file: &Entry,
+        increment: Increment,
+        input: &mut dyn Arriving,
+    ) -> Result<()> {
+        self.next_arrival()?.increment(file, increment, input)
+    }
+
+    fn keep(&mut self, file: &Entry) -> Result<()> {
+        self.next_arrival()?.keep(file)
+    }
+
+    fn listing(&mut self, entry: Entry, input: &mut dyn Arriving) -> Result<()> {
+        self.next_arrival()?.listing(entry, input)
+    }
+
+    fn page_digests(&mut self, digests: &[u8]) -> Result<()> {
+        self.arrivals()?.page_digests(digests)
     }
 
     fn stream(&mut self, mut entry: Entry, input: &mut dyn Read) -> Result<()> {

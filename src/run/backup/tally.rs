@@ -1,14 +1,16 @@
 //! What all threads of a backup add to.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::buried::bury;
 use crate::archive::entry::{Entry, EntryType, SegmentRef, sort_key};
 use crate::archive::index::line_of;
 use crate::archive::manifest::{Counts, Segment};
 use crate::archive::sort::Sorter;
 use crate::error::{Error, Result};
+use crate::id::BackupId;
 use crate::store::Completing;
 use crate::telemetry::failpoint;
 
@@ -34,6 +36,7 @@ pub struct Tally {
     error: Mutex<Option<Error>>,
     failed: AtomicBool,
     next_segment: AtomicU32,
+    layered: AtomicU64,
 }
 
 /// The results, when all threads are done.
@@ -48,6 +51,8 @@ pub struct Results {
     pub segments: Vec<Segment>,
     /// Counts.
     pub counts: Counts,
+    /// Files that are made of layers.
+    pub layered: u64,
 }
 
 impl Default for Tally {
@@ -62,6 +67,7 @@ impl Default for Tally {
             error: Mutex::default(),
             failed: AtomicBool::new(false),
             next_segment: AtomicU32::new(1),
+            layered: AtomicU64::new(0),
         }
     }
 }
@@ -84,6 +90,7 @@ impl Tally {
 
     fn add_line(&self, entry: &Entry, line: &[u8]) -> Result<()> {
         self.count(entry);
+        self.layered.fetch_add(u64::from(!entry.layers.is_empty()), Ordering::Relaxed);
         let mut value = Vec::with_capacity(line.len() + 1);
         value.push(if entry.parts.is_empty() { PLAIN } else { HAS_PARTS });
         value.extend_from_slice(line);
@@ -100,8 +107,21 @@ impl Tally {
         for part in &entry.parts {
             add(&mut live, &part.segment, part.size);
         }
+        for layer in &entry.layers {
+            add(&mut live, &layer.segment, layer.size);
+        }
         drop(live);
         self.add_line(entry, line)
+    }
+
+    /// Puts an entry into the index that `own` wrote an increment of, over layers of older backups.
+    pub fn add_layered(&self, entry: &Entry, own: &BackupId) -> Result<()> {
+        let mut live = lock(&self.live);
+        for layer in entry.layers.iter().filter(|layer| layer.segment.backup != *own) {
+            add(&mut live, &layer.segment, layer.size);
+        }
+        drop(live);
+        self.add_entry(entry)
     }
 
     /// Notes that the tar member of a base's entry is not wanted any more.
@@ -111,10 +131,7 @@ impl Tally {
         if entry.kind == EntryType::Dir || entry.is_awkward() {
             return Ok(());
         }
-        let mut key = segment.to_string().into_bytes();
-        key.push(0);
-        key.extend(sort_key(&entry.path));
-        lock(&self.dead).push(key, entry.path.clone())
+        bury(&mut lock(&self.dead), segment, &entry.path)
     }
 
     /// A segment is on its way; the store is completing it.
@@ -187,6 +204,7 @@ impl Tally {
             live: self.live.into_inner().unwrap_or_else(PoisonError::into_inner),
             segments: self.segments.into_inner().unwrap_or_else(PoisonError::into_inner),
             counts: self.counts.into_inner().unwrap_or_else(PoisonError::into_inner),
+            layered: self.layered.into_inner(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use super::layering::Layering;
 use super::session::Writing;
 use super::stream;
 use super::tally::Tally;
@@ -67,6 +68,8 @@ pub struct SegmentSeries<'a> {
     settled: Vec<Entry>,
     keep_settled: bool,
     last_was_large: bool,
+    /// Increments among what was pushed.
+    layering: Layering,
     /// Threads that compress for the one that pushes; 0: it does so itself.
     compressors: usize,
 }
@@ -81,6 +84,7 @@ impl<'a> SegmentSeries<'a> {
             settled: Vec::new(),
             keep_settled: false,
             last_was_large: false,
+            layering: Layering::default(),
             compressors: 0,
         }
     }
@@ -281,6 +285,11 @@ impl<'a> SegmentSeries<'a> {
         Ok(Stored::Yes)
     }
 
+    /// The increments that were pushed.
+    pub fn layering(&mut self) -> &mut Layering {
+        &mut self.layering
+    }
+
     /// The entry pushed last, if it is still in the current segment.
     pub fn last_mut(&mut self) -> Option<&mut Entry> {
         self.open.as_mut().and_then(|(_, segment)| segment.last_mut())
@@ -389,7 +398,14 @@ impl<'a> SegmentSeries<'a> {
         if self.keep_settled {
             return Ok(());
         }
-        self.settled.drain(..).try_for_each(|entry| self.tally.add_entry(&entry))
+        for settled in self.settled.drain(..) {
+            match self.layering.settle(settled) {
+                Some(entry) if entry.layers.is_empty() => self.tally.add_entry(&entry)?,
+                Some(entry) => self.tally.add_layered(&entry, &self.writing.backup)?,
+                None => {}
+            }
+        }
+        Ok(())
     }
 }
 

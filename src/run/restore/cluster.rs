@@ -127,6 +127,10 @@ pub fn restore_cluster(
     let restored = RestoredCluster::new(&request.target)?;
     restored.give_directories(&made)?;
     restored.link_tablespaces(&tablespaces)?;
+    if manifest.cluster.as_ref().is_some_and(|cluster| cluster.layered > 0) {
+        cx.reporter.phase("listing what was put together");
+    }
+    restored.combined(&cx.reporter)?;
     cx.reporter.phase("fetching WAL");
     let way = plan.recovery.as_ref().filter(|_| recovery.brings_wal);
     fetch_wal(&request, cx, (&wal, needed), way, &restored)?;

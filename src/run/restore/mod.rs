@@ -7,6 +7,7 @@
 
 mod cluster;
 mod files;
+mod layers;
 mod member;
 mod output;
 mod part;

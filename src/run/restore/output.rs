@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 
+use super::layers::Layered;
 use super::member::SegmentCursor;
 use super::request::Request;
 use crate::archive::crypt::DecryptReader;
@@ -63,6 +64,7 @@ pub(super) struct ContentReader<'a> {
 }
 
 enum Content {
+    Layers(Box<Layered>),
     Slices {
         waiting: VecDeque<Part>,
         open: Option<(Part, Box<Slice>, Digest)>,
@@ -94,7 +96,9 @@ impl<'a> ContentReader<'a> {
 
     /// The content of this entry.
     pub(super) fn of(request: &'a Request<'a>, cx: &'a Context, entry: Entry) -> Result<Self> {
-        let content = if entry.parts.is_empty() {
+        let content = if !entry.layers.is_empty() {
+            Content::Layers(Box::new(Layered::open(request, cx, &entry)?))
+        } else if entry.parts.is_empty() {
             member(request, cx, &entry)?
         } else {
             Content::Slices { waiting: entry.parts.clone().into(), open: None }
@@ -102,7 +106,7 @@ impl<'a> ContentReader<'a> {
         Ok(Self { request, cx, entry, digest: Some(Digest::default()), content })
     }
 
-    fn segment(request: &'a Request<'a>, wanted: &str) -> Result<&'a Segment> {
+    pub(super) fn segment(request: &'a Request<'a>, wanted: &str) -> Result<&'a Segment> {
         let segments = request.manifest.segments.iter();
         for segment in segments {
             if segment.reference()?.to_string() == wanted {
@@ -130,6 +134,8 @@ impl<'a> ContentReader<'a> {
 
     fn step(&mut self, out: &mut [u8]) -> Result<usize> {
         match &mut self.content {
+            // Each layer is compared with its own digest.
+            Content::Layers(layers) => layers.step(out),
             Content::Slices { waiting, open } => loop {
                 if open.is_none() {
                     *open = Self::next_slice(self.request, self.cx, waiting)?;
@@ -192,6 +198,7 @@ impl Read for ContentReader<'_> {
         if read == 0
             && let Some(digest) = self.digest.take()
             && self.entry.fingerprint.is_none()
+            && self.entry.layers.is_empty()
         {
             super::worker::check_content(&self.entry, digest, None).map_err(Error::into_io)?;
         }

@@ -1,13 +1,14 @@
 //! What a restore will do, from one pass over the index.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::iter::Peekable;
 
 use super::request::{Failures, Finding, Outcome, Request};
 use super::selection::Selection;
 use crate::archive::entry::{Entry, EntryType, SegmentRef, is_safe, sort_key};
 use crate::archive::index::line_of;
 use crate::archive::manifest::Segment;
-use crate::archive::sort::Sorter;
+use crate::archive::sort::{Sorted, Sorter};
 use crate::error::{Error, Result};
 use crate::run::Context;
 
@@ -18,6 +19,8 @@ const LATE_BUDGET: usize = 4 << 20;
 pub struct Plan {
     /// Files and slices, by segment and position.
     pub content: Sorter,
+    /// Increments over files, by segment and position: those of an older backup come first.
+    pub increments: Sorter,
     /// Links and devices, hard links last, by path.
     pub late: Sorter,
     /// Directories and large files whose attributes come last, deepest first.
@@ -44,14 +47,28 @@ pub struct Plan {
 pub struct Piece {
     /// The entry to restore.
     pub entry: Entry,
-    /// The slice, if it is one of a large file's: its number.
+    /// The slice of a large file, or the layer of one that is made of layers: its number.
     pub part: Option<usize>,
+}
+
+impl Piece {
+    /// Where it lies, and its bytes.
+    fn place(&self) -> Option<(&SegmentRef, u64)> {
+        let Some(part) = self.part else {
+            return self.entry.segment.as_ref().map(|segment| (segment, self.entry.size));
+        };
+        match self.entry.layers.get(part) {
+            Some(layer) => Some((&layer.segment, layer.size)),
+            None => self.entry.parts.get(part).map(|part| (&part.segment, part.size)),
+        }
+    }
 }
 
 impl Plan {
     fn new() -> Self {
         Self {
             content: Sorter::new(CONTENT_BUDGET),
+            increments: Sorter::new(LATE_BUDGET),
             late: Sorter::new(LATE_BUDGET),
             attributes: Sorter::new(LATE_BUDGET),
             files: 0,
@@ -202,11 +219,11 @@ impl Planner<'_> {
         self.plan.files += 1;
         self.plan.changed += u64::from(entry.changed);
         self.plan.bytes = self.plan.bytes.saturating_add(entry.size);
-        if entry.parts.is_empty() {
+        if entry.parts.is_empty() && entry.layers.is_empty() {
             return self.content(entry);
         }
         let parts = entry.parts.iter().try_fold(0u64, |sum, part| sum.checked_add(part.size));
-        if parts != Some(entry.size) {
+        if entry.layers.is_empty() && parts != Some(entry.size) {
             self.refuse(entry, "its slices do not add up to its size");
             return Ok(());
         }
@@ -228,6 +245,14 @@ impl Planner<'_> {
             let mut value = (number as u32 + 1).to_be_bytes().to_vec();
             value.extend(line_of(entry)?);
             self.plan.content.push(key, value)?;
+        }
+        for (number, layer) in entry.layers.iter().enumerate() {
+            let key = position_key(&layer.segment, layer.at.0, layer.at.1);
+            let mut value = (number as u32 + 1).to_be_bytes().to_vec();
+            value.extend(line_of(entry)?);
+            let below = number == 0;
+            let pieces = if below { &mut self.plan.content } else { &mut self.plan.increments };
+            pieces.push(key, value)?;
         }
         self.push_attributes(entry)
     }
@@ -310,35 +335,44 @@ pub struct Batch {
 const BATCH_BYTES: u64 = 32 << 20;
 const BATCH_PIECES: usize = 1024;
 
-/// Hands out batches in the order of the plan.
+/// What is left of a plan, in order of position.
+pub type Pieces = Peekable<Sorted>;
+
+/// The backup that wrote what comes next.
+pub fn next_writer(pieces: &mut Pieces) -> Option<Vec<u8>> {
+    match pieces.peek()? {
+        Ok((key, _)) => Some(key.split(|&b| b == b'/').next().unwrap_or_default().to_vec()),
+        // Whoever takes it learns of it.
+        Err(_) => Some(Vec::new()),
+    }
+}
+
+/// Hands out batches in the order of the plan; with `of`, only what this backup wrote.
 pub fn batches(
-    content: Sorter,
+    pieces: &mut Pieces,
+    of: Option<&[u8]>,
     segments: &BTreeMap<SegmentRef, &Segment>,
     send: &mut dyn FnMut(Batch) -> Result<()>,
 ) -> Result<()> {
     let mut open: Option<(SegmentRef, Batch, u64)> = None;
-    for record in content.finish()? {
+    while of.is_none() || next_writer(pieces).as_deref() == of {
+        let Some(record) = pieces.next() else { break };
         let (_, value) = record?;
         let Some((number, line)) = value.split_first_chunk::<4>() else { continue };
         let entry: Entry = serde_json::from_slice(line)
             .map_err(|error| Error::failed("failed to read back an entry").with_source(error))?;
-        let number = u32::from_be_bytes(*number) as usize;
-        let part = number.checked_sub(1);
-        let reference = match part {
-            Some(part) => entry.parts.get(part).map(|part| &part.segment),
-            None => entry.segment.as_ref(),
-        };
-        let reference =
-            reference.cloned().ok_or_else(|| Error::failed("a piece without a place"))?;
+        let part = (u32::from_be_bytes(*number) as usize).checked_sub(1);
+        let piece = Piece { entry, part };
+        let (reference, bytes) = piece
+            .place()
+            .map(|(reference, bytes)| (reference.clone(), bytes))
+            .ok_or_else(|| Error::failed("a piece without a place"))?;
         let full = open.as_ref().is_some_and(|(current, batch, bytes)| {
             *current != reference || *bytes > BATCH_BYTES || batch.pieces.len() >= BATCH_PIECES
         });
         if full && let Some((_, batch, _)) = open.take() {
             send(batch)?;
         }
-        let bytes =
-            part.and_then(|part| entry.parts.get(part)).map_or(entry.size, |part| part.size);
-        let piece = Piece { entry, part };
         if let Some((_, batch, sum)) = &mut open {
             *sum = sum.saturating_add(bytes);
             batch.pieces.push(piece);

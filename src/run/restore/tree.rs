@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Instant;
 
-use super::plan::{self, Plan, failed};
+use super::plan::{self, Pieces, Plan, failed};
 use super::request::{Failures, Finding, Missing, Outcome, Request};
 use super::worker::{self, Shared};
 use crate::archive::entry::{Entry, EntryType, is_safe};
@@ -71,10 +71,11 @@ pub fn restore_tree(request: &Request<'_>, cx: &Context) -> Result<Outcome> {
     cx.reporter.progress().expect(plan.files, plan.bytes);
     cx.reporter.phase("restoring");
     let mut outcome = plan.outcome();
-    let Plan { content, late, attributes, kept, kept_bytes, .. } = plan;
+    let Plan { content, increments, late, attributes, kept, kept_bytes, .. } = plan;
 
     let shared = Shared::default();
     write_content(request, cx, &target, content, &shared)?;
+    write_increments(request, cx, &target, increments, &shared)?;
     let results = shared.into_results();
     if let Some(error) = results.fatal {
         return Err(error);
@@ -145,12 +146,37 @@ fn write_content(
     content: Sorter,
     shared: &Shared,
 ) -> Result<()> {
+    write_pieces(request, cx, target, (&mut content.finish()?.peekable(), None), shared)
+}
+
+/// Each backup's increments are laid over what older ones made, when all of that is there.
+fn write_increments(
+    request: &Request<'_>,
+    cx: &Context,
+    target: &Extractor,
+    increments: Sorter,
+    shared: &Shared,
+) -> Result<()> {
+    let mut pieces = increments.finish()?.peekable();
+    while let Some(writer) = plan::next_writer(&mut pieces) {
+        write_pieces(request, cx, target, (&mut pieces, Some(&writer)), shared)?;
+    }
+    Ok(())
+}
+
+fn write_pieces(
+    request: &Request<'_>,
+    cx: &Context,
+    target: &Extractor,
+    (pieces, of): (&mut Pieces, Option<&[u8]>),
+    shared: &Shared,
+) -> Result<()> {
     let segments = request.manifest.segments_by_reference()?;
     std::thread::scope(|scope| {
         let send = crew(scope, cx.tuning.workers, cx.tuning.workers, |batches| {
             worker::work(request, cx, target, shared, batches);
         });
-        plan::batches(content, &segments, &mut |batch| {
+        plan::batches(pieces, of, &segments, &mut |batch| {
             cx.reporter.check()?;
             if shared.is_over() {
                 // The reason is in the results.

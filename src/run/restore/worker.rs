@@ -43,7 +43,7 @@ pub struct Results {
 }
 
 impl Shared {
-    fn with<T>(&self, change: impl FnOnce(&mut Results) -> T) -> T {
+    pub(super) fn with<T>(&self, change: impl FnOnce(&mut Results) -> T) -> T {
         change(&mut self.results.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -90,19 +90,22 @@ pub fn work(
     }
 }
 
-struct Worker<'a> {
-    request: &'a Request<'a>,
-    cx: &'a Context,
-    cursor: Cursor<'a>,
+pub(super) struct Worker<'a> {
+    pub(super) request: &'a Request<'a>,
+    pub(super) cx: &'a Context,
+    pub(super) cursor: Cursor<'a>,
     existing: Existing,
-    shared: &'a Shared,
+    pub(super) shared: &'a Shared,
     open: Option<(String, SegmentCursor)>,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
 }
 
 impl Worker<'_> {
     fn take(&mut self, segment: &Segment, piece: &Piece) {
         let result = match piece.part {
+            Some(layer) if !piece.entry.layers.is_empty() => {
+                self.layer(segment, &piece.entry, layer)
+            }
             Some(part) => self.slice(segment, &piece.entry, part),
             None => self.file(segment, &piece.entry),
         };
@@ -121,7 +124,7 @@ impl Worker<'_> {
         }
     }
 
-    fn segment(&mut self, segment: &Segment) -> Result<&mut SegmentCursor> {
+    pub(super) fn segment(&mut self, segment: &Segment) -> Result<&mut SegmentCursor> {
         if self.open.as_ref().is_none_or(|(path, _)| *path != segment.path) {
             let cursor = SegmentCursor::open(
                 &self.request.source,
@@ -293,7 +296,7 @@ impl Worker<'_> {
     }
 }
 
-fn write_error(entry: &Entry, error: std::io::Error) -> Error {
+pub(super) fn write_error(entry: &Entry, error: std::io::Error) -> Error {
     let full = error.kind() == std::io::ErrorKind::StorageFull;
     let error = Error::io(format!("failed to restore `{}`", entry.display_path()), error)
         .with_kind(ErrorKind::Failed);

@@ -1,5 +1,6 @@
 //! Everything decrypts and decodes, every file has its digest, archive and index agree.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -148,10 +149,7 @@ impl Checker<'_> {
                 let entry = entry?;
                 totals.add(&entry, self.manifest);
                 placement.add(&entry)?;
-                let places: Vec<(&SegmentRef, u64, u64)> = match (&entry.segment, entry.at) {
-                    (Some(segment), Some(at)) => vec![(segment, at.0, at.1)],
-                    _ => entry.parts.iter().map(|part| (&part.segment, 0, 0)).collect(),
-                };
+                let places = places(&entry);
                 if places.is_empty() {
                     return Err(Error::damaged(format!(
                         "{} has no place for `{}`",
@@ -159,9 +157,9 @@ impl Checker<'_> {
                         entry.display_path()
                     )));
                 }
-                let mut line = None;
-                for (segment, frame, skip) in places {
-                    let Some(place) = known.get(segment) else {
+                let mut counted = false;
+                for (segment, frame, skip, entry) in places {
+                    let Some(place) = known.get(&segment) else {
                         return Err(Error::damaged(format!(
                             "{} refers to segment {segment}, which the manifest does not name",
                             index.path
@@ -170,16 +168,16 @@ impl Checker<'_> {
                     if !self.scope.has(&place.path) {
                         continue;
                     }
-                    if line.is_none() {
-                        report.entries += 1;
+                    report.entries += u64::from(!counted);
+                    if !counted || entry.is_layer {
                         bytes = entry.size.saturating_add(bytes);
-                        line = Some(crate::archive::index::line_of(&entry)?);
                     }
+                    counted = true;
                     let mut key = segment.to_string().into_bytes();
                     key.push(0);
                     key.extend_from_slice(&frame.to_be_bytes());
                     key.extend_from_slice(&skip.to_be_bytes());
-                    sorter.push(key, line.clone().unwrap_or_default())?;
+                    sorter.push(key, crate::archive::index::line_of(&entry)?)?;
                 }
             }
         }
@@ -291,6 +289,25 @@ impl Checker<'_> {
                 Err(error) => drop(results.1.get_or_insert(error)),
             }
         }
+    }
+}
+
+/// Where the content of an entry lies, and what is to be found there.
+fn places(entry: &Entry) -> Vec<(SegmentRef, u64, u64, Cow<'_, Entry>)> {
+    if !entry.layers.is_empty() {
+        let place = |member: Entry| {
+            let (segment, at) = (member.segment.clone()?, member.at?);
+            Some((segment, at.0, at.1, Cow::Owned(member)))
+        };
+        return entry.members().into_iter().filter_map(place).collect();
+    }
+    match (&entry.segment, entry.at) {
+        (Some(segment), Some(at)) => vec![(segment.clone(), at.0, at.1, Cow::Borrowed(entry))],
+        _ => entry
+            .parts
+            .iter()
+            .map(|part| (part.segment.clone(), 0, 0, Cow::Borrowed(entry)))
+            .collect(),
     }
 }
 

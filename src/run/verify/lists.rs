@@ -22,7 +22,8 @@ pub fn check_stored(
     report: &mut Report,
 ) -> Result<()> {
     let dead = manifest.segments.iter().filter_map(|segment| segment.dead.as_ref());
-    for list in manifest.large.iter().chain(dead).filter(|list| scope.has(&list.path)) {
+    let lists = manifest.large.iter().chain(dead).chain(manifest.beside());
+    for list in lists.filter(|list| scope.has(&list.path)) {
         if report.names(&list.path) {
             continue;
         }

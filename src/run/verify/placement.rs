@@ -70,6 +70,14 @@ impl Placement {
         if entry.is_large() && !entry.has_content() {
             return Some("has slices of what is no file");
         }
+        let layer_is_wrong =
+            |place: &SegmentRef| !is(place, SegmentType::Tar) || Some(place) == self.last.as_ref();
+        if entry.layers.iter().any(|layer| layer_is_wrong(&layer.segment)) {
+            return Some("looks for a layer of a file where none can be");
+        }
+        if !entry.layers.is_empty() && (entry.segment.is_some() || entry.is_large()) {
+            return Some("says of one entry both `layers` and where it lies");
+        }
         if entry.kind == EntryType::Dir && !in_last {
             return Some("has a directory that is not in the last segment");
         }

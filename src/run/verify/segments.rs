@@ -153,9 +153,13 @@ impl Checker<'_> {
                 unwanted.push(sort_key(&found.path), found.path)?;
                 continue;
             };
-            let checked = found
-                .expect_all(&entry, older, &segment.path)
-                .and_then(|()| self.content(&mut frames, &entry, &found, segment));
+            // Owner, permissions and times of a file made of layers are those of its entry.
+            let same = if entry.is_layer {
+                found.expect(&entry, &segment.path)
+            } else {
+                found.expect_all(&entry, older, &segment.path)
+            };
+            let checked = same.and_then(|()| self.content(&mut frames, &entry, &found, segment));
             if let Err(error) = checked {
                 if error.kind() != ErrorKind::Damaged {
                     return Err(error);

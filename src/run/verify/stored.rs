@@ -13,7 +13,7 @@ use super::scope::Scope;
 use super::wal;
 use crate::archive::crypt::Keyring;
 use crate::archive::digest::Digest;
-use crate::archive::entry::{Entry, SegmentRef};
+use crate::archive::entry::SegmentRef;
 use crate::archive::manifest::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Context, hold};
@@ -221,7 +221,7 @@ fn tell_costs(
         by_segment.values().map(|at| (*at, Cost::default())).collect();
     for entry in index {
         let Ok(entry) = entry else { break };
-        for segment in segments_of(&entry) {
+        for segment in entry.segments() {
             if let Some(cost) = by_segment.get(segment).and_then(|at| costs.get_mut(at)) {
                 cost.add(entry.display_path());
             }
@@ -230,9 +230,4 @@ fn tell_costs(
     for (at, cost) in costs {
         findings[at].costs = Some(cost);
     }
-}
-
-/// The segments that hold an entry.
-fn segments_of(entry: &Entry) -> impl Iterator<Item = &SegmentRef> {
-    entry.segment.iter().chain(entry.parts.iter().map(|part| &part.segment))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::report::Finding;
 use crate::archive::digest::Digest;
 use crate::archive::entry::{Entry, EntryType, SegmentRef};
+use crate::archive::layer::Layer;
 use crate::archive::lists::large_lines;
 use crate::archive::manifest::{Counts, Form, Manifest};
 use crate::error::Result;
@@ -15,6 +16,7 @@ pub struct Totals {
     counts: Counts,
     live: BTreeMap<SegmentRef, u64>,
     large: Option<Digest>,
+    layered: u64,
 }
 
 impl Totals {
@@ -30,6 +32,12 @@ impl Totals {
                     counts.new_files += 1;
                     counts.new_bytes = counts.new_bytes.saturating_add(entry.size);
                 }
+                let own = |layer: &&Layer| layer.segment.backup == manifest.backup;
+                let mut layers = entry.layers.iter().filter(own).peekable();
+                counts.new_files += u64::from(layers.peek().is_some());
+                for layer in layers {
+                    counts.new_bytes = counts.new_bytes.saturating_add(layer.size);
+                }
             }
             EntryType::Dir => counts.directories += 1,
             EntryType::Symlink => counts.symlinks += 1,
@@ -37,6 +45,7 @@ impl Totals {
             EntryType::Char | EntryType::Block => counts.devices += 1,
         }
         counts.changed += u64::from(entry.changed);
+        self.layered += u64::from(!entry.layers.is_empty());
         if let Some(segment) = &entry.segment {
             let data = match (entry.kind, &entry.sparse) {
                 (EntryType::File, Some(extents)) => {
@@ -47,6 +56,10 @@ impl Totals {
             };
             let live = self.live.entry(segment.clone()).or_default();
             *live = live.saturating_add(data);
+        }
+        for layer in &entry.layers {
+            let live = self.live.entry(layer.segment.clone()).or_default();
+            *live = live.saturating_add(layer.size);
         }
         for part in &entry.parts {
             let live = self.live.entry(part.segment.clone()).or_default();
@@ -70,6 +83,7 @@ impl Totals {
         let stored = manifest
             .objects()
             .filter(|(path, _, _)| path.starts_with(&own) && *path != manifest.sums.path)
+            .filter(|(path, _, _)| manifest.beside().all(|object| object.path != *path))
             .fold(0, |sum: u64, (_, size, _)| sum.saturating_add(size));
         for (what, found, said) in [
             ("files", found.files, said.files),
@@ -86,6 +100,12 @@ impl Totals {
             if found != said {
                 wrong.push(format!("says `{what}` is {said} and the index has {found}"));
             }
+        }
+        if let Some(cluster) = manifest.cluster.as_ref().filter(|c| c.layered != self.layered) {
+            wrong.push(format!(
+                "says that {} files are made of layers, and the index has {}",
+                cluster.layered, self.layered
+            ));
         }
         for segment in &manifest.segments {
             let live = self.live.get(&segment.reference()?).copied().unwrap_or_default();

@@ -11,8 +11,11 @@ mod listing;
 mod pages;
 mod probe;
 mod receive;
+mod relisted;
 mod restored;
 mod source;
+mod taking;
+mod way;
 
 pub use restored::{
     CONTROL, MappedTablespace, RECOVERY, RestoredCluster, STANDBY, TABLESPACE_MAP,

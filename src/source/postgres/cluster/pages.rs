@@ -1,9 +1,9 @@
 //! Data pages and their checksums, as `src/include/storage/checksum_impl.h` of PostgreSQL makes them.
 
+use crate::archive::digest::Digest;
+use crate::archive::increment::PAGE;
 use crate::archive::wal::Lsn;
-
-/// Bytes in a page. Other sizes need a server that was built for them; they are not judged.
-pub(super) const PAGE: usize = 8192;
+use crate::source::PAGE_DIGEST;
 
 const SUMS: usize = 32;
 const PRIME: u32 = 16_777_619;
@@ -115,6 +115,8 @@ pub(super) struct Judge {
     page: Box<[u8; PAGE]>,
     filled: usize,
     block: u32,
+    /// Where not every page comes: the numbers of those that do.
+    blocks: Option<Vec<u32>>,
     /// Pages that something speaks against: numbers within the relation.
     pub(super) suspects: Vec<u32>,
 }
@@ -123,7 +125,12 @@ impl Judge {
     /// For a file whose first page has this number, in a backup that began at `start`.
     pub(super) fn new(first: u32, start: Lsn) -> Self {
         let page = Box::new([0; PAGE]);
-        Self { first, start, page, filled: 0, block: 0, suspects: Vec::new() }
+        Self { first, start, page, filled: 0, block: 0, blocks: None, suspects: Vec::new() }
+    }
+
+    /// Only these pages of the file come.
+    pub(super) fn of_blocks(self, blocks: Vec<u32>) -> Self {
+        Self { blocks: Some(blocks), ..self }
     }
 
     /// Takes the next bytes.
@@ -150,11 +157,54 @@ impl Judge {
     }
 
     fn judge(&mut self, page: &[u8; PAGE]) {
-        let number = self.first.wrapping_add(self.block);
+        let block = match &self.blocks {
+            Some(blocks) => blocks.get(self.block as usize).copied().unwrap_or(self.block),
+            None => self.block,
+        };
+        let number = self.first.wrapping_add(block);
         if !is_sound(page, number, self.start) {
             self.suspects.push(number);
         }
         self.block += 1;
+    }
+}
+
+/// Whether the file is the main fork of a relation: what changes by pages.
+pub(super) fn is_main_fork(path: &[u8]) -> bool {
+    let name = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
+    relation_segment(path).is_some() && !name.contains(&b'_')
+}
+
+/// Makes a digest of each page of a file as its bytes go by.
+#[derive(Default)]
+pub(super) struct Digester {
+    page: Digest,
+    digests: Vec<u8>,
+}
+
+impl Digester {
+    /// Takes the next bytes.
+    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let left = PAGE - self.page.bytes() as usize;
+            let (now, later) = bytes.split_at(left.min(bytes.len()));
+            self.page.update(now);
+            if self.page.bytes() == PAGE as u64 {
+                let digest = std::mem::take(&mut self.page).finish();
+                self.digests.extend_from_slice(&digest[..PAGE_DIGEST]);
+            }
+            bytes = later;
+        }
+    }
+
+    /// The digest of the page that ended last.
+    pub(super) fn last(&self) -> Option<&[u8]> {
+        self.digests.last_chunk::<PAGE_DIGEST>().map(<[u8; PAGE_DIGEST]>::as_slice)
+    }
+
+    /// All of them.
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.digests
     }
 }
 
@@ -182,6 +232,19 @@ mod tests {
         ] {
             assert_eq!(relation_segment(path.as_bytes()), segment, "{path}");
         }
+    }
+
+    #[test]
+    fn every_page_gets_a_digest() {
+        let pages: Vec<u8> = (0..3 * PAGE).map(|at| (at / 100) as u8).collect();
+        let mut digester = Digester::default();
+        pages.chunks(1000).for_each(|piece| digester.update(piece));
+        let mut last = Digest::default();
+        last.update(&pages[2 * PAGE..]);
+        assert_eq!(digester.last().map(<[u8]>::to_vec), Some(last.finish()[..16].to_vec()));
+        assert_eq!(digester.finish().len(), 3 * PAGE_DIGEST);
+        assert!(is_main_fork(b"base/5/16384.1") && !is_main_fork(b"base/5/16384_fsm"));
+        assert!(!is_main_fork(b"global/pg_control"));
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::archive::digest::Digest;
+use super::relisted::Listed;
 use crate::error::{Error, IoContext as _, Result};
 use crate::source::directory::extract::HELD_SUFFIX;
 
@@ -18,8 +18,6 @@ pub const TABLESPACE_MAP: &str = "tablespace_map";
 pub const RECOVERY: &str = "recovery.signal";
 /// The file that has a server follow another one.
 pub const STANDBY: &str = "standby.signal";
-
-const MANIFEST: &str = "backup_manifest";
 
 /// A tablespace of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +81,7 @@ fn write_map(tablespaces: &[MappedTablespace]) -> Vec<u8> {
 /// A data directory whose files are restored, and which is not complete yet.
 #[derive(Debug)]
 pub struct RestoredCluster {
-    data: PathBuf,
+    pub(super) data: PathBuf,
     owner: (u32, u32),
 }
 
@@ -94,7 +92,7 @@ impl RestoredCluster {
         Ok(Self { data: data.to_owned(), owner: (found.uid(), found.gid()) })
     }
 
-    fn failed(&self, name: &str) -> String {
+    pub(super) fn failed(&self, name: &str) -> String {
         format!("failed to write {}", self.data.join(name).display())
     }
 
@@ -115,7 +113,7 @@ impl RestoredCluster {
         Ok(())
     }
 
-    fn replace(&self, name: &str, content: &[u8]) -> Result<()> {
+    pub(super) fn replace(&self, name: &str, content: &[u8]) -> Result<()> {
         self.remove(name)?;
         self.create(name)?.write_all(content).doing(|| self.failed(name))
     }
@@ -161,37 +159,8 @@ impl RestoredCluster {
         // The server makes the links anew from this file when it starts.
         let map = write_map(tablespaces);
         self.replace(TABLESPACE_MAP, &map)?;
-        self.amend_manifest(TABLESPACE_MAP, &map)
-    }
-
-    /// Has the backup's own list of files say what a file is now, so that the server's programs
-    /// take the directory for what it is.
-    fn amend_manifest(&self, name: &str, content: &[u8]) -> Result<()> {
-        let path = self.data.join(MANIFEST);
-        let failed = || self.failed(MANIFEST);
-        let input = match File::open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            other => BufReader::new(other.doing(failed)?),
-        };
-        let temporary = format!("{MANIFEST}{HELD_SUFFIX}");
-        let mut out = BufWriter::new(self.create(&temporary)?);
-        let mut digest = Digest::default();
-        let start = format!("{{ \"Path\": \"{name}\",");
-        for line in input.split(b'\n') {
-            let mut line = line.doing(failed)?;
-            if line.starts_with(b"\"Manifest-Checksum\"") {
-                let sum = std::mem::take(&mut digest).finish_hex();
-                line = format!("\"Manifest-Checksum\": \"{sum}\"}}").into_bytes();
-            } else if line.starts_with(start.as_bytes()) {
-                line = amended(&line, content)
-                    .ok_or_else(|| Error::damaged("the backup's backup_manifest is damaged"))?;
-            }
-            line.push(b'\n');
-            digest.update(&line);
-            out.write_all(&line).doing(failed)?;
-        }
-        out.flush().doing(failed)?;
-        fs::rename(self.data.join(temporary), path).doing(failed)
+        let listed = Listed::of(TABLESPACE_MAP, &map);
+        self.relist(&mut |path| Ok((path == TABLESPACE_MAP).then(|| listed.clone())))
     }
 
     /// Has the server replay WAL as `recovery` says. It keeps apart from the cluster it was taken
@@ -283,26 +252,6 @@ const EMPTIED: [&str; 10] = [
     "recovery_target_time",
     "recovery_target_xid",
 ];
-
-/// A line of the list with the size and checksum of another content.
-fn amended(line: &[u8], content: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(line).ok()?;
-    let (object, comma) = match text.strip_suffix(',') {
-        Some(object) => (object, ","),
-        None => (text, ""),
-    };
-    let file: serde_json::Value = serde_json::from_str(object).ok()?;
-    let sum = hex::encode(crc32c::crc32c(content).to_le_bytes());
-    Some(
-        format!(
-            "{{ \"Path\": {}, \"Size\": {}, \"Last-Modified\": {}, \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"{sum}\" }}{comma}",
-            file["Path"],
-            content.len(),
-            file["Last-Modified"],
-        )
-        .into_bytes(),
-    )
-}
 
 /// Directories above `path`, itself included, that are not there yet.
 pub fn missing_directories(path: &Path) -> Vec<PathBuf> {

@@ -1,27 +1,25 @@
 //! The source: from a connection to a base backup that can be used.
 
-use std::io::{self, Read};
-
 use jiff::Timestamp;
 
-use super::archive::Archive;
-use super::listing::{Comparison, Listing};
-use super::pages::{Judge, PAGE, is_sound, relation_segment};
+use super::listing::Comparison;
 use super::probe::probe;
 use super::receive::{Receiver, Wanted};
+use super::taking::Taking;
+use super::way::Way;
 use crate::archive::entry::{Entry, EntryType};
+use crate::archive::increment::PAGE;
 use crate::archive::manifest::{Form, NeededWal, RecoveryPoint, Tainted};
-use crate::archive::wal::{Lsn, WalRange, is_segment_size};
+use crate::archive::wal::{WalRange, is_segment_size};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{self, BackupKind};
 use crate::source::postgres::Connection;
-use crate::source::postgres::basebackup::{BaseBackup, Part, Tablespace};
 use crate::source::postgres::conninfo::{Host, Settings, Surroundings};
 use crate::source::postgres::replication::{BackupOptions, Identity, Replication};
 use crate::source::{
-    Arriving, Captured, EntrySink, Item, Order, Source, SourceContext, SourceProbe,
+    Captured, EntrySink, Item, Order, Source, SourceContext, SourceProbe,
 };
-use crate::telemetry::{WarningCode, failpoint};
+use crate::telemetry::failpoint;
 
 /// How a cluster is backed up.
 #[derive(Debug, Clone)]
@@ -55,20 +53,22 @@ impl ClusterSource {
 
 /// What is known of a server before anything is read.
 pub(super) struct Server {
-    settings: Settings,
+    pub(super) settings: Settings,
     pub(super) host: Host,
     /// For questions in SQL, where that is allowed.
     pub(super) sql: Option<Connection>,
     pub(super) session: Replication,
     pub(super) identity: Identity,
-    segment_size: u64,
+    pub(super) segment_size: u64,
     /// Pages have checksums that can be judged.
     pub(super) judged: bool,
-    pages_in_segment: u64,
-    data_mode: u32,
+    /// Bytes in a page.
+    pub(super) page: u64,
+    pub(super) pages_in_segment: u64,
+    pub(super) data_mode: u32,
     pub(super) standby: bool,
     /// Commits wait for standbys.
-    synchronous: bool,
+    pub(super) synchronous: bool,
 }
 
 impl Server {
@@ -123,6 +123,7 @@ impl Server {
             identity,
             segment_size,
             judged,
+            page,
             pages_in_segment,
             data_mode: u32::from_str_radix(&mode, 8).unwrap_or(0o700),
             standby,
@@ -142,10 +143,7 @@ impl Source for ClusterSource {
     }
 
     fn kind_for(&self, asked: BackupKind) -> BackupKind {
-        match asked {
-            BackupKind::Snapshot => BackupKind::Snapshot,
-            BackupKind::Full | BackupKind::Incremental => BackupKind::Full,
-        }
+        asked
     }
 
     fn order(&self) -> Order {
@@ -166,6 +164,7 @@ impl Source for ClusterSource {
         if cx.dry_run {
             return Ok(estimate(server, cx));
         }
+        let way = Way::of(&server, cx)?;
         let store = cx.wal.clone().ok_or_else(|| Error::failed("there is nowhere to put WAL"))?;
         // Kept by the server from before the backup begins until its session ends.
         let mut wal = Replication::open(&server.settings, &server.host, &cx.reporter)?;
@@ -183,12 +182,11 @@ impl Source for ClusterSource {
             label: "backstay".to_owned(),
             fast: self.config.fast_checkpoint,
             max_rate: self.config.max_rate.map(|rate| (rate / 1024).clamp(32, 1 << 20) as u32),
-            incremental: false,
+            incremental: matches!(way, Way::Server(_)),
         };
         let Server { session, sql, identity, segment_size, .. } = server;
         let version = session.version().to_owned();
-        cx.reporter.phase("waiting for a checkpoint");
-        let backup = session.base_backup(&options)?;
+        let backup = way.begin(session, &options, cx)?;
         let (start, timeline) = (backup.start, backup.timeline);
         cx.reporter.progress().expect(0, backup.estimate);
         cx.reporter.phase("reading");
@@ -218,6 +216,8 @@ impl Source for ClusterSource {
             tainted: Tainted::default(),
             owner: None,
             system_id: identity.system_id,
+            way,
+            next_page: 0,
         };
         let (backup, ranges) = taking.parts(backup)?;
         failpoint::reach("cluster.read");
@@ -258,6 +258,7 @@ impl Source for ClusterSource {
             wal: Some(NeededWal { system_id: identity.system_id, segment_size, ranges, tail }),
             server: Some(format!("PostgreSQL {version}")),
             tainted: (tainted.pages > 0).then_some(tainted),
+            checksums: Some(server.judged),
             ..Captured::default()
         })
     }
@@ -282,182 +283,15 @@ fn estimate(mut server: Server, cx: &SourceContext) -> Captured {
     Captured::default()
 }
 
-fn bare(entry: Entry) -> Item {
+pub(super) fn bare(entry: Entry) -> Item {
     Item { entry, link_group: None, content: None }
 }
 
 /// An entry of another name with the owner and time of this one.
-fn renamed(like: &Entry, path: String) -> Entry {
+pub(super) fn renamed(like: &Entry, path: String) -> Entry {
     let mut entry = Entry::new(path, EntryType::File);
     (entry.uid, entry.gid, entry.mtime) = (like.uid, like.gid, like.mtime);
     entry.user.clone_from(&like.user);
     entry.group.clone_from(&like.group);
     entry
-}
-
-struct Taking<'a> {
-    cx: &'a SourceContext,
-    sink: &'a mut dyn EntrySink,
-    receiver: Receiver,
-    sql: Option<Connection>,
-    start: Lsn,
-    /// Pages in a segment of a relation, where they are judged.
-    pages: Option<u64>,
-    comparison: Comparison,
-    tainted: Tainted,
-    /// A file of the cluster, for its owner.
-    owner: Option<Entry>,
-    system_id: u64,
-}
-
-impl Taking<'_> {
-    fn parts(&mut self, mut backup: BaseBackup) -> Result<(BaseBackup, Vec<WalRange>)> {
-        let mut ranges = Vec::new();
-        while let Some(part) = backup.next_part()? {
-            match part {
-                Part::Base => self.archive(&mut backup, "")?,
-                Part::Tablespace(Tablespace { oid, .. }) => {
-                    self.archive(&mut backup, &format!("pg_tblspc/{oid}/"))?;
-                }
-                Part::Manifest => {
-                    let like = self.owner.clone();
-                    let like = like.unwrap_or_else(|| Entry::new("PG_VERSION", EntryType::File));
-                    let entry =
-                        Entry { mode: 0o600, ..renamed(&like, "backup_manifest".to_owned()) };
-                    let mut listing = Listing::new(&mut backup, &mut self.comparison);
-                    self.sink.file(entry, None, &mut listing)?;
-                    ranges = listing.finish(self.system_id)?;
-                }
-            }
-        }
-        Ok((backup, ranges))
-    }
-
-    fn archive(&mut self, backup: &mut BaseBackup, prefix: &str) -> Result<()> {
-        let mut archive = Archive::new(backup, prefix);
-        while let Some(mut entry) = archive.next_entry()? {
-            self.cx.reporter.check()?;
-            self.receiver.check()?;
-            match entry.kind {
-                EntryType::File => self.file(entry, &mut archive)?,
-                // A tablespace: its content comes below this path, so that a backup is one tree.
-                // Where it lay is in `tablespace_map`.
-                EntryType::Symlink if is_tablespace(&entry.path) => {
-                    (entry.kind, entry.mode, entry.target) = (EntryType::Dir, 0o700, None);
-                    self.sink.entry(bare(entry))?;
-                }
-                _ => self.sink.entry(bare(entry))?,
-            }
-        }
-        Ok(())
-    }
-
-    fn file(&mut self, entry: Entry, input: &mut dyn Read) -> Result<()> {
-        if self.owner.is_none() {
-            self.owner = Some(entry.clone());
-        }
-        let size = entry.size;
-        let path = entry.path.clone();
-        let judge = self.pages.and_then(|pages| {
-            let first = u64::from(relation_segment(&path)?) * pages;
-            Some(Judge::new(u32::try_from(first).ok()?, self.start))
-        });
-        let mut examined = Examined {
-            input,
-            crc: 0,
-            judge,
-            start: self.start,
-            pages: self.pages.unwrap_or(1),
-            sql: &mut self.sql,
-            cx: self.cx,
-            tainted: &mut self.tainted,
-        };
-        self.sink.file(entry, Some(size), &mut examined)?;
-        let crc = examined.crc;
-        self.comparison.came(&path, size, crc)
-    }
-}
-
-/// Whether the path is the link of a tablespace.
-fn is_tablespace(path: &[u8]) -> bool {
-    path.strip_prefix(b"pg_tblspc/")
-        .is_some_and(|oid| !oid.is_empty() && oid.iter().all(u8::is_ascii_digit))
-}
-
-/// Looks at bytes as they go by.
-struct Examined<'a> {
-    input: &'a mut dyn Read,
-    crc: u32,
-    judge: Option<Judge>,
-    start: Lsn,
-    pages: u64,
-    sql: &'a mut Option<Connection>,
-    cx: &'a SourceContext,
-    tainted: &'a mut Tainted,
-}
-
-impl Read for Examined<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let read = self.input.read(out)?;
-        self.crc = crc32c::crc32c_append(self.crc, &out[..read]);
-        if let Some(judge) = &mut self.judge {
-            judge.update(&out[..read]);
-        }
-        Ok(read)
-    }
-}
-
-impl Arriving for Examined<'_> {
-    /// Pages that something spoke against are read again: one that was torn while the server wrote
-    /// it is whole by now, or newer than the beginning of the backup. What still is wrong is
-    /// damage, which the backup has like the server.
-    fn ended(&mut self, entry: &mut Entry) -> Result<()> {
-        let suspects = self.judge.take().map(|judge| judge.suspects).unwrap_or_default();
-        let path = entry.display_path();
-        let mut bad = Vec::new();
-        for page in suspects {
-            self.cx.reporter.check()?;
-            if !self.is_sound_now(&path, page) {
-                bad.push(page);
-            }
-        }
-        if bad.is_empty() {
-            return Ok(());
-        }
-        self.tainted.files += 1;
-        self.tainted.pages += bad.len() as u64;
-        let first: Vec<String> = bad.iter().take(5).map(ToString::to_string).collect();
-        let more = if bad.len() > 5 { ", …" } else { "" };
-        self.cx.reporter.warn(
-            WarningCode::Damage,
-            path.clone(),
-            format!(
-                "`{path}` has pages with a wrong checksum ({} of them: {}{more}); the server's disk or memory damaged them, and the backup has them as they are",
-                bad.len(),
-                first.join(", ")
-            ),
-        );
-        entry.bad_pages = bad;
-        Ok(())
-    }
-}
-
-impl Examined<'_> {
-    fn is_sound_now(&mut self, path: &str, page: u32) -> bool {
-        let Some(sql) = self.sql else { return false };
-        let offset = i64::from(page) % self.pages as i64 * PAGE as i64;
-        let size = PAGE as i64;
-        let query = "SELECT pg_catalog.pg_read_binary_file($1, $2, $3, true)";
-        let doing = "failed to read a page again";
-        let Ok(rows) = sql.query(query, &[&path, &offset, &size], doing) else { return false };
-        match rows.first().and_then(|row| row.try_get::<_, Option<Vec<u8>>>(0).ok()) {
-            // The file is gone, or ends before: replay knows.
-            Some(None) => true,
-            Some(Some(bytes)) => match bytes.first_chunk::<PAGE>() {
-                Some(bytes) => is_sound(bytes, page, self.start),
-                None => true,
-            },
-            None => false,
-        }
-    }
 }
