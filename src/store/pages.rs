@@ -10,7 +10,10 @@ pub(super) const PAGES: [(&str, &str); 2] = [
 ];
 
 /// Digests of the texts that earlier versions wrote. Whoever changes one adds what it was.
-const EARLIER: [(&str, &str); 0] = [];
+const EARLIER: [(&str, &str); 2] = [
+    (layout::RESTORE_PAGE, "8390ed44da25addd3cdb579dfbf86221ee4b3dd6ca7b218f542031a57f91828a"),
+    (layout::RESTORE_SCRIPT, "20bb05de856c8c7c98ec45dc012e8beaa5d614d011db40b4058f09c7e87ecbf1"),
+];
 
 /// The keys of the pages.
 pub fn page_names() -> impl Iterator<Item = &'static str> {

@@ -31,10 +31,11 @@ BACKUP = r"[0-9]{8}T[0-9]{6}Z-(?:full|incr|snap)-[a-z0-9]{4,8}"
 KEY = r"[0-9]{8}T[0-9]{6}Z-[a-z0-9]{4}"
 RE_BACKUP, RE_KEY, RE_HEX = re.compile(BACKUP), re.compile(KEY), re.compile(r"[0-9a-f]{64}")
 RE_SEGMENT = re.compile(rf"data/({BACKUP})/([0-9]{{6}})(\.tar)?\.zst(\.age)?")
-RE_OTHER = re.compile(rf"data/({BACKUP})/(index|large|dead-({BACKUP})-([0-9]{{6}}))\.zst(\.age)?")
+RE_OTHER = re.compile(rf"data/({BACKUP})/(index|large|backup_manifest|pages|dead-({BACKUP})-([0-9]{{6}}))\.zst(\.age)?")
 RE_IN = re.compile(rf"({BACKUP})/([0-9]{{6}})")
 KINDS = {"full": "full", "incremental": "incr", "snapshot": "snap"}
-TYPES = {"file", "dir", "symlink", "hardlink", "char", "block", "stream"}
+TYPES = {"file", "layered", "dir", "symlink", "hardlink", "char", "block", "stream"}
+PAGE = 8192
 WHITE = b"\t\n\v\f\r "
 
 
@@ -584,6 +585,9 @@ def check_sums(repo, m, findings):
     with open(os.path.join(repo.dir, m["sums"]["path"]), "rb") as f:
         text = f.read()
     want = [m["index"]] + ([m["large"]] if m.get("large") else []) + [s["dead"] for s in m["segments"] if s.get("dead")] + m["segments"]
+    cluster = m.get("cluster") or {}
+    if cluster.get("layered"):
+        want += [cluster[name] for name in ("listing", "pages") if cluster.get(name)]
     findings.check(text == "".join(f"{o['sha256']}  {o['path']}\n" for o in want).encode(),
                    f"{m['sums']['path']}: is not index, large list, dead lists, segments in the manifest's order")
     return want
@@ -601,6 +605,66 @@ def entry_bytes(e, field, where):
             return value
         raise Fatal(f"{where}: {field}_b64 holds valid UTF-8")
     raise Fatal(f"{where}: needs one of {field} and {field}_b64")
+
+
+def read_layers(e, segments, m, where):
+    layers = e.get("layers")
+    if not uint(e.get("size")) or not isinstance(layers, list) or len(layers) < 2 or {"in", "at", "parts", "sha256"} & e.keys():
+        raise Fatal(f"{where}: layers")
+    for layer in layers:
+        if not isinstance(layer, dict) or not uint(layer.get("size")) or not RE_HEX.fullmatch(str(layer.get("sha256"))) \
+                or segments.get(layer.get("in"), {}).get("type") != "tar" or layer["in"] == m["segments"][-1]["_id"]:
+            raise Fatal(f"{where}: a layer that no tree segment of the manifest holds")
+        if not (isinstance(layer.get("at"), list) and len(layer["at"]) == 3 and all(map(uint, layer["at"]))):
+            raise Fatal(f"{where}: at of a layer")
+    writers = [layer["in"].partition("/")[0] for layer in layers]
+    if writers != sorted(writers) or writers[0] == writers[1]:
+        raise Fatal(f"{where}: layers are out of order")
+
+
+def layer_path(path, number, layer):
+    if number == 0:
+        return path
+    head, slash, name = path.rpartition(b"/")
+    part = layer.get("part", 1)
+    return head + slash + b"INCREMENTAL." + name + (b"~%d" % part if part > 1 else b"")
+
+
+def lay(data, layer):
+    """An increment over a file (§11.4)."""
+    magic, count, pages = struct.unpack("<III", layer[:12])
+    header = 12 + 4 * count
+    header += -header % PAGE if count else 0
+    if magic != 0xD3AE1F0D or len(layer) != header + count * PAGE:
+        raise Fatal("an increment that is none")
+    blocks = struct.unpack(f"<{count}I", layer[12:12 + 4 * count])
+    if any(a >= b for a, b in zip(blocks, blocks[1:])):
+        raise Fatal("an increment with blocks out of order")
+    end = max((pages, *(b + 1 for b in blocks))) * PAGE
+    out = bytearray(data[:pages * PAGE].ljust(end, b"\0"))
+    for n, block in enumerate(blocks):
+        out[block * PAGE:(block + 1) * PAGE] = layer[header + n * PAGE:header + (n + 1) * PAGE]
+    return bytes(out)
+
+
+def put_together(repo, segments, path, e):
+    """The content of a layered file, each layer compared with its digest."""
+    data = b""
+    for number, layer in enumerate(e["layers"]):
+        frames = repo.frames(segments[layer["in"]])
+        at = layer["at"]
+        if at[0] not in frames.starts:
+            raise Fatal(f"{show(path)}: no frame of {layer['in']} starts at byte {at[0]}")
+        member = member_at(frames, frames.table[frames.starts[at[0]]][2] + at[1])
+        if member is None or member.kind != "file" or member.path != layer_path(path, number, layer):
+            raise Fatal(f"{show(path)}: the position of a layer in {layer['in']} holds something else")
+        content = b"".join(logical(frames, member))
+        if len(content) != layer["size"] or hashlib.sha256(content).hexdigest() != layer["sha256"]:
+            raise Fatal(f"{show(path)}: a layer in {layer['in']} is not what was backed up")
+        data = lay(data, content) if number else content
+    if len(data) != e["size"]:
+        raise Fatal(f"{show(path)}: layers make {len(data)} bytes, the index says {e['size']}")
+    return data
 
 
 def read_index(repo, m, findings):
@@ -648,6 +712,10 @@ def read_index(repo, m, findings):
             if not uint(e.setdefault("size", 0)):
                 raise Fatal(f"{where}: size")
             check(("sha256" in e) != ("fingerprint" in e), f"{where}: needs one of sha256 and fingerprint")
+        if e["type"] == "layered":
+            read_layers(e, segments, m, where)
+            entries[path] = e
+            continue
         if e["type"] == "stream" or "parts" in e:
             if e["type"] not in ("file", "stream") or not isinstance(e.get("parts"), list) or "in" in e or "at" in e:
                 raise Fatal(f"{where}: parts")
@@ -708,7 +776,7 @@ def mac_of(e):
     return hmac.new(base64.b64decode(match[1]), digestmod="sha256") if match else None
 
 
-def verify_tree_segment(repo, s, last, older, entries, findings, seen):
+def verify_tree_segment(repo, s, last, older, entries, layers, findings, seen):
     frames, check = repo.frames(s), findings.check
     check(frames.size == s["plain"], f"{s['path']}: {frames.size} plain bytes, the manifest says {s['plain']}")
     dead = []
@@ -730,12 +798,17 @@ def verify_tree_segment(repo, s, last, older, entries, findings, seen):
             check(not dirs_begun, f"{where}: comes after a directory")
         check(last or not tail_only(m.path), f"{where}: a name that only the last tree segment may hold")
         e = entries.get(m.path)
-        wanted = e is not None and e.get("in") == s["_id"]
+        layer = layers.get((s["_id"], m.path))
+        wanted = layer is not None or e is not None and e.get("in") == s["_id"]
         if wanted == (m.path in dead):
             findings.add(f"{where}: " + ("is wanted, but on the dead list" if wanted else "is neither wanted nor on the dead list"))
         if m.kind == "file":
             content += m.stored
-        if wanted:
+        if layer is not None:
+            check(frames.at(m.start, m.end - m.start) == layer["at"], f"{where}: is at another place than the index says")
+            check(m.kind == "file" and m.size == layer["size"], f"{where}: is not the layer that the index has")
+            live += m.stored
+        elif wanted:
             compare(frames, m, e, where, findings, members, older)
             seen.add(m.path)
             if m.kind == "file":
@@ -820,10 +893,10 @@ def verify_streams(repo, m, entries, findings):
 
 def check_counts(backup, m, entries, findings):
     have = {"files": 0, "directories": 0, "symlinks": 0, "hardlinks": 0, "devices": 0, "bytes": 0, "changed": 0}
-    group = {"file": "files", "stream": "files", "dir": "directories", "symlink": "symlinks", "hardlink": "hardlinks", "char": "devices", "block": "devices"}
+    group = {"file": "files", "layered": "files", "stream": "files", "dir": "directories", "symlink": "symlinks", "hardlink": "hardlinks", "char": "devices", "block": "devices"}
     for e in entries.values():
         have[group[e["type"]]] += 1
-        have["bytes"] += e["size"] if e["type"] in ("file", "stream") else 0
+        have["bytes"] += e["size"] if e["type"] in ("file", "layered", "stream") else 0
         have["changed"] += e.get("changed") is True
     own = [m["index"], m.get("large")] + [s.get("dead") for s in m["segments"]] + m["segments"]
     have["stored_bytes"] = sum(o["size"] for o in own if o and o["path"].startswith(f"data/{backup}/"))
@@ -845,14 +918,22 @@ def verify(repo, backup, m, findings):
     entries = read_index(repo, m, findings)
     seen, members = set(), 0
     trees = [s for s in m["segments"] if s["type"] == "tar"]
+    by_id = {s["_id"]: s for s in trees}
+    layered = {path: e for path, e in entries.items() if e["type"] == "layered"}
+    layers = {(layer["in"], layer_path(path, n, layer)): layer for path, e in layered.items() for n, layer in enumerate(e["layers"])}
+    findings.check(len(layers) == sum(len(e["layers"]) for e in layered.values()), "two layers are one member")
+    findings.check(len(layered) == (m.get("cluster") or {}).get("layered", 0), "manifest: cluster.layered")
+    for path, e in layered.items():
+        put_together(repo, by_id, path, e)
+        seen.add(path)
     for s in trees:
-        members += verify_tree_segment(repo, s, s is trees[-1], s["_owner"] != trees[-1]["_owner"], entries, findings, seen)
+        members += verify_tree_segment(repo, s, s is trees[-1], s["_owner"] != trees[-1]["_owner"], entries, layers, findings, seen)
     for path, e in entries.items():
         findings.check("parts" in e or path in seen, f"{show(path)}: is in the index, but not in {e.get('in')}")
     verify_streams(repo, m, entries, findings)
     check_counts(backup, m, entries, findings)
     return {"objects": len(objects) + 1, "stored_bytes": repo.read_bytes, "segments": len(m["segments"]), "members": members,
-            "entries": len(entries), "bytes": sum(e["size"] for e in entries.values() if e["type"] in ("file", "stream"))}
+            "entries": len(entries), "bytes": sum(e["size"] for e in entries.values() if e["type"] in ("file", "layered", "stream"))}
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -892,6 +973,10 @@ def restore(repo, m, target, findings):
             if member is None or member.path != path or member.kind != "file":
                 raise Fatal(f"{show(path)}: its position in {name} holds something else")
             write_file(place(path), logical(frames, member), e, show(path), findings, summary)
+    for path, e in entries.items():
+        if e["type"] == "layered":
+            data = put_together(repo, segments, path, e)
+            write_file(place(path), [data], e, show(path), None, summary)
     for path, e in entries.items():
         if "parts" in e:
             def pieces(e=e):
@@ -933,8 +1018,9 @@ def write_file(place, pieces, e, where, findings, summary):
             else:
                 out.write(data)
         out.truncate(size)
-    findings.check(size == e["size"], f"{where}: {size} bytes, the index says {e['size']}")
-    content_ok(e, digest, mac, where, findings)
+    if findings is not None:  # a layered file was compared layer by layer
+        findings.check(size == e["size"], f"{where}: {size} bytes, the index says {e['size']}")
+        content_ok(e, digest, mac, where, findings)
     summary["files"] += 1
     summary["bytes"] += size
 

@@ -2,7 +2,7 @@
 # restore.sh: restore a Backstay backup with standard tools only.
 #
 # Needs: a POSIX sh, GNU tar, zstd, GNU coreutils and findutils, grep, sed; age if the repository is
-# encrypted; curl if it is read over http(s). The format is described in RESTORE.md beside this file.
+# encrypted; curl if it is read over http(s); python3 for incremental backups of PostgreSQL clusters. The format is described in RESTORE.md beside this file.
 
 set -eu
 LC_ALL=C
@@ -202,7 +202,7 @@ have=$(sha256sum <"$sums")
 grep -q "\"${have%% *}\"" "$work/manifest" ||
     die "damaged object: $dir/data/$backup/SHA256SUMS is not the one that commits/$backup.json names"
 obj='[0-9]{8}T[0-9]{6}Z-(full|incr|snap)-[a-z0-9]{4,8}'
-if grep -Evq "^[0-9a-f]{64}  data/$obj/(index|large|dead-$obj-[0-9]{6}|[0-9]{6}|[0-9]{6}\.tar)\.zst(\.age)?\$" "$sums"; then
+if grep -Evq "^[0-9a-f]{64}  data/$obj/(index|large|backup_manifest|pages|dead-$obj-[0-9]{6}|[0-9]{6}|[0-9]{6}\.tar)\.zst(\.age)?\$" "$sums"; then
     die "$dir/data/$backup/SHA256SUMS holds a line this script does not know"
 fi
 
@@ -282,6 +282,13 @@ fi
 # --- a tree ------------------------------------------------------------------------------------------
 
 [ "$target" != - ] || die "$backup is a tree of files: give a directory, not -"
+# Files of this backup are made of layers: each backup's files are laid over those of older ones.
+layered=
+if grep -Eq '/(backup_manifest|pages)\.zst(\.age)?$' "$sums"; then
+    layered=1
+    need python3
+    if [ -e "$target.layer" ]; then die "$target.layer exists: it is where increments go for a while"; fi
+fi
 if [ -e "$target" ] || [ -L "$target" ]; then
     [ -d "$target" ] || die "$target is not a directory"
     [ -z "$(find "$target/" -mindepth 1 -maxdepth 1 | head -c 1)" ] || die "$target is not empty"
@@ -291,6 +298,7 @@ fi
 target=$(cd -- "$target" && pwd -P)
 if [ "$(id -u)" -eq 0 ]; then owner=--same-owner; else owner=--no-same-owner; fi
 partly=
+into=$target
 
 # extract SUM PATH: one tree segment, without the names on its dead list.
 extract() {
@@ -309,7 +317,7 @@ extract() {
     : >"$work/tar"
     # shellcheck disable=SC2086  # TAR_OPTS is a list of words
     decode "$ext_path" | {
-        tar -x -p -f - -C "$target" "$owner" --acls --xattrs --xattrs-include='*' \
+        tar -x -p -f - -C "$into" "$owner" --acls --xattrs --xattrs-include='*' \
             --delay-directory-restore --warning=no-timestamp ${TAR_OPTS-} \
             --anchored --no-wildcards --no-unquote -X "$work/dead" || echo failed >"$work/tar"
     }
@@ -366,12 +374,66 @@ large_files() {
     finish_large
 }
 
+# What one backup stored goes over what older ones did: whole files in their place, pages into theirs.
+lay() {
+    [ "$into" != "$target" ] || return 0
+    note "laying $1 over what is older"
+    python3 - "$into" "$target" <<'END'
+import os, struct, sys
+layer, target = map(os.fsencode, sys.argv[1:])
+PAGE, MAGIC = 8192, 0xD3AE1F0D
+for where, dirs, names in os.walk(layer):
+    into = os.path.join(target, os.path.relpath(where, layer))
+    os.makedirs(into, exist_ok=True)
+    for name in sorted(names) + [d for d in dirs if os.path.islink(os.path.join(where, d))]:
+        new = os.path.join(where, name)
+        if not name.startswith(b"INCREMENTAL."):
+            os.replace(new, os.path.join(into, name))
+            continue
+        path = os.path.join(into, name[12:].split(b"~")[0])
+        with open(new, "rb") as changes, open(path, "r+b") as file:
+            magic, count, pages = struct.unpack("<III", changes.read(12))
+            if magic != MAGIC:
+                sys.exit("not an increment: %r" % new)
+            blocks = struct.unpack("<%dI" % count, changes.read(4 * count))
+            if count:
+                changes.seek(-(12 + 4 * count) % PAGE, 1)
+            file.truncate(pages * PAGE)
+            for block in blocks:
+                file.seek(block * PAGE)
+                if file.write(changes.read(PAGE)) != PAGE:
+                    sys.exit("an increment ends too early: %r" % new)
+        os.remove(new)
+label = os.path.join(target, b"backup_label")
+lines = open(label, "rb").read().splitlines(True) if os.path.exists(label) else []
+kept = [line for line in lines if not line.startswith(b"INCREMENTAL FROM ")]
+if kept != lines:
+    open(label, "wb").writelines(kept)
+    if os.path.exists(os.path.join(target, b"backup_manifest")):
+        os.remove(os.path.join(target, b"backup_manifest"))
+END
+    rm -rf "$into"
+}
+
 # The last tree segment carries all directories, and links to large files: it goes last.
 final=$(tail -n 1 "$work/trees")
+writer=
 while read -r s p <&3; do
     [ "$s  $p" != "$final" ] || continue
+    if [ -n "$layered" ]; then
+        of=${p#data/}
+        of=${of%%/*}
+        if [ -n "$writer" ] && [ "$of" != "$writer" ]; then
+            lay "$writer"
+            into=$target.layer
+            mkdir -- "$into"
+        fi
+        writer=$of
+    fi
     extract "$s" "$p"
 done 3<"$work/trees"
+lay "$writer"
+into=$target
 large_files
 extract "${final%% *}" "${final#*  }"
 
