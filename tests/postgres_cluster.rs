@@ -211,7 +211,7 @@ fn a_backup_that_is_cut_off_is_none() {
 }
 
 /// A standby of this server.
-fn standby_of(server: &Server) -> Server {
+pub fn standby_of(server: &Server) -> Server {
     let mut standby = Server::vacant(server.major);
     fs::set_permissions(standby.directory("data"), fs::Permissions::from_mode(0o700)).unwrap();
     let mut command = run_as(&server.tool("pg_basebackup"), false);

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::common::postgres::{ALL, Server};
 use crate::common::{Ran, Sandbox, finish, has_tools};
 use crate::postgres_cluster::{
-    Load, SLOW, check_ledger, listed, open, sandbox, sandbox_as, slow_backup, verify,
+    Load, SLOW, check_ledger, connect, listed, open, sandbox, sandbox_as, slow_backup, standby_of,
+    verify,
 };
 
 /// A server that can make increments, where its version has them.
@@ -225,7 +227,7 @@ fn what_cannot_be_built_on_gives_a_full_and_a_reason() {
         id
     };
     for major in ALL {
-        let Some(server) = server(major) else { continue };
+        let Some(mut server) = server(major) else { continue };
         let sandbox = sandbox(&server, true);
         let (id, _) = backup(&sandbox, "incremental");
         assert!(id.contains("-full-"), "{id}");
@@ -250,8 +252,36 @@ fn what_cannot_be_built_on_gives_a_full_and_a_reason() {
         fs::write(sandbox.path("policy.yaml"), without).unwrap();
         full_because(&sandbox, "takes a full backup");
         fs::write(sandbox.path("policy.yaml"), policy).unwrap();
+        // Damage is not built on, and neither is what has no checksums where there are some now.
+        backup(&sandbox, "full");
+        incremental(&sandbox);
+        server.sql("postgres", "CREATE TABLE bad AS SELECT generate_series(1, 5000) AS n");
+        let node = server.value("postgres", "SELECT pg_relation_filepath('bad')");
+        let damage = |server: &mut Server, bytes: &[u8]| {
+            server.stop();
+            let file = fs::OpenOptions::new().write(true).open(server.data().join(&node)).unwrap();
+            file.write_all_at(bytes, 3 * 8192 + 5000).unwrap();
+            drop(file);
+            server.boot();
+            connect(&sandbox, &server.connection("postgres"), true, "");
+        };
+        server.stop();
+        let kept = fs::read(server.data().join(&node)).unwrap()[3 * 8192 + 5000..][..6].to_vec();
+        server.boot();
+        damage(&mut server, b"damage");
+        let id = incremental(&sandbox);
+        assert_eq!(shown(&sandbox, &id)["tainted"]["pages"], 1, "{major}");
+        damage(&mut server, &kept);
+        full_because(&sandbox, "has damaged pages");
+        incremental(&sandbox);
+        server.stop();
+        let data = server.data();
+        let ran = server.run("pg_checksums", &["--disable", "-N", "-D", data.to_str().unwrap()]);
+        ran.expect(0);
+        server.boot();
+        connect(&sandbox, &server.connection("postgres"), true, "");
+        full_because(&sandbox, "page checksums were switched");
         if major >= 17 {
-            backup(&sandbox, "full");
             incremental(&sandbox);
             server.sql("postgres", "ALTER SYSTEM SET summarize_wal = off");
             server.sql("postgres", "SELECT pg_reload_conf()");
@@ -325,7 +355,7 @@ fn an_increment_that_is_cut_off_is_none() {
         assert!(ran.stderr.contains("failed to back up demo/pg"), "{}", ran.stderr);
         assert_eq!(listed(&sandbox), 1, "PostgreSQL {major}");
         server.boot();
-        crate::postgres_cluster::connect(&sandbox, &server.connection("postgres"), true, "");
+        connect(&sandbox, &server.connection("postgres"), true, "");
         let id = incremental(&sandbox);
         let copy = started(&sandbox, major, &id);
         let sum = copy.value("postgres", "SELECT sum(abalance) FROM pgbench_accounts");
@@ -377,6 +407,72 @@ fn a_chain_comes_back_by_hand() {
                 == fs::read(by_hand.join(&path)).unwrap();
             assert!(same, "{} of {major}", path.display());
         }
+        // Who wrote a reader from the specification alone gets the same.
+        let out = sandbox.path("out");
+        let read = |verb: &str, more: &[&str]| {
+            let reader = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/foreign/reader.py");
+            let mut command = std::process::Command::new("python3");
+            command.current_dir(sandbox.root()).arg(reader).args([verb, "repo", "demo/pg", &last]);
+            if major != 17 {
+                command.args(["--identity", "recovery.key"]);
+            }
+            Ran::from(&command.args(more).output().unwrap()).expect(0);
+        };
+        read("verify", &[]);
+        read("restore", &["out"]);
+        for path in files(&out).into_iter().filter(|path| path.starts_with("base")) {
+            let same = fs::read(expected.data().join(&path)).unwrap_or_default()
+                == fs::read(out.join(&path)).unwrap();
+            assert!(same, "{} of {major}", path.display());
+        }
+        // And so does who has a copy of the repository.
+        let (from, to) = (sandbox.path("repo"), sandbox.path("elsewhere"));
+        let (from, to) = (from.display().to_string(), to.display().to_string());
+        sandbox.run_bare(&["copy", "--repository", &from, "--to", &to]).expect(0);
+        let alone = ["verify", "--depth", "content", "--repository", &to, "--identity"];
+        sandbox.run_bare(&[&alone[..], &["recovery.key"]].concat()).expect(0);
+    }
+}
+
+/// Restores the newest backup, incremental or not, and looks at it.
+fn check_newest(sandbox: &Sandbox, server: &Server, id: &str) {
+    let copy = started(sandbox, server.major, id);
+    check_ledger(&copy);
+}
+
+#[test]
+fn a_standby_is_backed_up_incrementally_and_so_is_who_was_promoted() {
+    for major in ALL {
+        let Some(server) = server(major) else { continue };
+        let load = Load::on(&server);
+        let standby = standby_of(&server);
+        let sandbox = sandbox(&standby, true);
+        backup(&sandbox, "full");
+        server.run("pgbench", &["-n", "-t", "500", "postgres"]).expect(0);
+        server.sql("postgres", "CHECKPOINT");
+        let target = server.value("postgres", "SELECT pg_current_wal_lsn()");
+        let reached = format!("SELECT pg_last_wal_replay_lsn() >= '{target}'");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while standby.value("postgres", &reached) != "t" {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let id = incremental(&sandbox);
+        check_newest(&sandbox, &standby, &id);
+        drop(load);
+        // At once again, there may be nothing that the server could compare: it says so.
+        let (id, ran) = backup(&sandbox, "incremental");
+        assert!(id.contains("-incr-") || ran.stderr.contains("takes a full"), "{}", ran.stderr);
+        check_newest(&sandbox, &standby, &id);
+        // On the timeline that came of it.
+        standby.sql("postgres", "SELECT pg_promote()");
+        standby.sql("postgres", "UPDATE pgbench_tellers SET filler = 'x'");
+        let (id, ran) = backup(&sandbox, "incremental");
+        assert!(id.contains("-incr-") || ran.stderr.contains("takes a full"), "{}", ran.stderr);
+        eprintln!("{major}: {id} {}", ran.stderr);
+        check_newest(&sandbox, &standby, &id);
+        let shown = shown(&sandbox, &id);
+        assert_eq!(shown["recovery_points"][0]["timeline"], 2);
     }
 }
 

@@ -18,7 +18,9 @@ pub struct Archiving {
 
 impl Archiving {
     pub fn start(major: u32, encrypted: bool) -> Option<Self> {
-        let server = Server::with(major, "archive_mode = on\nwal_keep_size = 0", "")?;
+        let summaries = if major >= 17 { "\nsummarize_wal = on" } else { "" };
+        let settings = format!("archive_mode = on\nwal_keep_size = 0{summaries}");
+        let server = Server::with(major, &settings, "")?;
         let sandbox = Sandbox::new();
         let connection = server.connection("postgres").replace('\'', "''");
         let sources = format!(
@@ -165,6 +167,9 @@ fn a_ledger_comes_back_as_it_was_at_any_moment() {
         server.sql("postgres", "CREATE TABLE marks (n int)");
         let load = Load::on(server);
         this.backup();
+        // Recovery goes on from an incremental as from a full.
+        let ran = this.run(&["backup", "demo/pg"]).expect(0);
+        assert!(ran.stdout.contains("-incr-"), "{}", ran.stderr);
         let mut moments = Vec::new();
         for n in 1..=3 {
             std::thread::sleep(Duration::from_millis(150));

@@ -97,7 +97,7 @@ impl Entry {
 /// An error unless the layers are those of an entry that is `layered`, or none of one that is not.
 pub(super) fn check_layers(layered: bool, layers: &[Layer]) -> Result<()> {
     let is_hex = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    if layered != !layers.is_empty() || layers.len() == 1 {
+    if layered == layers.is_empty() || layers.len() == 1 {
         return Err(Error::damaged("an entry with layers that make no file"));
     }
     if !layers.iter().all(|layer| is_hex(&layer.sha256)) {
