@@ -112,3 +112,60 @@ pub(super) fn check_layers(layered: bool, layers: &[Layer]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::archive::entry::EntryType;
+    use crate::archive::index::line_of;
+
+    fn layer(segment: &str, part: u32) -> Layer {
+        let segment = SegmentRef::try_from(segment.to_owned()).unwrap();
+        Layer { segment, at: Position(0, 512, 99), size: 12, sha256: "ab".repeat(32), part }
+    }
+
+    const OLD: &str = "20261121T020000Z-full-7k3f/000001";
+    const NEW: &str = "20261122T020000Z-incr-9d2m/000001";
+    const NEWER: &str = "20261123T020000Z-incr-aaaa/000007";
+
+    fn read(layers: Vec<Layer>) -> Result<Entry> {
+        let mut entry = Entry::new("base/5/16384", EntryType::File);
+        entry.size = 8192;
+        entry.layers = layers;
+        let line = line_of(&entry)?;
+        let text = String::from_utf8_lossy(&line).into_owned();
+        // What does not know of layers must not take the file for one that it can restore.
+        assert_eq!(text.contains("\"type\":\"layered\""), !entry.layers.is_empty(), "{text}");
+        serde_json::from_slice(&line).map_err(|error| Error::damaged(error.to_string()))
+    }
+
+    #[test]
+    fn layers_are_members_of_their_own() {
+        let layers = vec![layer(OLD, 0), layer(NEW, 0), layer(NEW, 2), layer(NEWER, 0)];
+        let entry = read(layers.clone()).unwrap();
+        assert_eq!((entry.kind, &entry.layers), (EntryType::File, &layers));
+        let names: Vec<String> = entry.members().iter().map(Entry::display_path).collect();
+        let delta = "base/5/INCREMENTAL.16384";
+        assert_eq!(names, ["base/5/16384", delta, &format!("{delta}~2"), delta]);
+        assert_eq!(entry.segments().count(), 4);
+        assert_eq!(entry.as_layers(), layers);
+        let whole = &entry.members()[0];
+        assert!(whole.is_layer && whole.layers.is_empty() && whole.size == 12);
+        assert_eq!(whole.as_layers(), layers[..1]);
+    }
+
+    #[test]
+    fn layers_that_make_no_file_are_refused() {
+        assert!(read(Vec::new()).is_ok());
+        for wrong in [
+            vec![layer(OLD, 0)],
+            vec![layer(NEW, 0), layer(OLD, 0)],
+            vec![layer(NEW, 0), layer(NEW, 0)],
+            vec![layer(OLD, 0), Layer { sha256: "x".into(), ..layer(NEW, 0) }],
+        ] {
+            assert!(read(wrong).is_err());
+        }
+    }
+}

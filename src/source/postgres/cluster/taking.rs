@@ -110,7 +110,8 @@ impl Taking<'_> {
         };
         if digested {
             entry.pages = Some(self.next_page);
-            let old = match self.sink.earlier(&path)? {
+            let earlier = self.sink.earlier(&path)?;
+            let old = match earlier.filter(|earlier| !earlier.as_layers().is_empty()) {
                 Some(earlier) => self.way.digests_of(&earlier)?.map(|old| (earlier, old)),
                 None => None,
             };

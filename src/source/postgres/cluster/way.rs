@@ -15,6 +15,9 @@ use crate::source::{Earlier, PAGE_DIGEST, SourceContext};
 /// The oldest server that makes increments itself, as a major version.
 const SERVER_MAKES_INCREMENTS: u32 = 17;
 
+/// The longest relation file that increments can be laid over: a longer one is stored in slices.
+const WHOLE_MEMBER: u64 = 1 << 30;
+
 /// How a backup is made.
 pub(super) enum Way {
     /// All of it, from a server that can make increments of it next time.
@@ -133,6 +136,9 @@ fn obstacle(server: &Server, earlier: &Earlier) -> Option<String> {
     }
     if server.page != PAGE as u64 {
         return Some(format!("pages of {} bytes are not known", server.page));
+    }
+    if server.pages_in_segment * server.page > WHOLE_MEMBER {
+        return Some("its relation files may be longer than 1 GiB".to_owned());
     }
     let timeline = wal.ranges.last().map_or(0, |range| range.timeline);
     (timeline > server.identity.timeline).then(|| {
