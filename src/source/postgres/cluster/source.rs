@@ -16,9 +16,7 @@ use crate::id::{self, BackupKind};
 use crate::source::postgres::Connection;
 use crate::source::postgres::conninfo::{Host, Settings, Surroundings};
 use crate::source::postgres::replication::{BackupOptions, Identity, Replication};
-use crate::source::{
-    Captured, EntrySink, Item, Order, Source, SourceContext, SourceProbe,
-};
+use crate::source::{Captured, EntrySink, Item, Order, Source, SourceContext, SourceProbe};
 use crate::telemetry::failpoint;
 
 /// How a cluster is backed up.
