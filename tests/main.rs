@@ -42,6 +42,7 @@ mod schedule;
 mod slips;
 mod soak;
 mod sources;
+mod space;
 mod state;
 mod status;
 mod stores;

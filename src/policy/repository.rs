@@ -19,6 +19,8 @@ pub struct Repository {
     pub encryption: Option<Encryption>,
     /// Protection against deletion, by the store.
     pub object_lock: Option<ObjectLock>,
+    /// The most that all objects in it may take; `None` for as much as there is.
+    pub budget: Option<Size>,
     /// How much of the network may be used.
     pub limits: Limits,
     /// How backups are removed.
@@ -72,6 +74,9 @@ struct Written {
     /// Object lock, for buckets that have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     object_lock: Option<ObjectLock>,
+    /// The most that all objects in it may take: a backup that would take more does not begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<Size>,
     /// Bandwidth and connections.
     #[serde(default)]
     limits: Limits,
@@ -93,6 +98,7 @@ impl TryFrom<Written> for Repository {
             storage,
             encryption: written.encryption,
             object_lock: written.object_lock,
+            budget: written.budget,
             limits: written.limits,
             prune: written.prune,
         })
@@ -110,6 +116,7 @@ impl From<Repository> for Written {
             s3,
             encryption: repository.encryption,
             object_lock: repository.object_lock,
+            budget: repository.budget,
             limits: repository.limits,
             prune: repository.prune,
         }

@@ -11,6 +11,7 @@ mod pin;
 mod place;
 pub mod protection;
 mod select;
+pub mod space;
 
 pub mod backup;
 pub mod prove;

@@ -9,8 +9,9 @@ use crate::cli::printer::Printer;
 use crate::cli::setup::App;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{self, BackupKind, SourceAddress};
-use crate::policy::{Policy, PolicySet, SourceSpec, Work};
+use crate::policy::{self, Policy, PolicySet, SourceSpec, Work};
 use crate::run::backup::{self, Outcome, Request};
+use crate::run::space::Room;
 use crate::run::{Context, Tuning, host_name};
 use crate::secret;
 use crate::source;
@@ -287,7 +288,19 @@ fn one(
         policy: Some(&policy.text),
         dry_run: args.dry_run,
     };
-    backup::backup(&repository, &request, cx)
+    backup::backup_within(&repository, &request, &room(config, &definition.spec), cx)
+}
+
+/// Where the backup needs room.
+fn room(repository: &policy::Repository, spec: &SourceSpec) -> Room {
+    Room {
+        directory: repository.local().map(|local| local.path.clone()),
+        budget: repository.budget.map(policy::Size::bytes),
+        scratch: match spec {
+            SourceSpec::PostgresDump(dump) => dump.scratch.clone(),
+            _ => None,
+        },
+    }
 }
 
 fn summary(outcome: &Outcome, dry_run: bool) -> String {

@@ -25,4 +25,4 @@ mod tally;
 mod worker;
 
 pub use request::{Outcome, Request};
-pub use session::backup;
+pub use session::{backup, backup_within};

@@ -20,6 +20,7 @@ use crate::id::{self, BackupId, BackupKind};
 use crate::run::Context;
 use crate::run::context::host_name;
 use crate::run::crew::crew;
+use crate::run::space::{self, Room};
 use crate::source::{Captured, Earlier, Order, Refusal, SourceContext};
 use crate::store::{CommitRef, Intent, Repository, SourceStore, Worker, layout};
 use crate::store::{KeyInfo, WalStore};
@@ -68,19 +69,30 @@ impl Writing<'_> {
 
 /// Makes one backup of one source.
 pub fn backup(repository: &Repository, request: &Request<'_>, cx: &Context) -> Result<Outcome> {
+    backup_within(repository, request, &Room::default(), cx)
+}
+
+/// The same, if there is room for it.
+pub fn backup_within(
+    repository: &Repository,
+    request: &Request<'_>,
+    room: &Room,
+    cx: &Context,
+) -> Result<Outcome> {
     let refusal = Refusal::default();
-    let outcome = attempt(repository, request, cx, Some(&refusal));
+    let outcome = attempt(repository, request, room, cx, Some(&refusal));
     let Some(why) = refusal.take() else { return outcome };
     let address = &request.address;
     let message = format!("{address} takes a full backup: {why}");
     cx.reporter.warn(WarningCode::BecameFull, address.to_string(), message);
-    attempt(repository, request, cx, None)
+    attempt(repository, request, room, cx, None)
 }
 
 /// One attempt. Without a `refusal` to say so to, it builds on nothing.
 fn attempt(
     repository: &Repository,
     request: &Request<'_>,
+    room: &Room,
     cx: &Context,
     refusal: Option<&Refusal>,
 ) -> Result<Outcome> {
@@ -103,6 +115,9 @@ fn attempt(
         (BackupKind::Incremental, None) => BackupKind::Full,
         (asked, _) => asked,
     };
+    if *room != Room::default() {
+        space::check(room, repository.store(), &source, &commits, kind)?;
+    }
     let backup = BackupId::new(kind, start, commits.last().map(|commit| &commit.backup));
     let key = repository.write_key();
     let content = key.map(KeyInfo::recipients).transpose()?.unwrap_or_default();
