@@ -22,7 +22,7 @@
 //! | [`run`] | the verbs: backup, restore, verify |
 //! | [`source`] | what can be backed up: directories, commands, secrets, databases |
 //! | [`store`] | repositories: keys, uploads, ranged reads, catalogue, intents, probes |
-//! | [`state`] | what this machine remembers: an SQLite database |
+//! | [`state`] | what is remembered: SQLite on this machine, or PostgreSQL for several |
 //! | [`archive`] | tar members, frames, age, digests, index, manifest; synchronous |
 //! | [`policy`] | what is protected, where to, how often: model, linter, schema |
 //! | [`telemetry`] | typed events, progress |

@@ -9,6 +9,7 @@ mod contract;
 mod exit;
 mod format;
 mod gantt;
+mod ledger;
 mod names;
 mod printer;
 mod progress;

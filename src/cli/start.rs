@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::builder::Resettable;
 use clap::error::ErrorKind as ClapErrorKind;
@@ -19,7 +20,7 @@ use super::printer::{self, Printer};
 use super::progress::Display;
 use super::setup::App;
 use crate::clock;
-use crate::daemon::supervise::SUPERVISOR;
+use crate::daemon::supervise::{LEASE, SUPERVISOR};
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Context, Tuning};
 use crate::source::directory::raise_file_limit;
@@ -177,6 +178,29 @@ fn end_with_the_supervisor(reporter: &Reporter) {
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
     if told.is_err() || parent.as_deref() != Some(supervisor.as_str()) {
         reporter.cancel();
+    }
+    let lease = std::env::var(LEASE).ok().and_then(|text| text.parse().ok());
+    if let Some(lease) = lease.map(Duration::from_secs) {
+        let reporter = reporter.clone();
+        std::thread::spawn(move || end_when_it_stands_still(&supervisor, lease, &reporter));
+    }
+}
+
+/// What a daemon does that was stopped (SIGSTOP) is taken over by another one when its lease is
+/// over. It ends before, so that it is not done by both.
+fn end_when_it_stands_still(supervisor: &str, lease: Duration, reporter: &Reporter) {
+    let path = format!("/proc/{supervisor}/stat");
+    let mut since: Option<Instant> = None;
+    loop {
+        std::thread::sleep((lease / 10).max(Duration::from_millis(100)));
+        let stat = std::fs::read_to_string(&path).unwrap_or_default();
+        // `pid (name) state …`, and the name may have anything in it.
+        let stopped = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
+        since = stopped.then(|| since.unwrap_or_else(Instant::now));
+        if since.is_some_and(|since| since.elapsed() >= lease / 2) {
+            reporter.cancel();
+            return;
+        }
     }
 }
 

@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::adopt;
 use super::service::ServiceManager;
 use super::supervise::{self, Ended, Stop, Work};
-use super::tick::{Place, Protected, decide, due_slots, following_slots};
+use super::tick::{Fleet, Place, Protected, decide, due_slots, following_slots};
 use super::timetable::next_due;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::id;
 use crate::policy::{self, Job, Policy};
-use crate::state::{RunRow, RunState, State};
+use crate::run::HOST_LABEL;
+use crate::state::{Epoch, Fence, Ledger, RunRow, RunState};
 use crate::telemetry::{Event, Reporter, WarningCode};
 
 /// How long the loop sleeps when nothing happens.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How often the daemon says that it is still there, and looks for others that are not.
-const BEAT: Duration = Duration::from_secs(10);
-
 /// How often the policies are looked at.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// How often is it tried to write down what came of runs before the daemon ends without.
+const LAST_TRIES: u32 = 5;
 
 /// How long runs may go on when the daemon is told to end, before they are told too.
 const GRACE: Duration = Duration::from_secs(30);
@@ -39,8 +39,11 @@ const WORDS: Duration = Duration::from_hours(30 * 24);
 /// How often old words are looked for.
 const SWEEP: Duration = Duration::from_hours(1);
 
+/// A state that was never in trouble.
+const WELL_SINCE: Duration = Duration::from_mins(10);
+
 /// How long what came of runs is remembered.
-const MEMORY: SignedDuration = SignedDuration::from_hours(400 * 24);
+pub(super) const MEMORY: SignedDuration = SignedDuration::from_hours(400 * 24);
 
 /// What the daemon works with.
 #[derive(Debug, Clone)]
@@ -59,26 +62,46 @@ pub struct Settings {
     pub silence: SignedDuration,
 }
 
+/// A run that this daemon does.
+pub(super) struct Going {
+    pub(super) stop: Stop,
+    pub(super) row: RunRow,
+    /// The number it was claimed under.
+    pub(super) epoch: Epoch,
+    /// Somebody else began it: here it is only looked what came of it.
+    pub(super) adopted: bool,
+    /// Somebody else has it now: what comes of it here does not count.
+    pub(super) lost: bool,
+    /// How much of what it said was kept.
+    pub(super) said: u64,
+}
+
 /// The daemon at work.
 pub struct Engine<'a> {
-    settings: Settings,
-    state: &'a State,
+    pub(super) settings: Settings,
+    pub(super) state: &'a dyn Ledger,
     clock: Arc<dyn Clock>,
     reporter: Reporter,
     /// Who this is, for the state.
-    owner: String,
+    pub(super) owner: String,
+    /// Who shares the state.
+    pub(super) fleet: Option<Fleet>,
     policies: Vec<Policy>,
     /// What the policies were made of.
     seen: policy::Fingerprint,
     looked: Instant,
     beaten: Option<Instant>,
+    /// Since when the state answers again, if it did not for a while; `None` within the trouble.
+    pub(super) well: Option<Instant>,
     swept: Option<Instant>,
     /// When each job is due next: a look into the state for every job on every tick would be many.
     due: HashMap<(String, String), Option<Timestamp>>,
-    protected: Protected,
-    running: BTreeMap<String, (Stop, RunRow)>,
+    pub(super) protected: Protected,
+    pub(super) running: BTreeMap<String, Going>,
+    /// What came of runs that could not be written down yet.
+    pub(super) unwritten: Vec<(Going, Ended)>,
     ended: Receiver<(String, Ended)>,
-    tell: Sender<(String, Ended)>,
+    pub(super) tell: Sender<(String, Ended)>,
     /// The latest time that was seen.
     latest: Timestamp,
 }
@@ -88,7 +111,7 @@ impl<'a> Engine<'a> {
     /// it is not.
     pub fn new(
         settings: Settings,
-        state: &'a State,
+        state: &'a dyn Ledger,
         clock: Arc<dyn Clock>,
         reporter: Reporter,
     ) -> Result<Self> {
@@ -98,20 +121,25 @@ impl<'a> Engine<'a> {
         let (tell, ended) = channel();
         let owner = format!("{}/{}/{}", settings.host, std::process::id(), id::random_suffix(6));
         let protected = state.newest_successes()?;
+        let fleet = state.is_shared().then(|| Fleet { owner: owner.clone(), ..Fleet::default() });
+        let long_ago = Instant::now().checked_sub(WELL_SINCE);
         Ok(Self {
             settings,
             state,
             clock,
             reporter,
             owner,
+            fleet,
             policies,
             seen,
             looked: Instant::now(),
             beaten: None,
+            well: long_ago.or_else(|| Some(Instant::now())),
             swept: None,
             due: HashMap::new(),
             protected,
             running: BTreeMap::new(),
+            unwritten: Vec::new(),
             ended,
             tell,
             latest: now,
@@ -130,15 +158,25 @@ impl<'a> Engine<'a> {
         manager.ready();
         while !self.reporter.is_cancelled() {
             manager.alive();
-            if let Err(error) = self.tick() {
-                // A full disk or a locked file may be well again in a moment.
-                self.warn(format!("the state: {}", error.chain()));
-                std::thread::sleep(TICK * 10);
+            match self.tick() {
+                Ok(()) if self.well.is_none() => {
+                    self.well = Some(Instant::now());
+                    self.note("the state answers again".to_owned());
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    // A full disk, a locked file or a server that starts may be well again in a
+                    // moment. Until then what goes on goes on, and nothing begins.
+                    self.well = None;
+                    self.warn(format!("the state: {}", error.chain()));
+                    self.wait(TICK * 4);
+                }
             }
             self.wait(TICK);
         }
         manager.stopping();
-        self.end()
+        self.end();
+        Ok(())
     }
 
     /// One round.
@@ -152,9 +190,11 @@ impl<'a> Engine<'a> {
             self.looked = Instant::now();
             self.reload();
         }
-        if self.beaten.is_none_or(|beaten| beaten.elapsed() >= BEAT) {
-            self.beaten = Some(Instant::now());
+        self.write_late()?;
+        if self.beaten.is_none_or(|beaten| beaten.elapsed() >= self.pulse()) {
+            // Only what was written down counts.
             self.beat(now)?;
+            self.beaten = Some(Instant::now());
         }
         if self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
             self.swept = Some(Instant::now());
@@ -167,7 +207,7 @@ impl<'a> Engine<'a> {
     /// Takes what ended, for as long as nothing else is to be done.
     fn wait(&mut self, time: Duration) {
         match self.ended.recv_timeout(time) {
-            Ok((run, ended)) => self.take(&run, &ended),
+            Ok((run, ended)) => self.take(&run, ended),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
     }
@@ -180,6 +220,14 @@ impl<'a> Engine<'a> {
         self.seen = now;
         match policy::load(&self.settings.policies) {
             Ok(set) => {
+                let states = |policies: &[Policy]| -> Vec<_> {
+                    policies.iter().filter_map(|policy| policy.state.clone()).collect()
+                };
+                if states(&set.policies).first() != states(&self.policies).first() {
+                    self.warn(
+                        "the policies name another state: it is used from the next start on".into(),
+                    );
+                }
                 self.policies = set.policies;
                 self.due.clear();
                 self.note("the policies changed, and are in force".to_owned());
@@ -189,33 +237,6 @@ impl<'a> Engine<'a> {
                 error.render(false).trim_end()
             )),
         }
-    }
-
-    fn beat(&mut self, now: Timestamp) -> Result<()> {
-        for run in self.state.beat(&self.owner, now)? {
-            if let Some((stop, _)) = self.running.get(&run) {
-                stop.now("somebody cancelled it");
-            }
-        }
-        for row in self.state.open_runs()? {
-            let gone = row.state == RunState::Running
-                && row.owner.as_deref().is_some_and(|owner| owner != self.owner)
-                && row
-                    .heartbeat
-                    .is_none_or(|beat| now.duration_since(beat) > self.settings.silence);
-            let from = row.owner.clone().unwrap_or_default();
-            if gone && self.state.adopt(&row.id, &from, &self.owner, now)? {
-                self.warn(format!(
-                    "{}: whoever did it is gone: looking what came of it",
-                    name(&row)
-                ));
-                let mut program = self.settings.program.clone();
-                program.extend(["--policy".into(), self.settings.policies.clone().into()]);
-                let stop = adopt::start(&program, &row, self.tell.clone());
-                self.running.insert(row.id.clone(), (stop, row));
-            }
-        }
-        self.state.forget_runs(now.checked_sub(MEMORY).unwrap_or(now)).map(drop)
     }
 
     /// Removes what runs said long ago.
@@ -235,7 +256,11 @@ impl<'a> Engine<'a> {
     }
 
     fn make_slots(&mut self, now: Timestamp) -> Result<()> {
-        let place = Place { host: &self.settings.host, most: self.settings.most };
+        let place = Place {
+            host: &self.settings.host,
+            most: self.settings.most,
+            fleet: self.fleet.as_ref(),
+        };
         for policy in &self.policies {
             let zone = policy.time_zone();
             for (name, job) in &policy.jobs {
@@ -261,9 +286,23 @@ impl<'a> Engine<'a> {
     }
 
     fn decide(&mut self, now: Timestamp) -> Result<()> {
+        let state = self.state;
+        let mut claimed = Vec::new();
+        state.together(false, &mut || {
+            claimed = self.round(now)?;
+            Ok(())
+        })?;
+        // Only now: what was not committed is nobody's.
+        for (row, epoch) in claimed {
+            self.begin(&row, epoch);
+        }
+        Ok(())
+    }
+
+    /// Decides about all that waits, and claims what begins.
+    fn round(&self, now: Timestamp) -> Result<Vec<(RunRow, Epoch)>> {
         let open = self.state.open_runs()?;
-        let place = Place { host: &self.settings.host, most: self.settings.most };
-        let decisions = decide(&self.policies, &open, &self.protected, now, &place);
+        let decisions = decide(&self.policies, &open, &self.protected, now, &self.place());
         let of = |id: &str| open.iter().find(|row| row.id == id);
         for (id, state, why) in &decisions.settle {
             if let Some(row) = of(id) {
@@ -273,32 +312,44 @@ impl<'a> Engine<'a> {
         self.state.settle(&decisions.settle, now)?;
         self.state.postpone(&decisions.postpone)?;
         for (id, why) in &decisions.end {
-            if let Some((stop, _)) = self.running.get(id) {
-                stop.now(why);
+            match self.running.get(id) {
+                Some(going) => going.stop.now(why),
+                None if self.fleet.is_some() => drop(self.state.cancel(id, now)?),
+                None => {}
             }
         }
+        let mut claimed = Vec::new();
         for id in &decisions.begin {
             if let Some(row) = of(id)
-                && self.state.claim(id, &self.owner, now)?
+                && let Some(epoch) = self.state.claim(id, &self.owner, now)?
             {
-                self.begin(row);
+                claimed.push((row.clone(), epoch));
             }
         }
-        Ok(())
+        Ok(claimed)
     }
 
-    fn begin(&mut self, row: &RunRow) {
+    fn place(&self) -> Place<'_> {
+        let Settings { host, most, .. } = &self.settings;
+        Place { host, most: *most, fleet: self.fleet.as_ref() }
+    }
+
+    fn begin(&mut self, row: &RunRow, epoch: Epoch) {
         let Some((policy, job)) = self.job_of(row) else { return };
         let work = Work {
             id: row.id.clone(),
             argv: self.argv(policy, job, row),
             hooks: job.execution.hooks.clone(),
-            environment: vec![
+            environment: [
                 ("BACKSTAY_RUN", row.id.clone()),
                 ("BACKSTAY_STACK", row.slot.stack.clone()),
                 ("BACKSTAY_JOB", row.slot.job.clone()),
                 ("BACKSTAY_SOURCE", row.slot.source.clone()),
-            ],
+                (HOST_LABEL, self.settings.host.clone()),
+            ]
+            .into_iter()
+            .chain(self.lease(epoch))
+            .collect(),
             stop_after: job.execution.stop_after.map(policy::Period::get),
             log: self.settings.logs.join(&row.id),
         };
@@ -307,7 +358,8 @@ impl<'a> Engine<'a> {
         row.attempts += 1;
         row.started = Some(self.latest);
         let stop = supervise::start(work, self.tell.clone());
-        self.running.insert(row.id.clone(), (stop, row));
+        let going = Going { stop, row, epoch, adopted: false, lost: false, said: 0 };
+        self.running.insert(going.row.id.clone(), going);
     }
 
     fn argv(&self, policy: &Policy, job: &Job, row: &RunRow) -> Vec<OsString> {
@@ -345,24 +397,37 @@ impl<'a> Engine<'a> {
     }
 
     /// Writes down what came of a run.
-    fn take(&mut self, run: &str, ended: &Ended) {
-        let Some((_, row)) = self.running.remove(run) else { return };
-        if let Err(error) = self.write_down(&row, ended) {
-            // Nobody else knows: it is looked for in the repository when this one is gone.
+    fn take(&mut self, run: &str, ended: Ended) {
+        let Some(going) = self.running.remove(run) else { return };
+        if going.lost {
+            self.warn(format!("{}: ended, and does not count: others do it", name(&going.row)));
+            return;
+        }
+        if let Err(error) = self.write_down(&going, &ended) {
             self.warn(format!(
-                "{}: failed to write down what came of it: {}",
-                name(&row),
+                "{}: failed to write down what came of it, which is tried again: {}",
+                name(&going.row),
                 error.chain()
             ));
+            self.unwritten.push((going, ended));
         }
     }
 
-    fn write_down(&mut self, row: &RunRow, ended: &Ended) -> Result<()> {
+    /// As one: what a run came to, and what follows it.
+    pub(super) fn write_down(&mut self, going: &Going, ended: &Ended) -> Result<()> {
+        let state = self.state;
+        self.keep_words(going)?;
+        state.together(true, &mut || self.conclude(going, ended)).map(drop)
+    }
+
+    fn conclude(&mut self, going: &Going, ended: &Ended) -> Result<()> {
         let now = self.clock.now();
+        let row = &going.row;
+        let fence = Fence { owner: &self.owner, epoch: going.epoch };
         match ended {
             Ended::Succeeded(backup) => {
                 let done = (RunState::Succeeded, None);
-                if !self.state.finish(&row.id, &self.owner, done, backup.as_deref(), now)? {
+                if !self.state.finish(&row.id, fence, done, backup.as_deref(), now)? {
                     return Ok(());
                 }
                 let what = backup.as_deref().unwrap_or("done");
@@ -377,27 +442,29 @@ impl<'a> Engine<'a> {
                     retry.filter(|_| *again).and_then(|retry| retry.pause_after(row.attempts));
                 let Some(pause) = pause else {
                     self.warn(format!("{}: FAILED: {why}", name(row)));
-                    return self.fail(row, why, now);
+                    return self.fail(going, why, now);
                 };
                 self.warn(format!("{}: failed, and is tried again in {pause}: {why}", name(row)));
                 let wait = SignedDuration::try_from(pause.get()).unwrap_or(SignedDuration::ZERO);
                 let at = now.checked_add(wait).unwrap_or(now);
-                self.state.retry(&row.id, &self.owner, why, at).map(drop)
+                self.state.retry(&row.id, fence, why, at).map(drop)
             }
             Ended::Stopped(why) if self.reporter.is_cancelled() => {
                 self.note(format!("{}: waits for the next start", name(row)));
-                self.state.retry(&row.id, &self.owner, why, now).map(drop)
+                self.state.retry(&row.id, fence, why, now).map(drop)
             }
             Ended::Stopped(why) => {
                 self.warn(format!("{}: ended: {why}", name(row)));
-                self.fail(row, why, now)
+                self.fail(going, why, now)
             }
         }
     }
 
-    fn fail(&self, row: &RunRow, why: &str, now: Timestamp) -> Result<()> {
-        let done = (RunState::Failed, Some(why));
-        if self.state.finish(&row.id, &self.owner, done, None, now)?
+    fn fail(&self, going: &Going, why: &str, now: Timestamp) -> Result<()> {
+        let row = &going.row;
+        let fence = Fence { owner: &self.owner, epoch: going.epoch };
+        let state = if going.adopted { RunState::Abandoned } else { RunState::Failed };
+        if self.state.finish(&row.id, fence, (state, Some(why)), None, now)?
             && self.state.has_succeeded(&row.slot)?
         {
             // One source's failure does not keep others from being copied.
@@ -408,14 +475,14 @@ impl<'a> Engine<'a> {
 
     fn follow(&self, row: &RunRow, now: Timestamp) -> Result<()> {
         let Some((policy, _)) = self.job_of(row) else { return Ok(()) };
-        let place = Place { host: &self.settings.host, most: self.settings.most };
         let open = self.state.open_runs()?;
         let mut new_id = || id::run_id(now);
-        self.state.add_runs(&following_slots(policy, row, &open, now, &place, &mut new_id))
+        let follow = following_slots(policy, row, &open, now, &self.place(), &mut new_id);
+        self.state.add_runs(&follow)
     }
 
     /// Waits for what goes on, for a while; then it is told to end.
-    fn end(mut self) -> Result<()> {
+    fn end(mut self) {
         if !self.running.is_empty() {
             self.note(format!(
                 "ending: runs that go on: {}; they are told to end in {} s",
@@ -426,28 +493,51 @@ impl<'a> Engine<'a> {
         let begun = Instant::now();
         while !self.running.is_empty() {
             if begun.elapsed() > GRACE {
-                for (stop, _) in self.running.values() {
-                    stop.now("the daemon ends");
+                for going in self.running.values() {
+                    going.stop.now("the daemon ends");
                 }
             }
             self.wait(TICK);
-            self.state.beat(&self.owner, self.clock.now())?;
+            // What is told to end ends, whatever the state says to that.
+            if let Err(error) = self.beat(self.clock.now()) {
+                self.warn(format!("the state: {}", error.chain()));
+            }
+        }
+        let mut tries = 0;
+        while let Err(error) = self.write_late() {
+            tries += 1;
+            self.warn(format!("the state: {}", error.chain()));
+            if tries == LAST_TRIES {
+                self.warn(format!(
+                    "what came of {} runs is not written down: it is looked for in the repository",
+                    self.unwritten.len()
+                ));
+                break;
+            }
+            std::thread::sleep(TICK * 4);
+        }
+        if let Err(error) = self.state.leave(&self.owner) {
+            self.warn(format!("the state: {}", error.chain()));
         }
         self.note("ended".to_owned());
-        Ok(())
     }
 
-    fn note(&self, message: String) {
+    /// Whether it was told to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.reporter.is_cancelled()
+    }
+
+    pub(super) fn note(&self, message: String) {
         self.reporter.emit(Event::Note { message });
     }
 
-    fn warn(&self, message: String) {
+    pub(super) fn warn(&self, message: String) {
         self.reporter.emit(Event::Warning { code: WarningCode::Other, subject: None, message });
     }
 }
 
 /// What people call a run.
-fn name(row: &RunRow) -> String {
+pub(super) fn name(row: &RunRow) -> String {
     let slot = &row.slot;
     if slot.source.is_empty() {
         format!("{} {}", slot.stack, slot.job)

@@ -9,17 +9,19 @@
 //!
 //! | `tick` | what is to be done now |
 //! | `engine` | the loop |
+//! | `lease` | what daemons that share a state owe each other |
 //! | `supervise` | one run: its hooks, and the process that does it |
 //! | `service` | what the service manager is told |
 //! | `adopt` | what came of a run whose owner is gone |
 //!
-//! All but the last four is pure: policies and instants in, values out.
+//! All but the last five is pure: policies and instants in, values out.
 
 pub mod admission;
 mod adopt;
 pub mod coalesce;
 pub mod engine;
 pub mod forecast;
+mod lease;
 pub mod service;
 pub mod supervise;
 pub mod tick;

@@ -24,6 +24,10 @@ use crate::policy::{Hook, Hooks, Setting};
 /// The environment variable that names the process that has to be there for a run to go on.
 pub const SUPERVISOR: &str = "BACKSTAY_SUPERVISOR";
 
+/// The environment variable with the seconds after which others take over what a daemon that stands
+/// still does. Its processes end well before.
+pub const LEASE: &str = "BACKSTAY_LEASE";
+
 /// How long a process may take to end when it is told to, before it is killed.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -42,7 +46,7 @@ pub struct Work {
     pub argv: Vec<OsString>,
     /// What is run around it.
     pub hooks: Hooks,
-    /// What hooks learn of the run.
+    /// What the process and hooks learn of the run.
     pub environment: Vec<(&'static str, String)>,
     /// When it has taken too long.
     pub stop_after: Option<Duration>,
@@ -162,6 +166,7 @@ fn process(work: &Work, stop: &Stop, log: &File) -> Result<Ended> {
     let result = work.log.with_extension("json");
     let mut child = Command::new(program)
         .args(arguments)
+        .envs(work.environment.iter().map(|(name, value)| (*name, value)))
         .env(SUPERVISOR, std::process::id().to_string())
         .stdin(Stdio::null())
         .stdout(open(&result, false)?)

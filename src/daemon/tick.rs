@@ -16,13 +16,41 @@ const MOST_SLOTS: usize = 100_000;
 /// How late a slot may be found without having been missed meanwhile.
 const PROMPT: SignedDuration = SignedDuration::from_secs(60);
 
+/// How long a slot waits for a daemon of its host, where its job does not say it, and for one that
+/// knows its job.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+
 /// Where the daemon is.
 #[derive(Debug, Clone)]
 pub struct Place<'a> {
-    /// This machine: sources of other hosts are not its business.
+    /// This machine: runs of sources of other hosts are not its business.
     pub host: &'a str,
-    /// The most runs that go on at once.
+    /// The most runs of this daemon that go on at once.
     pub most: usize,
+    /// Those it shares its state with; `None` if it has it to itself.
+    pub fleet: Option<&'a Fleet>,
+}
+
+/// Daemons that share a state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// Who this one is.
+    pub owner: String,
+    /// The hosts on which one is.
+    pub hosts: BTreeSet<String>,
+}
+
+impl Place<'_> {
+    /// Whether slots of a source of this host are made here. Those that share a state make all of
+    /// them: a host that is down makes none, and what it misses is a row too.
+    fn makes(&self, host: Option<&str>) -> bool {
+        self.fleet.is_some() || host.is_none_or(|host| host == self.host)
+    }
+
+    /// Whether a run that goes on is this daemon's.
+    fn does(&self, row: &RunRow) -> bool {
+        self.fleet.is_none_or(|fleet| row.owner.as_ref() == Some(&fleet.owner))
+    }
 }
 
 /// The slots of a job after `since` and up to `now`: one for each source, and for each time. The
@@ -118,7 +146,7 @@ pub fn following_slots(
     slots
 }
 
-/// The sources of a job that lie here; for other work one that stands for all.
+/// The sources of a job that are this daemon's business; for other work one that stands for all.
 fn sources(policy: &Policy, job: &Job, place: &Place<'_>) -> Vec<String> {
     if !matches!(job.work, Work::Backup { .. }) {
         return vec![String::new()];
@@ -126,9 +154,7 @@ fn sources(policy: &Policy, job: &Job, place: &Place<'_>) -> Vec<String> {
     policy
         .sources
         .iter()
-        .filter(|(name, source)| {
-            job.covers(name) && source.host.as_deref().is_none_or(|host| host == place.host)
-        })
+        .filter(|(name, source)| job.covers(name) && place.makes(source.host.as_deref()))
         .map(|(name, _)| name.clone())
         .collect()
 }
@@ -163,11 +189,31 @@ pub fn decide(
     for row in open.iter().filter(|row| row.state == RunState::Waiting) {
         let policy = policies.iter().find(|policy| policy.stack == row.slot.stack);
         let job = policy.and_then(|policy| policy.jobs.get(&row.slot.job));
+        // Another daemon may have read its policies earlier, or later.
+        let recent = now.duration_since(row.not_before) <= PATIENCE;
+        let settled = place.fleet.is_none() || !recent;
         let (Some(policy), Some(job)) = (policy, job) else {
             let why = "the policy does not have the job any more".to_owned();
-            decisions.settle.push((row.id.clone(), RunState::Skipped, why));
+            if settled {
+                decisions.settle.push((row.id.clone(), RunState::Skipped, why));
+            }
             continue;
         };
+        if let Some(fleet) = place.fleet
+            && let Some(host) = elsewhere(policy, row, place)
+        {
+            if !fleet.hosts.contains(host)
+                && let Some(state) = host_is_down(job, row, now)
+            {
+                let why = format!("host down: no daemon of `{host}` was heard of");
+                decisions.settle.push((row.id.clone(), state, why));
+            }
+            continue;
+        }
+        if !settled && !row.slot.source.is_empty() && !policy.sources.contains_key(&row.slot.source)
+        {
+            continue;
+        }
         if !row.slot.source.is_empty() && !policy.sources.contains_key(&row.slot.source) {
             let why = "the policy does not have the source any more".to_owned();
             decisions.settle.push((row.id.clone(), RunState::Skipped, why));
@@ -190,6 +236,19 @@ pub fn decide(
     });
     begin(&ready, &running, policies, place, &mut decisions);
     decisions
+}
+
+/// The host that the source of a run lies on, if that is another one.
+fn elsewhere<'a>(policy: &'a Policy, row: &RunRow, place: &Place<'_>) -> Option<&'a str> {
+    let host = policy.sources.get(&row.slot.source)?.host.as_deref()?;
+    (host != place.host).then_some(host)
+}
+
+/// What becomes of a run whose host is down. `None`: it waits.
+fn host_is_down(job: &Job, row: &RunRow, now: Timestamp) -> Option<RunState> {
+    let patience = job.execution.start_within.map_or(PATIENCE, signed);
+    let state = if row.attempts == 0 { RunState::Missed } else { RunState::Abandoned };
+    (now.duration_since(row.due.max(row.not_before)) > patience).then_some(state)
 }
 
 struct Ready<'a> {
@@ -329,7 +388,8 @@ fn begin(
     place: &Place<'_>,
     decisions: &mut Decisions,
 ) {
-    let mut room = place.most.saturating_sub(running.len());
+    let own = running.iter().filter(|row| place.does(row)).count();
+    let mut room = place.most.saturating_sub(own);
     let busy = |row: &RunRow| (row.slot.stack.clone(), row.slot.source.clone());
     let mut sources: BTreeSet<_> = running.iter().map(|row| busy(row)).collect();
     let mut pools: BTreeMap<(String, String), u32> = BTreeMap::new();

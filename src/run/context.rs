@@ -92,7 +92,13 @@ impl Tuning {
     }
 }
 
-/// This machine's name, as manifests and intents record it.
+/// The environment variable with the label of this host, where that is not its name.
+pub const HOST_LABEL: &str = "BACKSTAY_HOST";
+
+/// This machine's label or name, as manifests and intents record it.
 pub fn host_name() -> String {
+    if let Some(label) = std::env::var(HOST_LABEL).ok().filter(|label| !label.is_empty()) {
+        return label;
+    }
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -21,7 +21,7 @@ pub mod restore;
 pub mod verify;
 pub mod wal;
 
-pub use context::{Context, Tuning, host_name};
+pub use context::{Context, HOST_LABEL, Tuning, host_name};
 pub use inspect::{Listing, list_backups, retention_rule};
 pub use pin::{pin, unpin};
 pub use select::{BackupChoice, find_backup, find_by_name, find_source};

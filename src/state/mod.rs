@@ -1,4 +1,5 @@
-//! What this machine remembers: an SQLite database in a directory of its own.
+//! What is remembered: an SQLite database in a directory of its own, and, where several daemons
+//! share their runs, a PostgreSQL database for these.
 //!
 //! The repository is the truth; this is a cache of it, and history. Losing it costs no backup: what
 //! was proven when is not known then, and is proven again.
@@ -10,14 +11,21 @@
 //! | `schema` | every schema there was |
 //! | `proofs` | which objects were proven sound, and when |
 //! | `runs` | every time that a job was due, and what came of it |
+//! | `ledger` | what is asked of runs, whatever they are kept in |
+//! | `local`, `postgres` | the two things they are kept in |
 
 mod database;
 mod directory;
+mod ledger;
+mod local;
+mod postgres;
 mod proofs;
 mod runs;
 mod schema;
 
 pub use database::State;
 pub use directory::default_directory;
+pub use ledger::{Epoch, Fence, Held, Ledger};
+pub use postgres::{Connect, SharedState};
 pub use proofs::{Proof, ProofDepth, ProofResult};
 pub use runs::{NewRun, RunFilter, RunRow, RunState, Slot};

@@ -57,6 +57,11 @@ impl RunState {
         }
     }
 
+    /// The state of this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+
     /// Whether nothing comes after it.
     pub const fn is_final(self) -> bool {
         !matches!(self, Self::Waiting | Self::Running)
@@ -384,7 +389,7 @@ impl State {
         found().map_err(|error| self.error("read runs", error))
     }
 
-    fn change<T>(
+    pub(super) fn change<T>(
         &self,
         doing: &str,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -427,7 +432,7 @@ fn insert(transaction: &Transaction<'_>, runs: &[NewRun]) -> rusqlite::Result<()
 
 fn row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
     let word: String = row.get(7)?;
-    let state = RunState::ALL.into_iter().find(|state| state.word() == word);
+    let state = RunState::from_word(&word);
     let instant = |column: usize| -> rusqlite::Result<Option<Timestamp>> {
         let value: Option<i64> = row.get(column)?;
         value.map(|value| instant_of(column, value)).transpose()
@@ -461,7 +466,7 @@ fn instant_of(column: usize, value: i64) -> rusqlite::Result<Timestamp> {
         .map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
 }
 
-fn micros(value: i64) -> Result<Timestamp> {
+pub(super) fn micros(value: i64) -> Result<Timestamp> {
     Timestamp::from_microsecond(value)
         .map_err(|error| Error::damaged("a time in the state is no time").with_source(error))
 }

@@ -83,8 +83,19 @@ impl Server {
 
     /// Starts the process on a free port; on another one if somebody else was faster.
     pub fn boot(&mut self) {
+        self.launch(None);
+    }
+
+    /// Starts the process again, on the port that it had.
+    pub fn reboot(&mut self) {
+        // One that was killed left it, and it says `ready`.
+        let _ = fs::remove_file(self.data().join("postmaster.pid"));
+        self.launch(Some(self.port));
+    }
+
+    fn launch(&mut self, port: Option<u16>) {
         for _ in 0..5 {
-            self.port = free_port();
+            self.port = port.unwrap_or_else(free_port);
             let settings = format!(
                 "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\n\
                  fsync = off\nshared_buffers = 16MB\nmax_connections = 40\nlog_timezone = UTC\n\

@@ -19,7 +19,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
-    let state = app.state()?;
+    let state = app.ledger()?;
     let row = state.run(&args.run)?.ok_or_else(|| unknown(&args.run))?;
     if !state.cancel(&row.id, app.cx.clock.now())? {
         return Err(Error::new(

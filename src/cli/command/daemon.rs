@@ -9,7 +9,7 @@ use crate::cli::ExitStatus;
 use crate::cli::setup::App;
 use crate::daemon::engine::{Engine, Settings};
 use crate::error::{Error, IoContext as _, Result};
-use crate::run::host_name;
+use crate::run::{HOST_LABEL, host_name};
 
 /// Do what the policies say, when they say it.
 ///
@@ -17,11 +17,18 @@ use crate::run::host_name;
 /// with, once for each job. Changed policies are taken over within seconds; an invalid one is told
 /// and the old one stays in force. Each run is a process of its own: `backstay logs RUN` shows what
 /// it said.
+///
+/// Where the policies name a state in PostgreSQL, any number of daemons share it: each slot is done
+/// by one of them, and what one that is gone was doing is taken over by another.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The most runs at once.
     #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
+
+    /// What this host is called in `host:` of sources. Default: its name.
+    #[arg(long, value_name = "LABEL", env = HOST_LABEL)]
+    host: Option<String>,
 
     /// Seconds after which runs of a daemon that is silent are taken over.
     #[arg(long, hide = true, value_name = "SECONDS", default_value_t = 45)]
@@ -36,8 +43,9 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let policies = std::path::absolute(app.policy_path()?)
         .doing(|| "failed to find the policies".to_owned())?;
     let directory = app.state_directory()?;
-    let state = app.state()?;
-    let _alone = state.only_daemon()?;
+    let local = app.state()?;
+    let _alone = local.only_daemon()?;
+    let ledger = app.ledger_of(&app.policies(false)?.policies)?;
     let logs = directory.join("runs");
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -53,10 +61,10 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         policies,
         logs,
         program,
-        host: host_name(),
+        host: args.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(host_name),
         most: args.jobs.into(),
         silence: SignedDuration::from_secs(args.silence.into()),
     };
-    Engine::new(settings, &state, app.cx.clock.clone(), app.cx.reporter.clone())?.run()?;
+    Engine::new(settings, &*ledger, app.cx.clock.clone(), app.cx.reporter.clone())?.run()?;
     Ok(ExitStatus::Done)
 }

@@ -85,7 +85,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         states: args.state.iter().copied().map(RunState::from).collect(),
         limit: args.limit,
     };
-    let rows = app.state()?.runs(&filter)?;
+    let rows = app.ledger()?.runs(&filter)?;
     if app.printer.is_json() {
         app.printer.json(&rows)?;
         return Ok(ExitStatus::Done);

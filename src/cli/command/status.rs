@@ -14,7 +14,7 @@ use crate::id::SourceAddress;
 use crate::policy::{Policy, Schedule};
 use crate::run::protection::{self, Newest};
 use crate::run::{host_name, list_backups};
-use crate::state::{RunFilter, RunRow, RunState};
+use crate::state::{Ledger, RunFilter, RunRow, RunState};
 
 /// Show how well everything is protected.
 ///
@@ -75,6 +75,11 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     }
     let set = app.policies(false)?;
     let now = app.cx.clock.now();
+    // What lies in the repositories tells more than what daemons remember.
+    let ledger = app.ledger_of(&set.policies).map_err(|error| {
+        app.printer.warning(&format!("what runs came to is not known: {}", error.chain()));
+    });
+    let ledger = ledger.ok();
     let mut lines = Vec::new();
     for policy in &set.policies {
         let wanted: Vec<SourceAddress> = policy
@@ -91,7 +96,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             repositories.insert(name, app.open(policy, name));
         }
         for address in wanted {
-            lines.push(line(app, policy, &address, &repositories, now));
+            lines.push(line(ledger.as_deref(), policy, &address, &repositories, now));
         }
     }
     if lines.is_empty() {
@@ -130,7 +135,7 @@ fn verdict(lines: &[Line]) -> Result<ExitStatus> {
 }
 
 fn line(
-    app: &App,
+    ledger: Option<&dyn Ledger>,
     policy: &Policy,
     address: &SourceAddress,
     repositories: &BTreeMap<&str, Result<Opened>>,
@@ -171,8 +176,8 @@ fn line(
         exposure_seconds: exposure,
         replicated,
         measured_rto_seconds: None,
-        last_run: last_run(app, address),
-        next_run: next_run(policy, &address.source, now),
+        last_run: last_run(ledger, address),
+        next_run: next_run(ledger, policy, &address.source, now),
         verdict,
         problem,
     }
@@ -188,8 +193,8 @@ fn exposure(newest: Timestamp, now: Timestamp) -> u64 {
     u64::try_from(now.duration_since(newest).as_secs()).unwrap_or(0)
 }
 
-/// The last run of the daemon that is over, as far as this machine knows of one.
-fn last_run(app: &App, address: &SourceAddress) -> Option<RunRow> {
+/// The last run of a daemon that is over, as far as one is known.
+fn last_run(ledger: Option<&dyn Ledger>, address: &SourceAddress) -> Option<RunRow> {
     let filter = RunFilter {
         stack: Some(address.stack.clone()),
         source: Some(address.source.clone()),
@@ -197,12 +202,19 @@ fn last_run(app: &App, address: &SourceAddress) -> Option<RunRow> {
         limit: 1,
         ..RunFilter::default()
     };
-    app.state().ok()?.runs(&filter).ok()?.pop()
+    ledger?.runs(&filter).ok()?.pop()
 }
 
 /// When a job is due for the source next, by its own schedule.
-fn next_run(policy: &Policy, source: &str, now: Timestamp) -> Option<Timestamp> {
-    let here = policy.sources.get(source)?.host.as_ref().is_none_or(|host| *host == host_name());
+fn next_run(
+    ledger: Option<&dyn Ledger>,
+    policy: &Policy,
+    source: &str,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let shared = ledger.is_some_and(Ledger::is_shared);
+    let host = policy.sources.get(source)?.host.as_ref();
+    let here = shared || host.is_none_or(|host| *host == host_name());
     let zone = policy.time_zone();
     policy
         .jobs_of(source)

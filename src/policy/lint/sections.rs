@@ -15,7 +15,7 @@ use crate::policy::{
 };
 
 /// The sections this version reads and checks, but does not act on.
-const NOT_ACTED_ON: &[&str] = &["role", "sites", "playbooks", "drills", "notify", "state"];
+const NOT_ACTED_ON: &[&str] = &["role", "sites", "playbooks", "drills", "notify"];
 
 pub(super) fn check(findings: &mut Findings<'_>) {
     for section in NOT_ACTED_ON {
@@ -35,7 +35,14 @@ pub(super) fn check(findings: &mut Findings<'_>) {
     }
     check_notify(findings);
     match &findings.policy.state {
-        Some(State::Sqlite { path }) => absolute(findings, &["state", "sqlite", "path"], path),
+        Some(State::Sqlite { path }) => {
+            findings.warning_at_key(
+                &["state", "sqlite"],
+                "this version does not act on `sqlite` yet",
+                "the state of one daemon lies in `--state-dir DIR`",
+            );
+            absolute(findings, &["state", "sqlite", "path"], path);
+        }
         Some(State::Postgres { connection }) => {
             check_connection(findings, &["state", "postgres", "connection"], connection);
         }

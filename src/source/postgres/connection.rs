@@ -148,6 +148,9 @@ impl Connection {
         if let Some(options) = &settings.options {
             config.options(options);
         }
+        if let Some(unanswered) = settings.unanswered {
+            config.tcp_user_timeout(unanswered);
+        }
         if let Some(password) = settings.password(host)? {
             config.password(password.expose_secret());
         }
@@ -167,6 +170,11 @@ impl Connection {
         check_version(&server)?;
         client.batch_execute(SESSION).map_err(|error| explain(error, settings, host))?;
         Ok(Self { client, tls, server, settings: settings.clone(), notices })
+    }
+
+    /// The session itself, for those that speak SQL of their own.
+    pub fn into_client(self) -> Client {
+        self.client
     }
 
     /// What answered.

@@ -85,6 +85,9 @@ pub struct Settings {
     pub application: String,
     /// For each host.
     pub connect_timeout: Duration,
+    /// How long what was sent may stay unanswered before the connection counts as lost; the
+    /// system's default if `None`.
+    pub unanswered: Option<Duration>,
     /// Which of the servers will do.
     pub wanted: Wanted,
     /// Whether SCRAM must be bound to the TLS connection.
@@ -353,6 +356,7 @@ impl Given<'_> {
                 .unwrap_or("backstay")
                 .to_owned(),
             connect_timeout: self.connect_timeout()?,
+            unanswered: self.unanswered()?,
             wanted: self.wanted()?,
             channel_binding: self.choice(
                 "channel_binding",
@@ -395,6 +399,14 @@ impl Given<'_> {
             .ok()
             .filter(|seconds| *seconds > 0)
             .map_or(CONNECT_TIMEOUT, Duration::from_secs))
+    }
+
+    fn unanswered(&self) -> Result<Option<Duration>> {
+        let Some(text) = self.get("tcp_user_timeout") else { return Ok(None) };
+        let millis: u64 = text.trim().parse().map_err(|_| {
+            Error::usage(format!("`tcp_user_timeout={text}` is not a number of milliseconds"))
+        })?;
+        Ok((millis > 0).then(|| Duration::from_millis(millis)))
     }
 
     fn hosts(&self) -> Result<Vec<Host>> {

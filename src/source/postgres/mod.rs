@@ -22,7 +22,7 @@ mod wire;
 pub use archiver::{Archived, ServerWal, server_wal, switch_segment};
 pub use basebackup::{BaseBackup, Part, Tablespace};
 pub use connection::{Connection, OLDEST, Server};
-pub use conninfo::{Host, Place, Settings, Surroundings, quote_value};
+pub use conninfo::{Host, Place, Settings, Surroundings, Wanted, quote_value};
 pub use replication::{BackupOptions, Identity, OLDEST_CLUSTER, Replication, WalNews, WalStream};
 pub use server::{Launch, ServerUser, ThrowawayServer, end_leftover};
 pub use tls::{SslMode, Tls};

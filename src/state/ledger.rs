@@ -1,0 +1,126 @@
+//! What a daemon and the commands about it ask of a state, whatever it is kept in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::runs::{NewRun, RunFilter, RunRow, RunState, Slot};
+use crate::error::Result;
+
+/// How often a run was taken: what was begun under an older number does not count any more.
+pub type Epoch = i64;
+
+/// What a write about a run that goes on carries: without it nothing is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence<'a> {
+    /// Who does the run.
+    pub owner: &'a str,
+    /// Under which number it was taken.
+    pub epoch: Epoch,
+}
+
+/// A run that its owner still has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The run.
+    pub id: String,
+    /// Under which number.
+    pub epoch: Epoch,
+    /// Somebody wants it to end.
+    pub cancelled: bool,
+}
+
+/// The runs of daemons, and what is known of them.
+///
+/// One daemon has a state of its own in SQLite ([`State`](super::State)); any number of them share
+/// one in PostgreSQL ([`SharedState`](super::SharedState)).
+pub trait Ledger {
+    /// Where it lies, for people. No secrets.
+    fn place(&self) -> String;
+
+    /// Whether other daemons may work with it at the same time.
+    fn is_shared(&self) -> bool;
+
+    /// Runs `work`, which asks and changes this ledger, as one: nobody else does such work
+    /// meanwhile, and if it fails nothing was changed. `Ok(false)`: somebody else is at it, `work`
+    /// was not run, and `wait` was not asked for.
+    fn together(&self, wait: bool, work: &mut dyn FnMut() -> Result<()>) -> Result<bool>;
+
+    /// Up to when the slots of a job are rows. Where that is not known it is `now` from here on.
+    fn cursor(&self, stack: &str, job: &str, now: Timestamp) -> Result<Timestamp>;
+
+    /// Adds the slots of a job up to `until`, and remembers that they are there; both or neither.
+    fn advance(&self, stack: &str, job: &str, until: Timestamp, runs: &[NewRun]) -> Result<()>;
+
+    /// Adds slots that follow others. Those that are there already stay as they are.
+    fn add_runs(&self, runs: &[NewRun]) -> Result<()>;
+
+    /// All that is not final, in the order in which it is due.
+    fn open_runs(&self) -> Result<Vec<RunRow>>;
+
+    /// One run, by its id or the start of it.
+    fn run(&self, id: &str) -> Result<Option<RunRow>>;
+
+    /// Runs, the newest last.
+    fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>>;
+
+    /// Takes a waiting run. `None`: somebody else did, or it waits no more.
+    fn claim(&self, id: &str, owner: &str, now: Timestamp) -> Result<Option<Epoch>>;
+
+    /// Says that the owner, a daemon with this host label, is still there. Gives what it has.
+    fn beat(&self, owner: &str, host: &str, now: Timestamp) -> Result<Vec<Held>>;
+
+    /// Takes over what daemons left running that were silent for longer than `silence`.
+    fn take_over(
+        &self,
+        owner: &str,
+        silence: SignedDuration,
+        now: Timestamp,
+    ) -> Result<Vec<(RunRow, Epoch)>>;
+
+    /// The host labels of daemons that were not silent for longer than `silence`.
+    fn hosts(&self, silence: SignedDuration) -> Result<BTreeSet<String>>;
+
+    /// Says that a daemon ends, and has no runs any more.
+    fn leave(&self, owner: &str) -> Result<()>;
+
+    /// Ends a run. `false`: it is not the owner's any more, and what it did does not count.
+    fn finish(
+        &self,
+        id: &str,
+        fence: Fence<'_>,
+        outcome: (RunState, Option<&str>),
+        backup: Option<&str>,
+        now: Timestamp,
+    ) -> Result<bool>;
+
+    /// Puts a run back to those that wait. `false`: it is not the owner's any more.
+    fn retry(&self, id: &str, fence: Fence<'_>, why: &str, not_before: Timestamp) -> Result<bool>;
+
+    /// Ends runs that still wait. Those that do not wait any more stay as they are.
+    fn settle(&self, runs: &[(String, RunState, String)], now: Timestamp) -> Result<()>;
+
+    /// Moves runs that still wait.
+    fn postpone(&self, runs: &[(String, Timestamp, String)]) -> Result<()>;
+
+    /// Marks a run that is not final as unwanted. `false` if it is final.
+    fn cancel(&self, id: &str, now: Timestamp) -> Result<bool>;
+
+    /// Forgets final runs that were due before `instant`, but the newest of each source and job.
+    fn forget_runs(&self, instant: Timestamp) -> Result<usize>;
+
+    /// Whether a run of the same job and time succeeded, of any source.
+    fn has_succeeded(&self, slot: &Slot) -> Result<bool>;
+
+    /// When the newest run of each source began that succeeded.
+    fn newest_successes(&self) -> Result<BTreeMap<(String, String), Timestamp>>;
+
+    /// Adds runs that are known from repositories and are not known here. Gives how many those are.
+    fn restore_runs(&self, runs: &[RunRow]) -> Result<usize>;
+
+    /// Keeps what a run said, for those that cannot read its daemon's files.
+    fn keep_words(&self, id: &str, words: &str) -> Result<()>;
+
+    /// What a run said, as far as it was kept here.
+    fn words(&self, id: &str) -> Result<Option<String>>;
+}
