@@ -21,6 +21,8 @@ const COMMANDS: &[&[&str]] = &[
     &["runs"],
     &["logs"],
     &["cancel"],
+    &["state"],
+    &["state", "rebuild"],
     &["backup"],
     &["list"],
     &["show"],

@@ -44,6 +44,7 @@ mod soak;
 mod sources;
 mod space;
 mod state;
+mod state_postgres;
 mod status;
 mod stores;
 mod versions;

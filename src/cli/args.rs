@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
     backup, cancel, check, completions, copy, daemon, delete, diff, find, init, key, list, logs,
-    ls, man, pin, plan, prune, restore, runs, schema, show, status, unpin, verify, wal,
+    ls, man, pin, plan, prune, restore, runs, schema, show, state, status, unpin, verify, wal,
 };
 
 /// Backup, restore and disaster recovery for data platforms.
@@ -130,6 +130,7 @@ pub enum Command {
     Runs(runs::Args),
     Logs(logs::Args),
     Cancel(cancel::Args),
+    State(state::Args),
     Backup(backup::Args),
     List(list::Args),
     Show(show::Args),

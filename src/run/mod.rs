@@ -10,6 +10,7 @@ mod inspect;
 mod pin;
 mod place;
 pub mod protection;
+pub mod rebuild;
 mod select;
 pub mod space;
 

@@ -25,6 +25,7 @@ pub mod restore_part;
 pub mod runs;
 pub mod schema;
 pub mod show;
+pub mod state;
 pub mod status;
 pub mod unpin;
 pub mod verify;
