@@ -470,9 +470,12 @@ fn three_daemons_do_every_slot_once() {
     let logs = fleet.logs();
     daemons.into_iter().for_each(Daemon::end);
     eprintln!(
-        "{} slots in {:?}: killed {killed}, stood still {stood}, restarted {restarted}",
+        "{} slots in {:?}: killed {killed}, stood still {stood}, restarted {restarted}; {}",
         sources * hours,
-        begun.elapsed()
+        begun.elapsed(),
+        ["succeeded", "failed", "skipped", "missed", "abandoned"]
+            .map(|state| format!("{state} {}", count(&fleet.runs(), state)))
+            .join(", ")
     );
     assert!(killed > 0 && stood > 0, "killed {killed}, stood still {stood}");
 
@@ -519,8 +522,50 @@ fn three_daemons_do_every_slot_once() {
         .map(|line| (line["backup"].as_str().unwrap(), line["run"].as_str().unwrap()))
         .collect();
     for run in runs.iter().filter(|run| run["state"] == "succeeded") {
-        let _ = by_id.get(run["backup"].as_str().unwrap()).expect("a backup that is listed");
+        assert!(by_id.contains_key(run["backup"].as_str().unwrap()), "{run:#}\n{logs}");
     }
+    // And what is there was made by the epoch that the rows name: of each run one.
+    let lines = listed.as_array().unwrap();
+    let by_run: BTreeSet<&str> = lines.iter().map(|line| line["run"].as_str().unwrap()).collect();
+    assert_eq!(by_run.len(), lines.len(), "a run made two backups\n{logs}");
     let done = count(&runs, "succeeded");
     assert!(done * 4 > runs.len(), "only {done} of {} were done\n{logs}", runs.len());
+}
+
+/// What was begun under an older epoch is never listed, even if nobody ends it.
+#[test]
+fn a_stale_process_commits_nothing() {
+    let Some(fleet) = Fleet::new(BEFORE, 1, &hanging("")) else { return };
+    // Begun by hand, as a daemon would whose machine then stands still.
+    let stale = |run: &str| {
+        let mut command = fleet.command("a", &["backup", "demo/dump", "--run", run]);
+        command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+    };
+    let mut child = stale("r1");
+    let intents = fleet.sandbox.path("repo/demo/sources/dump/intent");
+    let begun = Instant::now();
+    while fs::read_dir(&intents).map_or(0, Iterator::count) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "no intent");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let give_up = ["backup", "demo/dump", "--give-up", "--run", "r1", "--output", "json"];
+    let none = fleet.run("b", &give_up).expect(0).json();
+    assert_eq!(none["backups"], serde_json::json!([]));
+    fs::write(fleet.sandbox.path("go"), "").unwrap();
+    assert!(!child.wait().unwrap().success());
+    assert!(fleet.run("a", &["list", "demo/dump"]).expect(0).stdout.is_empty());
+
+    // One that was committed before is found, and stays.
+    assert!(stale("r2").wait().unwrap().success());
+    let give_up = ["backup", "demo/dump", "--give-up", "--run", "r2", "--output", "json"];
+    let found = fleet.run("b", &give_up).expect(0).json();
+    let listed = fleet.run("a", &["list", "demo/dump", "--output", "json"]).expect(0).json();
+    assert_eq!(found["backups"][0]["backup"], listed[0]["backup"], "{found:#} {listed:#}");
+
+    // One that comes too late to have an intent learns that the run is another's.
+    let mut command = fleet.command("a", &["backup", "demo/dump", "--run", "r3"]);
+    let ran = Ran::from(&command.env("BACKSTAY_EPOCH", "1").output().unwrap()).expect(1);
+    assert!(ran.stderr.contains("run r3 is not this process's any more"), "{}", ran.stderr);
+    let listed = fleet.run("a", &["list", "demo/dump", "--output", "json"]).expect(0).json();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
 }

@@ -32,7 +32,8 @@ pub fn start(program: &[OsString], row: &RunRow, done: Sender<(String, Ended)>) 
     Stop::default()
 }
 
-/// The backup that names the run, if one was committed.
+/// The backup that names the run, if one was committed. From here on none is any more: who began it
+/// may only stand still.
 fn backup_of(program: &[OsString], row: &RunRow) -> Result<Option<String>> {
     // Of a copy nothing is lost: it goes on where it was.
     if row.slot.source.is_empty() {
@@ -41,17 +42,16 @@ fn backup_of(program: &[OsString], row: &RunRow) -> Result<Option<String>> {
     let (first, rest) = program.split_first().ok_or_else(|| Error::usage("no program"))?;
     let output = Command::new(first)
         .args(rest)
-        .arg("list")
+        .args(["backup", "--give-up", "--run", &row.id])
         .arg(format!("{}/{}", row.slot.stack, row.slot.source))
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()
-        .doing(|| "failed to list the backups".into())?;
+        .doing(|| "failed to look for the backup".into())?;
     if !output.status.success() {
-        return Err(Error::failed(format!("listing ended with {}", output.status)));
+        return Err(Error::failed(format!("looking for the backup ended with {}", output.status)));
     }
-    let lines: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .map_err(|error| Error::failed("failed to read the list").with_source(error))?;
-    let found = lines.as_array().into_iter().flatten().find(|line| line["run"] == row.id.as_str());
-    Ok(found.and_then(|line| line["backup"].as_str()).map(str::to_owned))
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .map_err(|error| Error::failed("failed to read what was found").with_source(error))?;
+    Ok(report["backups"][0]["backup"].as_str().map(str::to_owned))
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::adopt;
 use super::engine::{Engine, Going, MEMORY, name};
-use super::supervise::{LEASE, Stop};
+use super::supervise::{EPOCH, LEASE, Stop};
 use crate::error::Result;
 use crate::state::{Epoch, RunRow};
 
@@ -37,7 +37,7 @@ impl Engine<'_> {
             return Vec::new();
         }
         let silence = self.settings.silence.as_secs().to_string();
-        vec![("BACKSTAY_EPOCH", epoch.to_string()), (LEASE, silence)]
+        vec![(EPOCH, epoch.to_string()), (LEASE, silence)]
     }
 
     /// Renews what this daemon has, ends what is not its own any more, and takes over what others

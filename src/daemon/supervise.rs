@@ -24,6 +24,9 @@ use crate::policy::{Hook, Hooks, Setting};
 /// The environment variable that names the process that has to be there for a run to go on.
 pub const SUPERVISOR: &str = "BACKSTAY_SUPERVISOR";
 
+/// The environment variable with the number under which a run of several daemons was claimed.
+pub const EPOCH: &str = "BACKSTAY_EPOCH";
+
 /// The environment variable with the seconds after which others take over what a daemon that stands
 /// still does. Its processes end well before.
 pub const LEASE: &str = "BACKSTAY_LEASE";

@@ -70,6 +70,9 @@ pub trait Ledger {
     /// Says that the owner, a daemon with this host label, is still there. Gives what it has.
     fn beat(&self, owner: &str, host: &str, now: Timestamp) -> Result<Vec<Held>>;
 
+    /// Whether a run goes on under this number.
+    fn holds(&self, id: &str, epoch: Epoch) -> Result<bool>;
+
     /// Takes over what daemons left running that were silent for longer than `silence`.
     fn take_over(
         &self,

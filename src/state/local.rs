@@ -65,6 +65,11 @@ impl Ledger for State {
             .collect())
     }
 
+    fn holds(&self, id: &str, epoch: Epoch) -> Result<bool> {
+        let running = self.run(id)?.is_some_and(|row| row.state == RunState::Running);
+        Ok(running && epoch == EPOCH)
+    }
+
     fn take_over(
         &self,
         owner: &str,

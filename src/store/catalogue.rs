@@ -47,6 +47,9 @@ pub struct Intent {
     pub expires: Timestamp,
     /// Host and process.
     pub writer: Worker,
+    /// The run that it is part of, so that who takes that over finds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// Objects that it needs and that may lie there already: a copy knows them beforehand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
@@ -199,7 +202,7 @@ impl SourceStore {
 
     /// The error of a writer that was taken for dead.
     pub fn given_up(backup: &BackupId) -> Error {
-        let message = format!("a prune gave {backup} up because its writer seemed dead");
+        let message = format!("{backup} was given up because its writer seemed dead");
         Error::new(ErrorKind::Conflict, message).hint("run the backup again")
     }
 

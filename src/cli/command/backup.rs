@@ -7,15 +7,17 @@ use crate::cli::ExitStatus;
 use crate::cli::format;
 use crate::cli::printer::Printer;
 use crate::cli::setup::App;
+use crate::daemon::supervise::EPOCH;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{self, BackupKind, SourceAddress};
+use crate::id::{self, BackupId, BackupKind, SourceAddress};
 use crate::policy::{self, Policy, PolicySet, SourceSpec, Work};
-use crate::run::backup::{self, Outcome, Request};
+use crate::run::backup::{self, Outcome, Request, Terms};
 use crate::run::space::Room;
 use crate::run::{Context, Tuning, host_name};
 use crate::secret;
 use crate::source;
-use crate::store::Repository;
+use crate::state::Epoch;
+use crate::store::{Repository, Worker};
 
 /// Back up now.
 ///
@@ -42,6 +44,10 @@ pub struct Args {
     /// The id of the run that the backups belong to.
     #[arg(long, hide = true, value_name = "ID")]
     run: Option<String>,
+
+    /// Begin nothing: see to it that no writer of this run commits any more, and say what one did.
+    #[arg(long, hide = true, requires = "run", conflicts_with_all = ["dry_run", "kind", "job"])]
+    give_up: bool,
 
     /// Stored bytes after which a segment ends.
     #[arg(long, hide = true, value_name = "BYTES")]
@@ -91,6 +97,10 @@ struct Failure {
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let set = app.policies_about(&args.sources)?;
     let addresses = of_repository(app, &set, select(app, &set, args)?)?;
+    if let (true, Some(run)) = (args.give_up, &args.run) {
+        return give_up(app, &set, &addresses, run);
+    }
+    let claim = args.run.as_deref().and_then(|run| Claim::of(app, &set, run));
     let mut cx = app.cx.clone();
     cx.tuning = Tuning {
         segment_size: args.segment_size.unwrap_or(cx.tuning.segment_size),
@@ -107,8 +117,9 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     for address in &addresses {
         let cx = cx.fresh();
         let policy = app.policy_of(&set, address)?;
-        let result =
-            app.display.during(&cx.reporter, || one(app, args, policy, address, &report.run, &cx));
+        let result = app.display.during(&cx.reporter, || {
+            one(app, args, policy, (address, &report.run), claim.as_ref(), &cx)
+        });
         match result {
             Ok(outcome) => {
                 app.printer.talk(summary(&outcome, args.dry_run));
@@ -239,8 +250,8 @@ fn one(
     app: &App,
     args: &Args,
     policy: &Policy,
-    address: &SourceAddress,
-    run: &str,
+    (address, run): (&SourceAddress, &str),
+    claim: Option<&Claim<'_>>,
     cx: &Context,
 ) -> Result<Outcome> {
     let definition = &policy.sources[&address.source];
@@ -265,6 +276,12 @@ fn one(
     }
     let repository = Repository::open(&app.connect_limited(config, &limits, false)?)
         .map_err(|error| error.context(format!("failed to open repository `{name}`")))?;
+    if claim.is_some_and(|claim| claim.epoch > 1) {
+        let (source, by) = (repository.source(address), Worker::here(host_name()));
+        if let Some(manifest) = backup::give_up(&source, run, &by, cx.clock.now())? {
+            return Ok(Outcome::of_earlier(manifest));
+        }
+    }
     let writer = app.writer(config)?.unwrap_or_default();
     let job_kind = job.and_then(|(_, job)| match &job.work {
         Work::Backup { kind, .. } => Some(*kind),
@@ -288,7 +305,71 @@ fn one(
         policy: Some(&policy.text),
         dry_run: args.dry_run,
     };
-    backup::backup_within(&repository, &request, &room(config, &definition.spec), cx)
+    let permit = || claim.map_or(Ok(()), Claim::check);
+    let terms = Terms { room: room(config, &definition.spec), permit: Some(&permit) };
+    backup::backup_within(&repository, &request, &terms, cx)
+}
+
+/// A run as one of several daemons claimed it.
+struct Claim<'a> {
+    app: &'a App,
+    set: &'a PolicySet,
+    run: &'a str,
+    epoch: Epoch,
+}
+
+impl<'a> Claim<'a> {
+    /// What the daemon says. `None`: it has its state to itself, or there is none.
+    fn of(app: &'a App, set: &'a PolicySet, run: &'a str) -> Option<Self> {
+        let epoch = std::env::var(EPOCH).ok()?.parse().ok()?;
+        Some(Self { app, set, run, epoch })
+    }
+
+    /// Whether the run is still this process's, by the state that the daemons share.
+    fn check(&self) -> Result<()> {
+        if self.app.ledger_of(&self.set.policies)?.holds(self.run, self.epoch)? {
+            return Ok(());
+        }
+        let message = format!("run {} is not this process's any more", self.run);
+        Err(Error::new(ErrorKind::Conflict, message).hint("another daemon took it over"))
+    }
+}
+
+#[derive(Serialize)]
+struct GivenUp {
+    run: String,
+    backups: Vec<Committed>,
+}
+
+#[derive(Serialize)]
+struct Committed {
+    source: String,
+    backup: BackupId,
+}
+
+fn give_up(
+    app: &App,
+    set: &PolicySet,
+    addresses: &[SourceAddress],
+    run: &str,
+) -> Result<ExitStatus> {
+    let mut found = GivenUp { run: run.to_owned(), backups: Vec::new() };
+    for address in addresses {
+        let policy = app.policy_of(set, address)?;
+        let (name, config) = policy
+            .repository_of(&address.source)
+            .ok_or_else(|| Error::usage(format!("{address} has no repository")))?;
+        let repository = Repository::open(&app.connect(config, false)?)
+            .map_err(|error| error.context(format!("failed to open repository `{name}`")))?;
+        let (by, now) = (Worker::here(host_name()), app.cx.clock.now());
+        let backup = backup::give_up(&repository.source(address), run, &by, now)?;
+        let source = address.to_string();
+        found.backups.extend(backup.map(|one| Committed { source, backup: one.backup }));
+    }
+    if app.printer.is_json() {
+        app.printer.json(&found)?;
+    }
+    Ok(ExitStatus::Done)
 }
 
 /// Where the backup needs room.

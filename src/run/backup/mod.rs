@@ -14,6 +14,7 @@ mod base;
 mod beside;
 mod buried;
 mod finish;
+mod give_up;
 mod groups;
 mod layering;
 mod links;
@@ -24,5 +25,6 @@ mod stream;
 mod tally;
 mod worker;
 
-pub use request::{Outcome, Request};
+pub use give_up::give_up;
+pub use request::{Outcome, Request, Terms};
 pub use session::{backup, backup_within};

@@ -4,7 +4,9 @@ use serde::Serialize;
 
 use crate::archive::crypt::Keyring;
 use crate::archive::manifest::{Counts, Manifest};
+use crate::error::Result;
 use crate::id::{BackupId, BackupKind, SourceAddress};
+use crate::run::space::Room;
 use crate::source::Source;
 
 /// One backup of one source.
@@ -37,6 +39,15 @@ pub struct Request<'a> {
     pub dry_run: bool,
 }
 
+/// What a backup keeps to, whatever is asked for.
+#[derive(Default)]
+pub struct Terms<'a> {
+    /// Where there is to be room for it.
+    pub room: Room,
+    /// Asked once others can see that it is being written: whether it still may be.
+    pub permit: Option<&'a dyn Fn() -> Result<()>>,
+}
+
 /// What came of a backup.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
@@ -59,4 +70,21 @@ pub struct Outcome {
     /// The manifest, if committed.
     #[serde(skip)]
     pub manifest: Option<Box<Manifest>>,
+}
+
+impl Outcome {
+    /// That of a backup which an earlier attempt of the run had committed.
+    pub fn of_earlier(manifest: Manifest) -> Self {
+        Self {
+            source: manifest.address().to_string(),
+            backup: Some(manifest.backup.clone()),
+            kind: manifest.kind,
+            base: manifest.base.clone(),
+            unchanged: false,
+            counts: manifest.counts.clone(),
+            seconds: 0.0,
+            warnings: 0,
+            manifest: Some(Box::new(manifest)),
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::ahead;
 use super::arrival::Known;
 use super::base::{self, Base};
 use super::finish;
-use super::request::{Outcome, Request};
+use super::request::{Outcome, Request, Terms};
 use super::sink::{Gathered, Sink};
 use super::tally::Tally;
 use super::worker;
@@ -69,30 +69,30 @@ impl Writing<'_> {
 
 /// Makes one backup of one source.
 pub fn backup(repository: &Repository, request: &Request<'_>, cx: &Context) -> Result<Outcome> {
-    backup_within(repository, request, &Room::default(), cx)
+    backup_within(repository, request, &Terms::default(), cx)
 }
 
-/// The same, if there is room for it.
+/// The same, on these terms.
 pub fn backup_within(
     repository: &Repository,
     request: &Request<'_>,
-    room: &Room,
+    terms: &Terms<'_>,
     cx: &Context,
 ) -> Result<Outcome> {
     let refusal = Refusal::default();
-    let outcome = attempt(repository, request, room, cx, Some(&refusal));
+    let outcome = attempt(repository, request, terms, cx, Some(&refusal));
     let Some(why) = refusal.take() else { return outcome };
     let address = &request.address;
     let message = format!("{address} takes a full backup: {why}");
     cx.reporter.warn(WarningCode::BecameFull, address.to_string(), message);
-    attempt(repository, request, room, cx, None)
+    attempt(repository, request, terms, cx, None)
 }
 
 /// One attempt. Without a `refusal` to say so to, it builds on nothing.
 fn attempt(
     repository: &Repository,
     request: &Request<'_>,
-    room: &Room,
+    terms: &Terms<'_>,
     cx: &Context,
     refusal: Option<&Refusal>,
 ) -> Result<Outcome> {
@@ -115,8 +115,8 @@ fn attempt(
         (BackupKind::Incremental, None) => BackupKind::Full,
         (asked, _) => asked,
     };
-    if *room != Room::default() {
-        space::check(room, repository.store(), &source, &commits, kind)?;
+    if terms.room != Room::default() {
+        space::check(&terms.room, repository.store(), &source, &commits, kind)?;
     }
     let backup = BackupId::new(kind, start, commits.last().map(|commit| &commit.backup));
     let key = repository.write_key();
@@ -169,7 +169,7 @@ fn attempt(
     }
     let previous = previous(&writing.source, &commits, base.as_ref());
     let refusal = refusal.cloned().unwrap_or_default();
-    let result = run(&writing, request, base, start, previous.as_ref(), &refusal);
+    let result = run(&writing, request, terms, base, start, previous.as_ref(), &refusal);
     let (manifest, unchanged, counts, base) = match result {
         Ok(done) => done,
         Err(error) if refusal.is_said() => {
@@ -274,13 +274,17 @@ type Done = (Option<Box<Manifest>>, bool, Counts, Option<BackupId>);
 fn run(
     writing: &Writing<'_>,
     request: &Request<'_>,
+    terms: &Terms<'_>,
     base: Option<Manifest>,
     start: Timestamp,
     previous: Option<&Counts>,
     refusal: &Refusal,
 ) -> Result<Done> {
     if !request.dry_run {
-        announce(writing, base.as_ref(), start)?;
+        announce(writing, request, base.as_ref(), start)?;
+        // Only now: who takes a run over counts its epoch up before looking for intents, so one of
+        // both sees the other.
+        terms.permit.map_or(Ok(()), |permit| permit())?;
     }
     // Only now: prune lists intents after it made its mark, so one of both sees the other.
     let marked = match &base {
@@ -324,7 +328,12 @@ fn unusable(writing: &Writing<'_>, base: &Manifest) -> Result<BTreeSet<String>> 
     Ok(objects)
 }
 
-fn announce(writing: &Writing<'_>, base: Option<&Manifest>, start: Timestamp) -> Result<()> {
+fn announce(
+    writing: &Writing<'_>,
+    request: &Request<'_>,
+    base: Option<&Manifest>,
+    start: Timestamp,
+) -> Result<()> {
     let expires = start.checked_add(SignedDuration::from_hours(INTENT_HOURS)).unwrap_or(start);
     writing.source.create_intent(&Intent {
         version: 1,
@@ -334,6 +343,7 @@ fn announce(writing: &Writing<'_>, base: Option<&Manifest>, start: Timestamp) ->
         created: start,
         expires,
         writer: Worker::here(host_name()),
+        run: Some(request.run.clone()),
         objects: Vec::new(),
         nonce: writing.nonce.clone(),
     })?;

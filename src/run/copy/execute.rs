@@ -158,6 +158,7 @@ impl Work<'_> {
             created: now,
             expires: expires.unwrap_or(Timestamp::MAX),
             writer: self.by.clone(),
+            run: None,
             nonce: manifest.nonce.clone(),
             objects: needed_by(manifest).collect(),
         };

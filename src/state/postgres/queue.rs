@@ -151,6 +151,14 @@ impl Ledger for SharedState {
         })
     }
 
+    fn holds(&self, id: &str, epoch: Epoch) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM backstay.runs
+                                  WHERE id = $1 AND epoch = $2 AND state = 'running')";
+        self.change("ask whose a run is", |client| {
+            client.query_one(sql, &[&id, &epoch])?.try_get(0)
+        })
+    }
+
     fn take_over(
         &self,
         owner: &str,
