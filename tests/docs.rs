@@ -239,3 +239,37 @@ fn every_link_between_pages_leads_somewhere() {
         }
     }
 }
+
+/// The tests that a page names for each trap are there.
+#[test]
+fn every_trap_is_shown_by_tests_that_exist() {
+    let page = fs::read_to_string(root().join("docs/postgres-traps.md")).unwrap();
+    let mut code = String::new();
+    for directory in ["src", "tests"] {
+        let mut directories = vec![root().join(directory)];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    code.push_str(&fs::read_to_string(path).unwrap());
+                }
+            }
+        }
+    }
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).collect();
+    let trap = |row: &&&str| row[2..].starts_with(|c: char| c.is_ascii_uppercase());
+    assert_eq!(rows.iter().filter(trap).count(), 34, "every trap has a row");
+    for row in rows.iter().filter(trap) {
+        let shown = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        assert!(!shown.trim().is_empty(), "{row}");
+        for name in shown.split('`').skip(1).step_by(2).filter(|name| name.contains("::")) {
+            let module = name.split("::").next().unwrap();
+            assert!(code.contains(&format!("mod {module};")), "{name}: no such module");
+            let test = name.rsplit("::").next().unwrap();
+            let there = test.is_empty() || code.contains(&format!("fn {test}"));
+            assert!(there, "{name}: no such test");
+        }
+    }
+}

@@ -266,3 +266,70 @@ fn a_standby_follows_what_is_archived() {
     let wrong = ["restore", "demo/pg", "--to", "x", "--standby", "--at", "2026-11-21T00:00:00Z"];
     this.run(&wrong).expect(2);
 }
+
+#[test]
+fn configuration_that_lies_elsewhere_is_pointed_out() {
+    let settings = "ident_file = '/nonexistent/pg_ident.conf'";
+    let Some(server) = crate::common::postgres::Server::with(15, settings, "") else { return };
+    let sandbox = crate::common::Sandbox::new();
+    let connection = server.connection("postgres").replace('\'', "''");
+    let source = format!("  pg: {{ postgres_cluster: {{ connection: '{connection}' }} }}\n");
+    sandbox.write_policy(false, &source);
+    sandbox.run(&["init"]).expect(0);
+    let said = sandbox.run(&["check"]).expect(0).stdout;
+    assert!(said.contains("in no base backup: /nonexistent/pg_ident.conf"), "{said}");
+    assert!(said.contains("the policy has no `wal`"), "{said}");
+}
+
+#[test]
+fn a_restored_server_is_started_and_waited_for() {
+    let Some(this) = Archiving::start(17, true) else { return };
+    this.server.sql("postgres", "CREATE TABLE t (n int)");
+    this.run(&["backup", "demo/pg"]).expect(0);
+    this.more(1);
+    this.more(2);
+    let mut copy = crate::common::postgres::Server::vacant(17);
+    let data = copy.data();
+    let programs = copy.tool("postgres").parent().unwrap().display().to_string();
+    let restore = |more: &[&str]| {
+        let mut args = vec!["restore", "demo/pg", "--to", data.to_str().unwrap(), "--start"];
+        args.extend(["--programs", &programs]);
+        args.extend(more);
+        this.sandbox.run_with_key(&args)
+    };
+    // Where it is to go there is nothing: the server itself says so, and everything stays.
+    let stop = |data: &std::path::Path| {
+        let pid = fs::read_to_string(data.join("postmaster.pid")).unwrap();
+        let pid: i32 = pid.lines().next().unwrap().parse().unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::QUIT).unwrap();
+        while data.join("postmaster.pid").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    let ran = restore(&["--name", "nobody ever named this"]).expect(1);
+    assert!(ran.stderr.contains("ended before") && ran.stderr.contains("FATAL"), "{}", ran.stderr);
+    assert!(data.join("global/pg_control").exists());
+    fs::remove_dir_all(&data).unwrap();
+
+    let broken = this.server.data().join("postgresql.conf");
+    let text = fs::read_to_string(&broken).unwrap();
+    let ran = restore(&["--latest"]).expect(0);
+    assert!(ran.stderr.contains("started: it is open after"), "{}", ran.stderr);
+    stop(&data);
+    fs::remove_dir_all(&data).unwrap();
+
+    fs::write(&broken, format!("{text}\nno_such_setting = 7\n")).unwrap();
+    this.run(&["backup", "demo/pg"]).expect(0);
+    let ran = restore(&["--latest"]).expect(1);
+    assert!(ran.stderr.contains("configuration is not one"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no_such_setting"), "{}", ran.stderr);
+    fs::write(data.join("postgresql.conf"), &text).unwrap();
+    copy.boot();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while copy.value("postgres", "SELECT pg_is_in_recovery()") != "f" {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(copy.value("postgres", "SELECT count(*) FROM t"), "2");
+}

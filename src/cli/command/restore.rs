@@ -144,11 +144,13 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     if restore_part::is_meant(&args.to, &manifest) {
         return restore_part::run(app, args, at, &request);
     }
-    args.database.check_unused()?;
-    if args.cluster.is_meant(&manifest, &args.to, &args.path)? {
-        return app
-            .display
-            .during(&app.cx.reporter, || restore_cluster::run(app, &args.cluster, at, request));
+    let whole = args.cluster.is_meant(&manifest, &args.to, &args.path)?;
+    args.database.check_unused(whole)?;
+    let programs = args.database.programs.as_deref();
+    if whole {
+        return app.display.during(&app.cx.reporter, || {
+            restore_cluster::run(app, &args.cluster, at, programs, request)
+        });
     }
     app.display.during(&app.cx.reporter, || match (args.to.as_str(), manifest.form) {
         ("-", _) => to_stdout(app, args, &request),

@@ -15,7 +15,7 @@ use crate::error::{Error, IoContext as _, Result};
 use crate::run::restore::{
     CLUSTER_KIND, ClusterPlan, Goal, Outcome, Recovery, Request, TablespaceChoice, restore_cluster,
 };
-use crate::source::postgres::{Settings, Surroundings};
+use crate::source::postgres::{Settings, Started, Surroundings, start_restored};
 
 /// Options for base backups.
 #[derive(Debug, clap::Args)]
@@ -59,6 +59,11 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "CONNECTION", requires = "standby")]
     primary: Option<String>,
 
+    /// Start the server when everything is there, and wait until it takes writes; with --standby or
+    /// --action pause, until it answers. It runs as the owner of its files, and goes on running.
+    #[arg(long, conflicts_with = "dry_run")]
+    start: bool,
+
     /// Archive as the server did that was backed up: this one takes its place. Otherwise it
     /// archives nothing.
     #[arg(long)]
@@ -93,7 +98,8 @@ impl ClusterArgs {
         let goal = self.immediate || self.latest || self.lsn.is_some();
         let goal = goal || self.xid.is_some() || self.name.is_some();
         let goal = goal || self.standby;
-        let more = self.timeline.is_some() || self.action.is_some() || self.as_primary;
+        let more =
+            self.timeline.is_some() || self.action.is_some() || self.as_primary || self.start;
         if goal || more || !self.tablespace.is_empty() || self.tablespaces.is_some() {
             return Err(Error::usage(
                 "tablespaces and targets of recovery are for whole clusters of PostgreSQL",
@@ -111,6 +117,7 @@ impl ClusterArgs {
             ("--standby", self.standby),
             ("--as-primary", self.as_primary),
             ("--action", self.action.is_some()),
+            ("--start", self.start),
         ];
         match used.iter().find(|(_, used)| *used) {
             None => Ok(()),
@@ -171,6 +178,8 @@ struct Report<'a> {
     dry_run: bool,
     tree: &'a Outcome,
     cluster: &'a ClusterPlan,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<&'a Started>,
     fetched: u64,
 }
 
@@ -179,6 +188,7 @@ pub fn run(
     app: &App,
     args: &ClusterArgs,
     at: Option<Timestamp>,
+    programs: Option<&Path>,
     mut request: Request<'_>,
 ) -> Result<ExitStatus> {
     let manifest = request.manifest;
@@ -208,6 +218,13 @@ pub fn run(
         std::path::absolute(&request.target).doing(|| format!("failed to find {given}"))?;
     let target = request.target.display().to_string();
     let (outcome, plan) = restore_cluster(request, &choice, &recovery, &app.cx)?;
+    let started = if args.start {
+        let data = std::path::Path::new(&target);
+        let stays = args.standby || matches!(args.action, Some(Action::Pause));
+        Some(start_restored(data, programs, stays, &app.cx.reporter)?)
+    } else {
+        None
+    };
     if app.printer.is_json() {
         app.printer.json(&Report {
             source: manifest.address().to_string(),
@@ -216,6 +233,7 @@ pub fn run(
             dry_run,
             tree: &outcome,
             cluster: &plan,
+            started: started.as_ref(),
             fetched: app.cx.reporter.progress().snapshot().stored_bytes,
         })?;
     }
@@ -252,7 +270,11 @@ pub fn run(
             way.timeline
         ));
     }
-    if !dry_run {
+    if let Some(started) = &started {
+        let what = if started.writes { "it is open" } else { "it answers, and stays in recovery" };
+        app.printer.talk(format!("  started: {what} after {}", format::seconds(started.seconds)));
+        app.printer.hint(&format!("its log is {}", started.log.display()));
+    } else if !dry_run {
         let archives = if args.as_primary { "archives as before" } else { "archives nothing" };
         if args.standby {
             app.printer.talk(format!(

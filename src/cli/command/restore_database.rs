@@ -61,14 +61,14 @@ pub struct DatabaseArgs {
     #[arg(long, value_name = "N", requires = "scratch")]
     jobs: Option<usize>,
 
-    /// The directory of pg_restore; looked for if left out.
+    /// The directory of PostgreSQL's programs; looked for if left out.
     #[arg(long, value_name = "DIR")]
     pub(super) programs: Option<PathBuf>,
 }
 
 impl DatabaseArgs {
     /// Refuses options that mean nothing where the target is no server.
-    pub fn check_unused(&self) -> Result<()> {
+    pub fn check_unused(&self, whole_cluster: bool) -> Result<()> {
         let used = [
             ("--swap", self.swap),
             ("--schema", !self.schema.is_empty()),
@@ -76,7 +76,7 @@ impl DatabaseArgs {
             ("--no-owner", self.no_owner),
             ("--role", self.role.is_some()),
             ("--scratch", self.scratch.is_some()),
-            ("--programs", self.programs.is_some()),
+            ("--programs", self.programs.is_some() && !whole_cluster),
         ];
         match used.iter().find(|(_, used)| *used) {
             None => Ok(()),

@@ -77,7 +77,7 @@ impl ServerUser {
         Ok(())
     }
 
-    fn command(self, program: &Path) -> Command {
+    pub(super) fn command(self, program: &Path) -> Command {
         let mut command = Command::new(program);
         for variable in variables() {
             command.env_remove(variable);
@@ -385,7 +385,7 @@ fn inherited(launch: &Launch<'_>) -> Result<Vec<String>> {
         .collect())
 }
 
-fn output(command: &mut Command, name: &str) -> Result<String> {
+pub(super) fn output(command: &mut Command, name: &str) -> Result<String> {
     let out = command.output().doing(|| format!("failed to run {name}"))?;
     if out.status.success() {
         return Ok(String::from_utf8_lossy(&out.stdout).into_owned());

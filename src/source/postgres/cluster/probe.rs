@@ -59,6 +59,7 @@ pub(super) fn probe(
             "this role has no database to log in to: a page that looks damaged cannot be read again, and nothing can be said of archiving",
         )),
         Some(sql) => {
+            notes.extend(elsewhere(sql)?);
             notes.extend(slots(sql)?);
             notes.extend(synchronous(sql)?);
             let wal = server_wal(connection)?;
@@ -67,6 +68,19 @@ pub(super) fn probe(
         }
     }
     Ok(SourceProbe { notes })
+}
+
+/// Configuration that a base backup does not bring. Who may not see where it lies is told nothing.
+fn elsewhere(sql: &mut Connection) -> Result<Option<ProbeNote>> {
+    let query = "SELECT pg_catalog.string_agg(f.setting, ', ' ORDER BY f.name) FROM pg_catalog.pg_settings f, \
+        pg_catalog.pg_settings d WHERE d.name = 'data_directory' AND f.setting <> '' \
+        AND f.name IN ('config_file', 'hba_file', 'ident_file') \
+        AND NOT pg_catalog.starts_with(f.setting, d.setting OPERATOR(pg_catalog.||) '/')";
+    let row = sql.text(query, "failed to ask where the configuration lies")?.into_iter().next();
+    let Some(files) = row.and_then(|row| row.into_iter().next()).flatten() else { return Ok(None) };
+    Ok(Some(ProbeNote::warning(format!(
+        "its configuration lies outside of its data directory, and in no base backup: {files}; add a `directory` source for it"
+    ))))
 }
 
 /// Slots that keep WAL which nobody fetches, or that lost theirs.
