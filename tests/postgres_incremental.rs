@@ -355,6 +355,9 @@ fn an_increment_that_is_cut_off_is_none() {
         assert!(ran.stderr.contains("failed to back up demo/pg"), "{}", ran.stderr);
         assert_eq!(listed(&sandbox), 1, "PostgreSQL {major}");
         server.boot();
+        while server.run("pg_isready", &["-q"]).code != 0 {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
         connect(&sandbox, &server.connection("postgres"), true, "");
         let id = incremental(&sandbox);
         let copy = started(&sandbox, major, &id);

@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 /// Bytes in a page.
 pub const PAGE: usize = 8192;
 
+/// Pages in a file at most: 1 GiB.
+const PAGES: u32 = 1 << 17;
+
 const MAGIC: u32 = 0xd3ae_1f0d;
 
 /// What the name of an increment begins with.
@@ -49,14 +52,17 @@ impl IncrementHeader {
             return Err(bad("it does not begin like one"));
         }
         let (count, truncation) = (u64::from(word(&bytes, 4)), word(&bytes, 8));
+        if count > u64::from(PAGES) || truncation > PAGES {
+            return Err(bad("no file has so many pages"));
+        }
         if size != Self::size_of(count) {
             return Err(bad("its length does not fit its number of blocks"));
         }
         bytes.resize(Self::length_of(count) as usize, 0);
         input.read_exact(&mut bytes[12..]).map_err(failed)?;
         let blocks: Vec<u32> = (0..count as usize).map(|at| word(&bytes, 12 + 4 * at)).collect();
-        if !blocks.is_sorted_by(|a, b| a < b) || blocks.last() == Some(&u32::MAX) {
-            return Err(bad("its blocks are out of order"));
+        if !blocks.is_sorted_by(|a, b| a < b) || blocks.last().is_some_and(|last| *last >= PAGES) {
+            return Err(bad("its blocks are out of order, or beyond what a file has"));
         }
         Ok((Self { truncation, blocks }, bytes))
     }
@@ -140,6 +146,17 @@ mod tests {
         let bytes = unordered.encode();
         assert!(IncrementHeader::read(&mut &bytes[..], unordered.size(), "x").is_err());
         assert!(IncrementHeader::read(&mut &[0; 12][..], 12, "x").is_err());
+        for wrong in [
+            IncrementHeader { truncation: PAGES + 1, blocks: vec![] },
+            IncrementHeader { truncation: 1, blocks: vec![PAGES] },
+        ] {
+            let bytes = wrong.encode();
+            assert!(IncrementHeader::read(&mut &bytes[..], wrong.size(), "x").is_err());
+        }
+        let mut claim = unordered.encode();
+        claim[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        let size = IncrementHeader::size_of(u64::from(u32::MAX));
+        assert!(IncrementHeader::read(&mut &claim[..], size, "x").is_err());
     }
 
     #[test]
