@@ -262,7 +262,7 @@ fn a_tombstone_at_the_commit_key_ends_the_backup() {
         Ok(_) => String::new(),
     };
     assert!(hints.contains("run the backup again"), "no way out: {hints}");
-    bench.assert_refused(result, ErrorKind::Conflict, "a prune gave");
+    bench.assert_refused(result, ErrorKind::Conflict, "was given up");
     // The key stays taken, and the source can be backed up again under another.
     let stones: Vec<String> =
         bench.objects.keys().into_iter().filter(|key| key.contains("/commits/")).collect();
