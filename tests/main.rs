@@ -33,6 +33,7 @@ mod postgres_wal;
 mod postgres_wal_keep;
 mod prune;
 mod prune_model;
+mod rebuild;
 mod repair;
 mod restore;
 mod roundtrip;
