@@ -283,7 +283,7 @@ fn configuration_that_lies_elsewhere_is_pointed_out() {
 
 #[test]
 fn a_restored_server_is_started_and_waited_for() {
-    let Some(this) = Archiving::start(17, true) else { return };
+    let Some(mut this) = Archiving::start(17, true) else { return };
     this.server.sql("postgres", "CREATE TABLE t (n int)");
     this.run(&["backup", "demo/pg"]).expect(0);
     this.more(1);
@@ -291,13 +291,12 @@ fn a_restored_server_is_started_and_waited_for() {
     let mut copy = crate::common::postgres::Server::vacant(17);
     let data = copy.data();
     let programs = copy.tool("postgres").parent().unwrap().display().to_string();
-    let restore = |more: &[&str]| {
+    let restore = |this: &Archiving, more: &[&str]| {
         let mut args = vec!["restore", "demo/pg", "--to", data.to_str().unwrap(), "--start"];
         args.extend(["--programs", &programs]);
         args.extend(more);
         this.sandbox.run_with_key(&args)
     };
-    // Where it is to go there is nothing: the server itself says so, and everything stays.
     let stop = |data: &std::path::Path| {
         let pid = fs::read_to_string(data.join("postmaster.pid")).unwrap();
         let pid: i32 = pid.lines().next().unwrap().parse().unwrap();
@@ -307,21 +306,27 @@ fn a_restored_server_is_started_and_waited_for() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     };
-    let ran = restore(&["--name", "nobody ever named this"]).expect(1);
+    let good = this.run(&["list", "demo/pg", "--output", "json"]).expect(0).json();
+    let good = good[0]["backup"].as_str().unwrap().to_owned();
+    let broken = this.server.data().join("postgresql.conf");
+    let text = fs::read_to_string(&broken).unwrap();
+    fs::write(&broken, format!("{text}\nno_such_setting = 7\n")).unwrap();
+    this.run(&["backup", "demo/pg"]).expect(0);
+    // The place of the one that is lost: its port, and its socket.
+    this.server.stop();
+
+    // Where it is to go there is nothing: the server itself says so, and everything stays.
+    let ran = restore(&this, &["--backup", &good, "--name", "nobody ever named this"]).expect(1);
     assert!(ran.stderr.contains("ended before") && ran.stderr.contains("FATAL"), "{}", ran.stderr);
     assert!(data.join("global/pg_control").exists());
     fs::remove_dir_all(&data).unwrap();
 
-    let broken = this.server.data().join("postgresql.conf");
-    let text = fs::read_to_string(&broken).unwrap();
-    let ran = restore(&["--latest"]).expect(0);
+    let ran = restore(&this, &["--backup", &good, "--latest"]).expect(0);
     assert!(ran.stderr.contains("started: it is open after"), "{}", ran.stderr);
     stop(&data);
     fs::remove_dir_all(&data).unwrap();
 
-    fs::write(&broken, format!("{text}\nno_such_setting = 7\n")).unwrap();
-    this.run(&["backup", "demo/pg"]).expect(0);
-    let ran = restore(&["--latest"]).expect(1);
+    let ran = restore(&this, &["--latest"]).expect(1);
     assert!(ran.stderr.contains("configuration is not one"), "{}", ran.stderr);
     assert!(ran.stderr.contains("no_such_setting"), "{}", ran.stderr);
     fs::write(data.join("postgresql.conf"), &text).unwrap();

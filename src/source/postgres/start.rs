@@ -88,21 +88,27 @@ fn wait(data: &Path, log: &Path, stays: bool, reporter: &Reporter) -> Result<boo
                     _ => {}
                 }
             }
-            Err(_) if !seen && begun.elapsed() < APPEARS => {}
+            // It may have ended before anybody saw it.
+            Err(_) if !seen && begun.elapsed() < APPEARS && last_words(log).is_none() => {}
             Err(_) => return Err(ended(log)),
         }
         std::thread::sleep(PAUSE);
     }
 }
 
-fn ended(log: &Path) -> Error {
+/// Why it ended, as it said itself.
+fn last_words(log: &Path) -> Option<String> {
     let text = fs::read_to_string(log).unwrap_or_default();
     let last = text.lines().rfind(|line| line.contains("FATAL") || line.contains("PANIC"));
+    last.map(str::to_owned)
+}
+
+fn ended(log: &Path) -> Error {
     let error = Error::failed("the server ended before it was where it was to go")
         .hint(format!("its log is {}", log.display()))
         .hint("what is restored stays: it can be started again, also with another target");
-    match last {
-        Some(line) => error.with_source(line.to_owned()),
+    match last_words(log) {
+        Some(line) => error.with_source(line),
         None => error,
     }
 }
