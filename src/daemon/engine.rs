@@ -400,7 +400,7 @@ impl<'a> Engine<'a> {
     fn take(&mut self, run: &str, ended: Ended) {
         let Some(going) = self.running.remove(run) else { return };
         if going.lost {
-            self.warn(format!("{}: ended, and does not count: others do it", name(&going.row)));
+            self.disown(&going.row);
             return;
         }
         if let Err(error) = self.write_down(&going, &ended) {
@@ -424,53 +424,66 @@ impl<'a> Engine<'a> {
         let now = self.clock.now();
         let row = &going.row;
         let fence = Fence { owner: &self.owner, epoch: going.epoch };
-        match ended {
+        let ours = match ended {
             Ended::Succeeded(backup) => {
                 let done = (RunState::Succeeded, None);
-                if !self.state.finish(&row.id, fence, done, backup.as_deref(), now)? {
-                    return Ok(());
+                let ours = self.state.finish(&row.id, fence, done, backup.as_deref(), now)?;
+                if ours {
+                    let what = backup.as_deref().unwrap_or("done");
+                    self.note(format!("{}: succeeded: {what}", name(row)));
+                    let key = (row.slot.stack.clone(), row.slot.source.clone());
+                    self.protected.insert(key, row.started.unwrap_or(now));
+                    self.follow(row, now)?;
                 }
-                let what = backup.as_deref().unwrap_or("done");
-                self.note(format!("{}: succeeded: {what}", name(row)));
-                let key = (row.slot.stack.clone(), row.slot.source.clone());
-                self.protected.insert(key, row.started.unwrap_or(now));
-                self.follow(row, now)
+                ours
             }
             Ended::Failed { why, again } => {
                 let retry = self.job_of(row).map(|(_, job)| job.execution.retry);
                 let pause =
                     retry.filter(|_| *again).and_then(|retry| retry.pause_after(row.attempts));
-                let Some(pause) = pause else {
-                    self.warn(format!("{}: FAILED: {why}", name(row)));
-                    return self.fail(going, why, now);
-                };
-                self.warn(format!("{}: failed, and is tried again in {pause}: {why}", name(row)));
-                let wait = SignedDuration::try_from(pause.get()).unwrap_or(SignedDuration::ZERO);
-                let at = now.checked_add(wait).unwrap_or(now);
-                self.state.retry(&row.id, fence, why, at).map(drop)
+                if let Some(pause) = pause {
+                    let wait = SignedDuration::try_from(pause.get()).unwrap_or_default();
+                    let at = now.checked_add(wait).unwrap_or(now);
+                    let ours = self.state.retry(&row.id, fence, why, at)?;
+                    if ours {
+                        let what = format!("failed, and is tried again in {pause}: {why}");
+                        self.warn(format!("{}: {what}", name(row)));
+                    }
+                    ours
+                } else {
+                    self.fail(going, ("FAILED", why), now)?
+                }
             }
-            Ended::Stopped(why) if self.reporter.is_cancelled() => {
+            Ended::Stopped(why) if self.is_ending() => {
                 self.note(format!("{}: waits for the next start", name(row)));
-                self.state.retry(&row.id, fence, why, now).map(drop)
+                self.state.retry(&row.id, fence, why, now)?
             }
-            Ended::Stopped(why) => {
-                self.warn(format!("{}: ended: {why}", name(row)));
-                self.fail(going, why, now)
-            }
+            Ended::Stopped(why) => self.fail(going, ("ended", why), now)?,
+        };
+        if !ours {
+            self.disown(row);
         }
+        Ok(())
     }
 
-    fn fail(&self, going: &Going, why: &str, now: Timestamp) -> Result<()> {
+    /// What came of a run is written down by others.
+    fn disown(&self, row: &RunRow) {
+        self.warn(format!("{}: ended, and does not count: another daemon took it over", name(row)));
+    }
+
+    fn fail(&self, going: &Going, (what, why): (&str, &str), now: Timestamp) -> Result<bool> {
         let row = &going.row;
         let fence = Fence { owner: &self.owner, epoch: going.epoch };
         let state = if going.adopted { RunState::Abandoned } else { RunState::Failed };
-        if self.state.finish(&row.id, fence, (state, Some(why)), None, now)?
-            && self.state.has_succeeded(&row.slot)?
-        {
-            // One source's failure does not keep others from being copied.
-            self.follow(row, now)?;
+        let ours = self.state.finish(&row.id, fence, (state, Some(why)), None, now)?;
+        if ours {
+            self.warn(format!("{}: {what}: {why}", name(row)));
+            if self.state.has_succeeded(&row.slot)? {
+                // One source's failure does not keep others from being copied.
+                self.follow(row, now)?;
+            }
         }
-        Ok(())
+        Ok(ours)
     }
 
     fn follow(&self, row: &RunRow, now: Timestamp) -> Result<()> {
