@@ -1,13 +1,18 @@
 //! What of a source could be restored now, and how old that is.
 
-use jiff::Timestamp;
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::archive::manifest::{Manifest, NeededWal};
 use crate::archive::wal::WalSegment;
 use crate::error::Result;
-use crate::id::BackupId;
+use crate::id::{BackupId, BackupKind};
 use crate::store::{SourceStore, WalStore};
+
+/// How far back sizes are compared.
+const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// The newest instant that a source can be restored to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,4 +73,98 @@ fn archived_until(store: &WalStore, wal: &NeededWal) -> Result<Option<Timestamp>
         }
     }
     Ok(last)
+}
+
+/// What of a source lies in one repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Holding {
+    /// The newest instant that it can be restored to.
+    #[serde(skip)]
+    pub newest: Option<Newest>,
+    /// The oldest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Timestamp>,
+    /// How many backups there are.
+    pub backups: usize,
+    /// The newest backup of each kind, and how large those before it were.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<Size>,
+    /// The objects that the backups are made of.
+    #[serde(skip)]
+    pub objects: BTreeSet<String>,
+}
+
+/// How large the newest backup of a kind is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Size {
+    /// The kind.
+    pub kind: BackupKind,
+    /// The newest backup of it.
+    pub backup: BackupId,
+    /// Bytes of content of all that it holds.
+    pub bytes: u64,
+    /// The median of those of the 7 days before it; of the three before it, if these are fewer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub median: Option<u64>,
+}
+
+/// What these backups, and the WAL beside them, come to.
+pub fn holding(source: &SourceStore, manifests: &[Manifest]) -> Result<Holding> {
+    let points = manifests.iter().flat_map(|manifest| &manifest.recovery_points);
+    let objects = manifests.iter().flat_map(Manifest::objects);
+    Ok(Holding {
+        newest: newest(source, manifests)?,
+        oldest: points.map(|point| point.time).min(),
+        backups: manifests.len(),
+        sizes: sizes(manifests),
+        objects: objects.map(|(path, ..)| path.to_owned()).collect(),
+    })
+}
+
+fn sizes(manifests: &[Manifest]) -> Vec<Size> {
+    let mut found = Vec::new();
+    for kind in [BackupKind::Full, BackupKind::Incremental, BackupKind::Snapshot] {
+        let mut of: Vec<(&BackupId, Timestamp, u64)> = manifests
+            .iter()
+            .filter(|manifest| manifest.kind == kind)
+            .map(|manifest| (&manifest.backup, manifest.end, manifest.counts.bytes))
+            .collect();
+        of.sort_by_key(|(_, end, _)| *end);
+        let Some((backup, end, bytes)) = of.pop() else { continue };
+        let before: Vec<(Timestamp, u64)> = of.iter().map(|(_, end, size)| (*end, *size)).collect();
+        found.push(Size { kind, backup: backup.clone(), bytes, median: median(&before, end) });
+    }
+    found
+}
+
+/// The median of the sizes of a week before `end`, or of the last three if these are fewer; `before`
+/// has the oldest first.
+fn median(before: &[(Timestamp, u64)], end: Timestamp) -> Option<u64> {
+    let week = end.checked_sub(WEEK).unwrap_or(end);
+    let within = before.iter().filter(|(at, _)| *at >= week).count();
+    let mut sizes: Vec<u64> =
+        before[before.len() - within.max(3).min(before.len())..].iter().map(|one| one.1).collect();
+    sizes.sort_unstable();
+    match sizes.len() {
+        0 => None,
+        count if count % 2 == 1 => Some(sizes[count / 2]),
+        count => Some(u64::midpoint(sizes[count / 2 - 1], sizes[count / 2])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_of_a_week_or_of_the_last_three() {
+        let day = |day: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * day);
+        let daily: Vec<(Timestamp, u64)> = (0..20).map(|at| (day(at), at as u64)).collect();
+        // 13 to 19, and not what lies further back.
+        assert_eq!(median(&daily, day(20)), Some(16));
+        let weekly: Vec<(Timestamp, u64)> = vec![(day(0), 90), (day(7), 10), (day(14), 12)];
+        assert_eq!(median(&weekly, day(21)), Some(12));
+        assert_eq!(median(&weekly[..2], day(14)), Some(50));
+        assert_eq!(median(&[], day(1)), None);
+    }
 }

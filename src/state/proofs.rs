@@ -40,7 +40,8 @@ pub struct Proof {
 }
 
 impl ProofDepth {
-    fn word(self) -> &'static str {
+    /// The word in the table and in results.
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Stored => "stored",
             Self::Content => "content",

@@ -1,6 +1,6 @@
 //! `backstay status`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -12,9 +12,9 @@ use crate::daemon::timetable;
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::policy::{Policy, Schedule};
-use crate::run::protection::{self, Newest};
+use crate::run::protection::{self, Holding, Newest};
 use crate::run::{host_name, list_backups};
-use crate::state::{Ledger, RunFilter, RunRow, RunState};
+use crate::state::{Ledger, ProofResult, RunFilter, RunRow, RunState, State};
 
 /// Show how well everything is protected.
 ///
@@ -55,6 +55,22 @@ struct Line {
     /// The newest instant in another repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     replicated: Option<Timestamp>,
+    /// The newest instant in each other repository that holds something of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    elsewhere: BTreeMap<String, Timestamp>,
+    /// The repository that it is backed up to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<String>,
+    /// Repositories that could not be asked, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unreachable: BTreeMap<String, String>,
+    #[serde(flatten)]
+    holding: Holding,
+    /// When an object of it was last found sound, by depth of the verification.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    verified: BTreeMap<&'static str, Timestamp>,
+    /// Objects that the last verification found missing or altered.
+    damaged: usize,
     /// RTO as measured; nothing has been yet.
     measured_rto_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +96,8 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         app.printer.warning(&format!("what runs came to is not known: {}", error.chain()));
     });
     let ledger = ledger.ok();
+    let state = app.state().ok();
+    let memory = (ledger.as_deref(), state.as_ref());
     let mut lines = Vec::new();
     for policy in &set.policies {
         let wanted: Vec<SourceAddress> = policy
@@ -96,7 +114,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             repositories.insert(name, app.open(policy, name));
         }
         for address in wanted {
-            lines.push(line(ledger.as_deref(), policy, &address, &repositories, now));
+            lines.push(line(memory, policy, &address, &repositories, now));
         }
     }
     if lines.is_empty() {
@@ -135,7 +153,7 @@ fn verdict(lines: &[Line]) -> Result<ExitStatus> {
 }
 
 fn line(
-    ledger: Option<&dyn Ledger>,
+    (ledger, state): (Option<&dyn Ledger>, Option<&State>),
     policy: &Policy,
     address: &SourceAddress,
     repositories: &BTreeMap<&str, Result<Opened>>,
@@ -143,23 +161,34 @@ fn line(
 ) -> Line {
     let objectives = policy.objectives_of(&address.source);
     let home = policy.repository_of(&address.source).map(|(name, _)| name);
-    let mut problem = None;
-    let mut newest = None;
     let mut known = false;
-    let mut replicated = None;
+    let mut holding = Holding::default();
+    let mut proven = Proven::default();
+    let mut elsewhere = BTreeMap::new();
+    let mut unreachable = BTreeMap::new();
     for (name, opened) in repositories {
         let found = match opened {
-            Ok(opened) => newest_in(opened, address),
+            Ok(opened) => holding_in(opened, address).map(|found| (opened, found)),
             Err(error) => Err(Error::failed(error.chain())),
         };
         match found {
-            Ok(found) if Some(*name) == home => (newest, known) = (found, true),
-            Ok(found) => replicated = replicated.max(found.map(|found| found.time)),
-            // What other places hold is no reason to doubt what is here.
-            Err(error) if Some(*name) == home => problem = Some(error.chain()),
-            Err(_) => {}
+            Ok((opened, found)) => {
+                proven.add(state, opened, address, &found);
+                if Some(*name) == home {
+                    (holding, known) = (found, true);
+                } else if let Some(newest) = found.newest {
+                    elsewhere.insert((*name).to_owned(), newest.time);
+                }
+            }
+            Err(error) => {
+                unreachable.insert((*name).to_owned(), error.chain());
+            }
         }
     }
+    // What other places hold is no reason to doubt what is here.
+    let problem = home.and_then(|home| unreachable.get(home).cloned());
+    let newest = holding.newest.clone();
+    let replicated = elsewhere.values().max().copied();
     let exposure = newest.as_ref().map(|newest| exposure(newest.time, now));
     let verdict = match exposure {
         _ if !known => Verdict::Unknown,
@@ -175,6 +204,12 @@ fn line(
         newest,
         exposure_seconds: exposure,
         replicated,
+        elsewhere,
+        repository: home.map(str::to_owned),
+        unreachable,
+        holding,
+        verified: proven.sound,
+        damaged: proven.damaged.len(),
         measured_rto_seconds: None,
         last_run: last_run(ledger, address),
         next_run: next_run(ledger, policy, &address.source, now),
@@ -183,10 +218,44 @@ fn line(
     }
 }
 
-fn newest_in(opened: &Opened, address: &SourceAddress) -> Result<Option<Newest>> {
+fn holding_in(opened: &Opened, address: &SourceAddress) -> Result<Holding> {
     let listed = list_backups(&opened.repository, &|other| other == address)?;
     let manifests: Vec<_> = listed.into_iter().filter_map(|one| one.manifest.ok()).collect();
-    protection::newest(&opened.repository.source(address), &manifests)
+    protection::holding(&opened.repository.source(address), &manifests)
+}
+
+/// What verifications found.
+#[derive(Default)]
+struct Proven {
+    sound: BTreeMap<&'static str, Timestamp>,
+    /// Repository and object.
+    damaged: BTreeSet<(String, String)>,
+}
+
+impl Proven {
+    /// Adds what is remembered of one repository. What belongs to no backup any more does not count.
+    fn add(
+        &mut self,
+        state: Option<&State>,
+        opened: &Opened,
+        address: &SourceAddress,
+        holding: &Holding,
+    ) {
+        let id = &opened.repository.descriptor().id;
+        let proofs = state.and_then(|state| state.proofs(id, &address.to_string()).ok());
+        for proof in proofs.unwrap_or_default() {
+            match proof.result {
+                ProofResult::Sound => {
+                    let last = self.sound.entry(proof.depth.word()).or_insert(proof.proven_at);
+                    *last = proof.proven_at.max(*last);
+                }
+                ProofResult::Damaged if holding.objects.contains(&proof.object) => {
+                    self.damaged.insert((id.clone(), proof.object));
+                }
+                ProofResult::Damaged => {}
+            }
+        }
+    }
 }
 
 fn exposure(newest: Timestamp, now: Timestamp) -> u64 {
@@ -250,6 +319,10 @@ fn cells(line: &Line, now: Timestamp) -> Vec<String> {
     let verdict = match failed {
         Some(run) => format!("{verdict}; the last run {}", run.state.word()),
         None => verdict,
+    };
+    let verdict = match line.damaged {
+        0 => verdict,
+        damaged => format!("{verdict}; DAMAGED objects: {damaged}"),
     };
     vec![
         line.source.clone(),
