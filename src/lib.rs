@@ -19,7 +19,9 @@
 //! |---|---|
 //! | [`cli`] | one file per command; output, progress, exit codes |
 //! | [`daemon`] | the policy engine: what is due when, and what comes of it |
+//! | [`http`] | what programs read of a daemon: metrics and health |
 //! | [`run`] | the verbs: backup, restore, verify |
+//! | [`notify`] | telling people and programs what is wrong |
 //! | [`source`] | what can be backed up: directories, commands, secrets, databases |
 //! | [`store`] | repositories: keys, uploads, ranged reads, catalogue, intents, probes |
 //! | [`state`] | what is remembered: SQLite on this machine, or PostgreSQL for several |
@@ -33,10 +35,10 @@
 //! Imports point right only, and `tests/architecture.rs` keeps it so:
 //!
 //! ```text
-//! main → cli → daemon → run → source → {store, state} → archive → policy → {telemetry, secret, clock, id, error}
+//! main → cli → http → daemon → run → {source, notify} → {store, state} → archive → policy → {telemetry, secret, clock, id, error}
 //! ```
 //!
-//! Only `store` sees object stores and the async runtime (which `cli` starts); everything else is
+//! Only `store` sees object stores and, beside the server in `http`, the async runtime (which `cli` starts); everything else is
 //! threads that may block, those that talk to database servers included. Only `cli` prints. Only `clock` reads the time of day.
 
 pub mod archive;
@@ -44,7 +46,9 @@ pub mod cli;
 pub mod clock;
 pub mod daemon;
 pub mod error;
+pub mod http;
 pub mod id;
+pub mod notify;
 pub mod policy;
 pub mod run;
 pub mod secret;

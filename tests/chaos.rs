@@ -514,6 +514,7 @@ fn every_command_is_in_the_table() {
         "logs",
         "cancel",
         "state",
+        "notify",
         "wal",
         "completions",
         "man",

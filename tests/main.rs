@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![allow(missing_docs, clippy::print_stderr, clippy::pedantic, clippy::type_complexity)]
 
+mod alerts;
 mod architecture;
 mod budget;
 mod by_hand;
@@ -19,7 +20,9 @@ mod hostile;
 mod increments;
 mod inspect;
 mod live;
+mod metrics;
 mod mistakes;
+mod notify;
 mod policy;
 mod postgres_archive;
 mod postgres_cluster;

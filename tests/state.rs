@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use backstay::error::ErrorKind;
-use backstay::state::{Proof, ProofDepth, ProofResult, State};
+use backstay::state::{
+    AlertRow, NewRun, NotifyResult, Proof, ProofDepth, ProofResult, RunState, Slot, State, Told,
+};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
@@ -138,4 +140,110 @@ fn a_place_that_cannot_be_is_said() {
     let error = State::open(&file.join("state"), at(NOW)).unwrap_err();
     assert!(error.to_string().contains("failed to open the state in"), "{error:?}");
     assert!(error.hints().iter().any(|hint| hint.contains("--state-dir")), "{error:?}");
+}
+
+#[test]
+fn counters_of_runs_never_go_back() {
+    let sandbox = tempfile::tempdir().unwrap();
+    let state = open(sandbox.path());
+    let run = |number: i64, run_state: RunState| {
+        let due = at("2025-01-01T00:00:00Z") + jiff::SignedDuration::from_hours(number);
+        NewRun {
+            slot: Slot {
+                stack: "s".into(),
+                job: "j".into(),
+                source: "t".into(),
+                nominal: due.to_string(),
+            },
+            id: format!("run-{number}"),
+            due,
+            not_before: due,
+            state: run_state,
+            why: None,
+        }
+    };
+    let runs = [
+        run(1, RunState::Waiting),
+        run(2, RunState::Waiting),
+        run(3, RunState::Missed),
+        run(4, RunState::Missed),
+        run(5, RunState::Waiting),
+    ];
+    state.add_runs(&runs).unwrap();
+    // A slot that is there already is not counted again.
+    state.add_runs(&runs).unwrap();
+    for (id, took) in [("run-1", 5), ("run-2", 100)] {
+        let begun = at(NOW);
+        let ended = begun + jiff::SignedDuration::from_secs(took);
+        assert!(state.claim(id, "o", begun).unwrap());
+        // Put back and begun again is not over.
+        assert!(state.retry(id, "o", "x", begun).unwrap());
+        assert!(state.claim(id, "o", begun).unwrap());
+        assert!(state.finish(id, "o", (RunState::Succeeded, None), None, ended).unwrap());
+    }
+    state.settle(&[("run-5".into(), RunState::Skipped, "x".into())], at(NOW)).unwrap();
+    let totals = |state: &State| {
+        let found = state.run_totals().unwrap();
+        let mut found: Vec<(String, u64)> =
+            found.into_iter().map(|total| (total.state, total.total)).collect();
+        found.sort();
+        found
+    };
+    let expected: Vec<(String, u64)> =
+        [("missed", 2), ("skipped", 1), ("succeeded", 2)].map(|(k, v)| (k.into(), v)).to_vec();
+    assert_eq!(totals(&state), expected);
+    let durations = state.run_durations().unwrap().into_values().next().unwrap();
+    assert_eq!((durations.count, durations.micros), (2, 105_000_000));
+    assert_eq!((durations.at_most[&10], durations.at_most[&60]), (1, 1));
+    assert_eq!(durations.at_most[&300], 2);
+    assert!(state.forget_runs(at(NOW)).unwrap() > 0);
+    assert_eq!(totals(&open(sandbox.path())), expected);
+}
+
+#[test]
+fn a_state_of_the_last_version_keeps_its_rows_and_counts_them() {
+    let sandbox = tempfile::tempdir().unwrap();
+    let path = open(sandbox.path()).path().to_path_buf();
+    // What the second schema was: without what the third has.
+    let raw = Connection::open(&path).unwrap();
+    raw.execute_batch(
+        "DROP TRIGGER runs_end; DROP TRIGGER runs_never_begin; DROP TABLE alerts; DROP TABLE told;
+         DROP TABLE notifications; DROP TABLE looks; DROP TABLE run_totals; DROP TABLE run_durations;
+         INSERT INTO runs (id, stack, job, source, nominal, due, not_before, state)
+         VALUES ('r', 's', 'j', 't', 'n', 1, 1, 'missed');
+         PRAGMA user_version = 2;",
+    )
+    .unwrap();
+    drop(raw);
+    let state = open(sandbox.path());
+    assert_eq!(state.set_aside(), None);
+    assert_eq!(state.run_totals().unwrap()[0].total, 1);
+    assert_eq!(state.run("r").unwrap().unwrap().state, RunState::Missed);
+}
+
+#[test]
+fn what_fires_and_who_was_told_are_rows() {
+    let sandbox = tempfile::tempdir().unwrap();
+    let state = open(sandbox.path());
+    let row = |resolved: Option<&str>| AlertRow {
+        fingerprint: "f".into(),
+        alert: "{}".into(),
+        started: at(NOW),
+        resolved: resolved.map(at),
+    };
+    state.put_alerts(&[row(None)]).unwrap();
+    state.put_alerts(&[row(Some("2026-11-21T09:00:00Z"))]).unwrap();
+    state.tell(("s", "webhook"), &[("f".into(), false)], at(NOW)).unwrap();
+    let who = ("s", "webhook");
+    state.count_notification(who, NotifyResult::Failed, "no", at(NOW)).unwrap();
+    state.count_notification(who, NotifyResult::Failed, "still no", at(NOW)).unwrap();
+    let state = open(sandbox.path());
+    assert_eq!(state.alerts().unwrap(), [row(Some("2026-11-21T09:00:00Z"))]);
+    let told = state.told().unwrap();
+    let key = ("s".to_owned(), "webhook".to_owned());
+    assert_eq!(told[&key]["f"], Told { at: at(NOW), resolved: false });
+    let totals = state.notification_totals().unwrap();
+    assert_eq!((totals[0].total, totals[0].said.as_str()), (2, "still no"));
+    state.forget_alerts(&["f".to_owned()].into()).unwrap();
+    assert!(state.alerts().unwrap().is_empty() && state.told().unwrap().is_empty());
 }

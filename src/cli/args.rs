@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
     backup, cancel, check, completions, copy, daemon, delete, diff, find, init, key, list, logs,
-    ls, man, pin, plan, prune, restore, runs, schema, show, state, status, unpin, verify, wal,
+    ls, man, notify, pin, plan, prune, restore, runs, schema, show, state, status, unpin, verify,
+    wal,
 };
 
 /// Backup, restore and disaster recovery for data platforms.
@@ -131,6 +132,7 @@ pub enum Command {
     Logs(logs::Args),
     Cancel(cancel::Args),
     State(state::Args),
+    Notify(notify::Args),
     Backup(backup::Args),
     List(list::Args),
     Show(show::Args),

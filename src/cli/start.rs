@@ -136,6 +136,7 @@ fn start(cli: Cli, printer: &Printer, contract: Contract) -> Result<ExitStatus> 
         Command::Init(args) => command::init::run(&app, args),
         Command::Check(args) => command::check::run(&app, args),
         Command::Schema(args) => command::schema::run(&app, args),
+        Command::Notify(args) => command::notify::run(&app, args),
         Command::Backup(args) => command::backup::run(&app, args),
         Command::List(args) => command::list::run(&app, args),
         Command::Show(args) => command::show::run(&app, args),

@@ -9,16 +9,19 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::board::Board;
 use super::service::ServiceManager;
 use super::supervise::{self, Ended, Stop, Work};
 use super::tick::{Fleet, Place, Protected, decide, due_slots, following_slots};
 use super::timetable::next_due;
+use super::watch::{Means, Watch};
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id;
+use crate::notify::ping::Sign;
 use crate::policy::{self, Job, Policy};
 use crate::run::HOST_LABEL;
-use crate::state::{Epoch, Fence, Ledger, RunRow, RunState};
+use crate::state::{Epoch, Fence, Ledger, RunRow, RunState, State};
 use crate::telemetry::{Event, Reporter, WarningCode};
 
 /// How long the loop sleeps when nothing happens.
@@ -60,6 +63,10 @@ pub struct Settings {
     pub most: usize,
     /// How long one that is gone may have been silent before its runs are taken over.
     pub silence: SignedDuration,
+    /// How people are told, and repositories looked at.
+    pub means: Means,
+    /// Where others see what the daemon does.
+    pub board: Board,
 }
 
 /// A run that this daemon does.
@@ -80,13 +87,15 @@ pub(super) struct Going {
 pub struct Engine<'a> {
     pub(super) settings: Settings,
     pub(super) state: &'a dyn Ledger,
-    clock: Arc<dyn Clock>,
+    /// What only this machine remembers.
+    pub(super) local: &'a State,
+    pub(super) clock: Arc<dyn Clock>,
     reporter: Reporter,
     /// Who this is, for the state.
     pub(super) owner: String,
     /// Who shares the state.
     pub(super) fleet: Option<Fleet>,
-    policies: Vec<Policy>,
+    pub(super) policies: Vec<Policy>,
     /// What the policies were made of.
     seen: policy::Fingerprint,
     looked: Instant,
@@ -95,7 +104,7 @@ pub struct Engine<'a> {
     pub(super) well: Option<Instant>,
     swept: Option<Instant>,
     /// When each job is due next: a look into the state for every job on every tick would be many.
-    due: HashMap<(String, String), Option<Timestamp>>,
+    pub(super) due: HashMap<(String, String), Option<Timestamp>>,
     pub(super) protected: Protected,
     pub(super) running: BTreeMap<String, Going>,
     /// What came of runs that could not be written down yet.
@@ -104,6 +113,9 @@ pub struct Engine<'a> {
     pub(super) tell: Sender<(String, Ended)>,
     /// The latest time that was seen.
     latest: Timestamp,
+    pub(super) watch: Watch,
+    /// What is wrong with the policies as they are in their files now.
+    pub(super) invalid: Option<String>,
 }
 
 impl<'a> Engine<'a> {
@@ -111,7 +123,7 @@ impl<'a> Engine<'a> {
     /// it is not.
     pub fn new(
         settings: Settings,
-        state: &'a dyn Ledger,
+        (state, local): (&'a dyn Ledger, &'a State),
         clock: Arc<dyn Clock>,
         reporter: Reporter,
     ) -> Result<Self> {
@@ -123,9 +135,15 @@ impl<'a> Engine<'a> {
         let protected = state.newest_successes()?;
         let fleet = state.is_shared().then(|| Fleet { owner: owner.clone(), ..Fleet::default() });
         let long_ago = Instant::now().checked_sub(WELL_SINCE);
+        let mut program = settings.program.clone();
+        program.extend(["--policy".into(), settings.policies.clone().into()]);
+        let mut watch = Watch::new(settings.means.clone(), program, reporter.clone());
+        watch.policies_changed(&policies);
+        settings.board.loaded(&policies, now);
         Ok(Self {
             settings,
             state,
+            local,
             clock,
             reporter,
             owner,
@@ -143,6 +161,8 @@ impl<'a> Engine<'a> {
             ended,
             tell,
             latest: now,
+            watch,
+            invalid: None,
         })
     }
 
@@ -158,7 +178,9 @@ impl<'a> Engine<'a> {
         manager.ready();
         while !self.reporter.is_cancelled() {
             manager.alive();
-            match self.tick() {
+            let ticked = self.tick();
+            self.settings.board.ticked(ticked.as_ref().err().map(Error::chain));
+            match ticked {
                 Ok(()) if self.well.is_none() => {
                     self.well = Some(Instant::now());
                     self.note("the state answers again".to_owned());
@@ -201,7 +223,8 @@ impl<'a> Engine<'a> {
             self.sweep(now);
         }
         self.make_slots(now)?;
-        self.decide(now)
+        self.decide(now)?;
+        self.attend(now)
     }
 
     /// Takes what ended, for as long as nothing else is to be done.
@@ -230,12 +253,20 @@ impl<'a> Engine<'a> {
                 }
                 self.policies = set.policies;
                 self.due.clear();
+                self.invalid = None;
+                self.watch.policies_changed(&self.policies);
+                self.settings.board.loaded(&self.policies, self.clock.now());
                 self.note("the policies changed, and are in force".to_owned());
             }
-            Err(error) => self.warn(format!(
-                "the policies changed and are invalid; the old ones stay in force: {}",
-                error.render(false).trim_end()
-            )),
+            Err(error) => {
+                let why = error.render(false).trim_end().to_owned();
+                self.warn(format!(
+                    "the policies changed and are invalid; the old ones stay in force: {why}"
+                ));
+                self.settings.board.refused(&why);
+                self.invalid = Some(why);
+                self.watch.files_changed();
+            }
         }
     }
 
@@ -358,6 +389,7 @@ impl<'a> Engine<'a> {
         row.attempts += 1;
         row.started = Some(self.latest);
         let stop = supervise::start(work, self.tell.clone());
+        self.ping(&row, Sign::Start, "");
         let going = Going { stop, row, epoch, adopted: false, lost: false, said: 0 };
         self.running.insert(going.row.id.clone(), going);
     }
@@ -433,6 +465,7 @@ impl<'a> Engine<'a> {
                     self.note(format!("{}: succeeded: {what}", name(row)));
                     let key = (row.slot.stack.clone(), row.slot.source.clone());
                     self.protected.insert(key, row.started.unwrap_or(now));
+                    self.ping(row, Sign::Success, what);
                     self.follow(row, now)?;
                 }
                 ours
@@ -478,6 +511,7 @@ impl<'a> Engine<'a> {
         let ours = self.state.finish(&row.id, fence, (state, Some(why)), None, now)?;
         if ours {
             self.warn(format!("{}: {what}: {why}", name(row)));
+            self.ping(row, Sign::Fail, why);
             if self.state.has_succeeded(&row.slot)? {
                 // One source's failure does not keep others from being copied.
                 self.follow(row, now)?;
@@ -532,6 +566,7 @@ impl<'a> Engine<'a> {
         if let Err(error) = self.state.leave(&self.owner) {
             self.warn(format!("the state: {}", error.chain()));
         }
+        self.say_farewell();
         self.note("ended".to_owned());
     }
 

@@ -6,23 +6,35 @@
 //! | `coalesce` | jobs that want the same source at the same time |
 //! | `timetable` | the runs of a stretch of time, if each takes as long as expected |
 //! | `forecast` | what retention holds in the long run, and the exposure of each source |
-//!
 //! | `tick` | what is to be done now |
 //! | `engine` | the loop |
 //! | `lease` | what daemons that share a state owe each other |
 //! | `supervise` | one run: its hooks, and the process that does it |
 //! | `service` | what the service manager is told |
 //! | `adopt` | what came of a run whose owner is gone |
+//! | `alerts` | what is wrong |
+//! | `tell` | who is to be told what now |
+//! | `look` | what `status` finds in the repositories |
+//! | `watch` | looks, and has people told |
+//! | `attend` | what the loop does for those who watch |
+//! | `board` | where others see what the daemon does |
 //!
-//! All but the last five is pure: policies and instants in, values out.
+//! `admission`, `coalesce`, `timetable`, `forecast`, `tick`, `alerts` and `tell` are pure: policies and
+//! instants in, values out.
 
 pub mod admission;
 mod adopt;
+pub mod alerts;
+mod attend;
+pub mod board;
 pub mod coalesce;
 pub mod engine;
 pub mod forecast;
 mod lease;
+pub mod look;
 pub mod service;
 pub mod supervise;
+pub mod tell;
 pub mod tick;
 pub mod timetable;
+pub mod watch;

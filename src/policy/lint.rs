@@ -8,6 +8,7 @@ mod coverage;
 mod execution;
 mod jobs;
 mod names;
+mod notify;
 mod programs;
 mod repositories;
 mod sections;
@@ -31,6 +32,7 @@ pub(super) fn lint(policy: &Policy, root: &Node, complete: bool) -> Vec<Problem>
     jobs::check(&mut findings);
     execution::check_windows(&mut findings);
     sections::check(&mut findings);
+    notify::check(&mut findings);
     let broken = findings.problems.iter().any(|problem| problem.severity == Severity::Error);
     if complete && !broken {
         coverage::check(&mut findings);

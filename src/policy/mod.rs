@@ -20,6 +20,7 @@
 //! | `model`, `repository`, `source`, `job`, `retention`, `objective`, `value` | the types, and with them the JSON Schema |
 //! | `schedule`, `cron`, `window` | when a job runs, and the longest interval between runs |
 //! | `execution` | how its runs behave |
+//! | `notify` | who is told what |
 //! | `lint` | the rules across fields |
 //! | `redact` | which parts of a text must not be shown |
 //! | `diagnostic`, `suggest` | how a problem is shown |
@@ -33,6 +34,7 @@ mod job;
 mod lint;
 mod load;
 mod model;
+mod notify;
 mod objective;
 mod postgres_dump;
 mod recipient;
@@ -54,7 +56,10 @@ pub use load::{
     Fingerprint, LoadError, MAX_FILE_SIZE, PolicySet, fingerprint, json_schema, load, load_valid,
     parse,
 };
-pub use model::{Alertmanager, Notify, Ping, Policy, Role, State, Webhook};
+pub use model::{Policy, Role, State};
+pub use notify::{
+    AlertSeverity, Alertmanager, Language, Notify, NotifyCommand, Ping, Robot, Webhook, Wecom,
+};
 pub use objective::{Objectives, Targets, Tier};
 pub use postgres_dump::{Databases, PostgresDump};
 pub use recipient::{RecipientError, check_recipient};

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     job::Job,
     job::Work,
+    notify::Notify,
     objective::{Objectives, Targets, Tier},
     repository::Repository,
     retention::Keep,
     source::{Compression, Source},
-    value::Setting,
     window::Window,
 };
 
@@ -198,48 +198,6 @@ impl Policy {
 pub struct Role {
     /// A repository, best at a third place.
     pub repository: String,
-}
-
-/// Who is told about failures, misses and recoveries.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Notify {
-    /// A Prometheus Alertmanager.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alertmanager: Option<Alertmanager>,
-    /// A web hook.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub webhook: Option<Webhook>,
-    /// A dead man's switch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ping: Option<Ping>,
-}
-
-/// A Prometheus Alertmanager.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Alertmanager {
-    /// Its address, without `/api/…`.
-    pub url: Setting,
-}
-
-/// A web hook that gets events as JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Webhook {
-    /// Its address; a reference where the address is the secret.
-    pub url: Setting,
-    /// Headers; secrets as references.
-    #[serde(default)]
-    pub headers: IndexMap<String, Setting>,
-}
-
-/// A dead man's switch that is asked for after every good run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Ping {
-    /// Its address; a reference where the address is the secret.
-    pub url: Setting,
 }
 
 /// Where runs are recorded.

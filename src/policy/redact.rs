@@ -137,7 +137,7 @@ impl<'a> Mask<'a> {
                                 CERTAIN.contains(&key.name.as_str())
                                     || (key.name == "secrets" && depth == 2)
                             }
-                            _ => is_secret_name(&key.name),
+                            _ => is_secret_name(&key.name) || value.text().is_some_and(is_robot),
                         };
                     if holds_key_material(&key.name) {
                         self.literals.push(key.name.clone());
@@ -175,6 +175,12 @@ impl<'a> Mask<'a> {
         }
         false
     }
+}
+
+/// Whether it is the address of a robot: whoever has it writes to the group.
+fn is_robot(text: &str) -> bool {
+    let marks = ["access_token=", "?key=", "&key=", "/bot/v2/hook/", "/bot/hook/"];
+    text.contains("://") && marks.iter().any(|mark| text.contains(mark))
 }
 
 /// Keys whose every value is secret, whatever its shape.
@@ -335,6 +341,7 @@ fn names_secret(line: &str) -> bool {
         .any(|key| is_secret_name(key) || key == "secrets")
         || has_secret_within(line)
         || has_broken_address(line)
+        || is_robot(line)
 }
 
 /// Whether an address goes on after a colon with something that is not a port, as it does when it

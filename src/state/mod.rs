@@ -11,9 +11,12 @@
 //! | `schema` | every schema there was |
 //! | `proofs` | which objects were proven sound, and when |
 //! | `runs` | every time that a job was due, and what came of it |
+//! | `totals` | how many runs ended how, and how long they took |
+//! | `alerts` | what fires, who was told, and what was last found of each source |
 //! | `ledger` | what is asked of runs, whatever they are kept in |
 //! | `local`, `postgres` | the two things they are kept in |
 
+mod alerts;
 mod database;
 mod directory;
 mod ledger;
@@ -22,10 +25,13 @@ mod postgres;
 mod proofs;
 mod runs;
 mod schema;
+mod totals;
 
+pub use alerts::{AlertRow, LookRow, NotifyResult, NotifyTotal, Told, ToldBy};
 pub use database::State;
 pub use directory::default_directory;
 pub use ledger::{Epoch, Fence, Held, Ledger};
 pub use postgres::{Connect, SharedState};
 pub use proofs::{Proof, ProofDepth, ProofResult};
 pub use runs::{NewRun, RunFilter, RunRow, RunState, Slot};
+pub use totals::{Durations, OUTCOMES, RunTotal};

@@ -380,7 +380,7 @@ impl State {
         found().map_err(|error| self.error("read what succeeded", error))
     }
 
-    fn select(&self, rest: &str, values: impl rusqlite::Params) -> Result<Vec<RunRow>> {
+    pub(super) fn select(&self, rest: &str, values: impl rusqlite::Params) -> Result<Vec<RunRow>> {
         let found = || -> rusqlite::Result<Vec<RunRow>> {
             let sql = format!("SELECT {COLUMNS} FROM runs {rest}");
             let mut statement = self.connection.prepare(&sql)?;

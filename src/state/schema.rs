@@ -49,4 +49,90 @@ pub(super) const STEPS: &[&str] = &[
         PRIMARY KEY (stack, job)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    -- What fires, and what did until everybody who had heard of it was told that it is over.
+    CREATE TABLE alerts (
+        fingerprint TEXT    NOT NULL PRIMARY KEY,
+        alert       TEXT    NOT NULL,
+        started     INTEGER NOT NULL,
+        resolved    INTEGER
+    ) STRICT, WITHOUT ROWID;
+
+    -- Who was told of what, and when last. `resolved`: that it is over.
+    CREATE TABLE told (
+        stack       TEXT    NOT NULL,
+        receiver    TEXT    NOT NULL,
+        fingerprint TEXT    NOT NULL,
+        at          INTEGER NOT NULL,
+        resolved    INTEGER NOT NULL,
+        PRIMARY KEY (stack, receiver, fingerprint)
+    ) STRICT, WITHOUT ROWID;
+
+    -- How often each receiver was told something, and what it said last.
+    CREATE TABLE notifications (
+        stack    TEXT    NOT NULL,
+        receiver TEXT    NOT NULL,
+        result   TEXT    NOT NULL CHECK (result IN ('delivered', 'failed', 'dropped')),
+        total    INTEGER NOT NULL,
+        last     INTEGER NOT NULL,
+        said     TEXT    NOT NULL,
+        PRIMARY KEY (stack, receiver, result)
+    ) STRICT, WITHOUT ROWID;
+
+    -- What `status` found of each source last, as it printed it.
+    CREATE TABLE looks (
+        stack  TEXT    NOT NULL,
+        source TEXT    NOT NULL,
+        at     INTEGER NOT NULL,
+        found  TEXT    NOT NULL,
+        PRIMARY KEY (stack, source)
+    ) STRICT, WITHOUT ROWID;
+
+    -- How many runs ended how: rows of `runs` are forgotten one day, and counters never go back.
+    CREATE TABLE run_totals (
+        stack  TEXT    NOT NULL,
+        job    TEXT    NOT NULL,
+        source TEXT    NOT NULL,
+        state  TEXT    NOT NULL,
+        total  INTEGER NOT NULL,
+        PRIMARY KEY (stack, job, source, state)
+    ) STRICT, WITHOUT ROWID;
+
+    -- How many runs of a job took at most `le` seconds, and in the row of 0 the sum of all, in
+    -- microseconds.
+    CREATE TABLE run_durations (
+        stack TEXT    NOT NULL,
+        job   TEXT    NOT NULL,
+        le    INTEGER NOT NULL,
+        total INTEGER NOT NULL,
+        PRIMARY KEY (stack, job, le)
+    ) STRICT, WITHOUT ROWID;
+
+    INSERT INTO run_totals SELECT stack, job, source, state, count(*) FROM runs
+        WHERE state NOT IN ('waiting', 'running') GROUP BY stack, job, source, state;
+
+    CREATE TRIGGER runs_end AFTER UPDATE OF state ON runs
+    WHEN old.state IN ('waiting', 'running') AND new.state NOT IN ('waiting', 'running')
+    BEGIN
+        INSERT INTO run_totals VALUES (new.stack, new.job, new.source, new.state, 1)
+            ON CONFLICT DO UPDATE SET total = total + 1;
+        INSERT INTO run_durations
+            SELECT new.stack, new.job, bucket.column1, 1
+            FROM (VALUES (10), (60), (300), (900), (1800), (3600), (7200), (14400), (28800),
+                         (86400), (9223372036854)) AS bucket
+            WHERE new.started IS NOT NULL AND new.ended - new.started <= bucket.column1 * 1000000
+            ON CONFLICT DO UPDATE SET total = total + 1;
+        INSERT INTO run_durations
+            SELECT new.stack, new.job, 0, max(new.ended - new.started, 0)
+            WHERE new.started IS NOT NULL
+            ON CONFLICT DO UPDATE SET total = total + excluded.total;
+    END;
+
+    CREATE TRIGGER runs_never_begin AFTER INSERT ON runs
+    WHEN new.state NOT IN ('waiting', 'running')
+    BEGIN
+        INSERT INTO run_totals VALUES (new.stack, new.job, new.source, new.state, 1)
+            ON CONFLICT DO UPDATE SET total = total + 1;
+    END;
+",
 ];

@@ -24,6 +24,7 @@ mod sdk;
 mod upload;
 mod versions;
 mod wal;
+mod web;
 
 pub mod layout;
 pub mod protocol;
@@ -45,3 +46,4 @@ pub use repository::{Descriptor, InitOptions, Repository, copy_policies};
 pub use upload::{Completing, Upload};
 pub use versions::{Version, Versioning};
 pub use wal::{StoredWal, WalPut, WalStore};
+pub use web::{Reply, Web};

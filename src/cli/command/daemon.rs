@@ -1,15 +1,21 @@
 //! `backstay daemon`
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 
 use crate::cli::ExitStatus;
 use crate::cli::setup::App;
+use crate::daemon::board::Board;
 use crate::daemon::engine::{Engine, Settings};
+use crate::daemon::watch::Means;
 use crate::error::{Error, IoContext as _, Result};
+use crate::http::server::{self, Shown};
 use crate::run::{HOST_LABEL, host_name};
+use crate::store::Web;
 
 /// Do what the policies say, when they say it.
 ///
@@ -29,10 +35,30 @@ pub struct Args {
     /// What this host is called in `host:` of sources. Default: its name.
     #[arg(long, value_name = "LABEL", env = HOST_LABEL)]
     host: Option<String>,
+    /// Show metrics and health at this address: /metrics, /healthz, /readyz.
+    ///
+    /// A port alone, or nothing, is one of the loopback device. Without the option nothing listens.
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:9187", value_parser = address)]
+    listen: Option<SocketAddr>,
+
+    /// Seconds between two looks into the repositories, where somebody is told or reads metrics.
+    ///
+    /// Each lists and reads all manifests, which a bucket counts as requests. After a run the next
+    /// look comes sooner.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    watch: u32,
 
     /// Seconds after which runs of a daemon that is silent are taken over.
     #[arg(long, hide = true, value_name = "SECONDS", default_value_t = 45)]
     silence: u32,
+}
+
+/// `HOST:PORT`, or a port of the loopback device.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(port) = text.parse::<u16>() {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    text.parse().map_err(|_| "write ADDRESS:PORT, such as 127.0.0.1:9187, or a port".to_owned())
 }
 
 /// Runs the command.
@@ -52,6 +78,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         .mode(0o700)
         .create(&logs)
         .doing(|| format!("failed to create {}", logs.display()))?;
+    let board = Board::default();
     let program = std::env::current_exe().doing(|| "failed to find this program".to_owned())?;
     let mut program: Vec<OsString> = vec![program.into()];
     program.extend(["--output", "json", "--no-progress"].map(Into::into));
@@ -64,7 +91,25 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         host: args.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(host_name),
         most: args.jobs.into(),
         silence: SignedDuration::from_secs(args.silence.into()),
+        means: Means {
+            web: Web::new(app.runtime.handle().clone()),
+            every: Duration::from_secs(args.watch.into()),
+            is_read: args.listen.is_some(),
+        },
+        board: board.clone(),
     };
-    Engine::new(settings, &*ledger, app.cx.clock.clone(), app.cx.reporter.clone())?.run()?;
+    if let Some(address) = args.listen {
+        let clock = app.cx.clock.clone();
+        let shown = Shown { board, directory: app.state_directory()?, clock };
+        let address = server::serve(address, app.runtime.handle(), shown)?;
+        app.cx.reporter.note(format!("metrics and health: http://{address}/"));
+        if !address.ip().is_loopback() {
+            app.printer.warning(&format!(
+                "whoever reaches {address} reads the names of stacks, jobs and sources"
+            ));
+        }
+    }
+    Engine::new(settings, (&*ledger, &local), app.cx.clock.clone(), app.cx.reporter.clone())?
+        .run()?;
     Ok(ExitStatus::Done)
 }

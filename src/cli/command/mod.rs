@@ -15,6 +15,7 @@ pub mod list;
 pub mod logs;
 pub mod ls;
 pub mod man;
+pub mod notify;
 pub mod pin;
 pub mod plan;
 pub mod prune;

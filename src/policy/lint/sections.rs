@@ -1,7 +1,5 @@
 //! Sections that are not acted on yet, and what they name.
 
-use url::Url;
-
 use super::{
     Findings,
     sources::{absolute, check_connection},
@@ -10,12 +8,11 @@ use crate::policy::{
     cron::Cron,
     model::State,
     redact::{has_secret_within, names_a_secret},
-    value::Setting,
     yaml::Node,
 };
 
 /// The sections this version reads and checks, but does not act on.
-const NOT_ACTED_ON: &[&str] = &["role", "sites", "playbooks", "drills", "notify"];
+const NOT_ACTED_ON: &[&str] = &["role", "sites", "playbooks", "drills"];
 
 pub(super) fn check(findings: &mut Findings<'_>) {
     for section in NOT_ACTED_ON {
@@ -33,7 +30,6 @@ pub(super) fn check(findings: &mut Findings<'_>) {
     for name in findings.names("drills") {
         check_drill(findings, name);
     }
-    check_notify(findings);
     match &findings.policy.state {
         Some(State::Sqlite { path }) => {
             findings.warning_at_key(
@@ -76,52 +72,6 @@ fn suggest_playbook(findings: &Findings<'_>) -> String {
     match findings.names("playbooks").first() {
         Some(name) => format!("add `playbook: {name}`"),
         None => "define one in `playbooks` and add `playbook: NAME`".to_owned(),
-    }
-}
-
-fn check_notify(findings: &mut Findings<'_>) {
-    let Some(notify) = &findings.policy.notify else {
-        return;
-    };
-    let urls = [
-        ("alertmanager", notify.alertmanager.as_ref().map(|one| &one.url)),
-        ("webhook", notify.webhook.as_ref().map(|one| &one.url)),
-        ("ping", notify.ping.as_ref().map(|one| &one.url)),
-    ];
-    for (kind, url) in urls {
-        if let Some(Setting::Plain(url)) = url {
-            check_url(findings, kind, url);
-        }
-    }
-    for (name, value) in notify.webhook.iter().flat_map(|webhook| &webhook.headers) {
-        if names_a_secret(name) && !value.is_secret() {
-            findings.error(
-                &["notify", "webhook", "headers", name],
-                format!("the header `{name}` looks secret and is written here"),
-                "write ${env:NAME} or ${file:PATH}",
-            );
-        }
-    }
-}
-
-fn check_url(findings: &mut Findings<'_>, kind: &str, text: &str) {
-    let path = ["notify", kind, "url"];
-    let valid = Url::parse(text)
-        .is_ok_and(|url| url.has_host() && matches!(url.scheme(), "http" | "https"));
-    if !valid {
-        findings.error(&path, "this is not an address", "write `https://HOST[:PORT][/PATH]`");
-    } else if has_secret_within(text) {
-        findings.error(
-            &path,
-            "a password is written in the address",
-            "make the whole address a reference: ${env:NAME}",
-        );
-    } else if kind == "alertmanager" && text.contains("/api/") {
-        findings.error(
-            &path,
-            "the address of Alertmanager has a path of its API in it",
-            "write only `http://HOST:9093`: /api/v1 is gone since 0.27, and /api/v2 is added here",
-        );
     }
 }
 

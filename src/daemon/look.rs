@@ -1,0 +1,131 @@
+//! A look into the repositories: what `backstay status` finds.
+//!
+//! It is a process of its own, as runs are: a repository that does not answer for minutes holds
+//! nobody up, and what a listing needs of memory goes back when it ends.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::supervise::SUPERVISOR;
+use crate::error::{Error, IoContext as _, Result};
+use crate::state::LookRow;
+
+/// How long a look may take.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// The most that is read of what it prints.
+const MOST: u64 = 256 << 20;
+
+/// What was found of a source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Look {
+    /// When the look began.
+    #[serde(skip)]
+    pub at: Option<Timestamp>,
+    /// `STACK/SOURCE`.
+    pub source: String,
+    /// The newest instant that can be restored.
+    pub time: Option<Timestamp>,
+    /// The oldest.
+    pub oldest: Option<Timestamp>,
+    /// How many backups there are.
+    pub backups: u64,
+    /// The newest of each kind.
+    pub sizes: Vec<Size>,
+    /// The newest instant in each other repository.
+    pub elsewhere: BTreeMap<String, Timestamp>,
+    /// The repository that it is backed up to.
+    pub repository: String,
+    /// Repositories that could not be asked, and why.
+    pub unreachable: BTreeMap<String, String>,
+    /// When it was verified last, by depth.
+    pub verified: BTreeMap<String, Timestamp>,
+    /// Objects that are missing or altered.
+    pub damaged: u64,
+    /// `unknown`: the repository could not be asked, and nothing of the rest is known.
+    pub verdict: String,
+}
+
+/// How large the newest backup of a kind is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Size {
+    /// The kind.
+    pub kind: String,
+    /// The backup.
+    pub backup: String,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// The median of those before it.
+    pub median: Option<u64>,
+}
+
+impl Look {
+    /// What a row of the state holds; nothing if another version wrote something else.
+    pub fn read(row: &LookRow) -> Option<Self> {
+        let look: Self = serde_json::from_str(&row.found).ok()?;
+        Some(Self { at: Some(row.at), ..look })
+    }
+
+    /// The names in `STACK/SOURCE`.
+    pub fn names(&self) -> (&str, &str) {
+        self.source.split_once('/').unwrap_or((&self.source, ""))
+    }
+
+    /// Whether the repository of the source answered.
+    pub fn is_known(&self) -> bool {
+        self.verdict != "unknown"
+    }
+}
+
+/// Looks, and gives what is to be kept of it.
+pub(super) fn look(program: &[OsString], now: Timestamp) -> Result<Vec<LookRow>> {
+    let (first, rest) = program.split_first().ok_or_else(|| Error::usage("no program"))?;
+    let failed = || "failed to look into the repositories".to_owned();
+    let mut child = Command::new(first)
+        .args(rest)
+        .arg("status")
+        .env(SUPERVISOR, std::process::id().to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .doing(failed)?;
+    let stdout = child.stdout.take();
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        if let Some(stdout) = stdout {
+            let _ = stdout.take(MOST).read_to_end(&mut text);
+        }
+        text
+    });
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().doing(failed)? {
+            break status;
+        }
+        if begun.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Error::failed(format!("{}: it took too long", failed())));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let text = reader.join().unwrap_or_default();
+    let lines: Vec<Value> = serde_json::from_slice(&text)
+        .map_err(|_| Error::failed(format!("{}: `status` ended with {status}", failed())))?;
+    let row = |line: Value| {
+        let (stack, source) = line["source"].as_str()?.split_once('/')?;
+        let (stack, source) = (stack.to_owned(), source.to_owned());
+        Some(LookRow { stack, source, at: now, found: line.to_string() })
+    };
+    Ok(lines.into_iter().filter_map(row).collect())
+}
