@@ -14,7 +14,7 @@ build="cc:build-essential make:make git:git"
 tools="age:age zstd:zstd tar:tar curl:curl python3:python3 getfattr:attr setfattr:attr setfacl:acl"
 case ${1-} in
     build) want=$build ;;
-    test) want="$build $tools shellcheck:shellcheck sqlite3:sqlite3" ;;
+    test) want="$build $tools shellcheck:shellcheck sqlite3:sqlite3 promtool:prometheus" ;;
     demo) want="$build $tools sqlite3:sqlite3" ;;
     bench) want="$build $tools restic:restic borg:borgbackup /usr/bin/time:time" ;;
     *)
@@ -29,6 +29,8 @@ for pair in $want; do
 done
 # Debian keeps half of the `venv` module in a package of its own, without a program to look for.
 case $1 in test) python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv) ;; esac
+# Debian calls the program by another name than its makers.
+case $1 in test) has prometheus-alertmanager || has alertmanager || packages+=(prometheus-alertmanager) ;; esac
 # Downloads over TLS need certificates; a program to look for there is not.
 [ -d /etc/ssl/certs ] && [ -n "$(ls -A /etc/ssl/certs)" ] || [ -d /etc/pki ] || packages+=(ca-certificates)
 # The servers that tests start come last: fetching them needs some of these programs.

@@ -40,6 +40,7 @@ mod rebuild;
 mod repair;
 mod restore;
 mod roundtrip;
+mod rules;
 mod s3;
 mod safeguards;
 mod schedule;
