@@ -504,7 +504,7 @@ impl<'a> Engine<'a> {
         self.warn(format!("{}: ended, and does not count: another daemon took it over", name(row)));
     }
 
-    fn fail(&self, going: &Going, (what, why): (&str, &str), now: Timestamp) -> Result<bool> {
+    fn fail(&mut self, going: &Going, (what, why): (&str, &str), now: Timestamp) -> Result<bool> {
         let row = &going.row;
         let fence = Fence { owner: &self.owner, epoch: going.epoch };
         let state = if going.adopted { RunState::Abandoned } else { RunState::Failed };
