@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::common::postgres::Server;
 use crate::common::{Ran, Sandbox};
+use crate::notify::{Answer, Server as Hook};
 
 const MAJOR: u32 = 15;
 
@@ -567,4 +568,39 @@ fn a_stale_process_commits_nothing() {
     assert!(ran.stderr.contains("run r3 is not this process's any more"), "{}", ran.stderr);
     let listed = fleet.run("a", &["list", "demo/dump", "--output", "json"]).expect(0).json();
     assert_eq!(listed.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn one_of_several_daemons_tells_people_and_another_when_it_is_gone() {
+    let hook = Hook::new(&[Answer::Say(200, "ok")]);
+    let rest = format!(
+        "  dump: {{ command: {{ argv: [\"false\"] }} }}\njobs:\n  \
+         dump: {{ sources: [dump], kind: full, schedule: {{ every: 1h }}, keep: {{ for: 7d }}, retry: {{ times: 0 }} }}\n\
+         notify: {{ webhook: {{ url: \"{}\" }} }}\n",
+        hook.url("/")
+    );
+    let Some(fleet) = Fleet::new(BEFORE, 1, &rest) else { return };
+    let silence = ["--silence", "6"];
+    let first = fleet.daemon("a", &silence);
+    fleet.until_said(&first, "jobs watched");
+    let second = fleet.daemon("b", &silence);
+    // Both see that it failed, whoever of them did it.
+    fleet.until_said(&first, "ALERT: demo/dump dump: the run failed");
+    fleet.until_said(&second, "ALERT: demo/dump dump: the run failed");
+    let times = || hook.heard().iter().filter(|one| one.body.contains("BackstayRunFailed")).count();
+    let begun = Instant::now();
+    while times() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{}", fleet.logs());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(times(), 1, "{:#?}", hook.heard());
+    first.kill();
+    let begun = Instant::now();
+    while times() == 1 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", fleet.logs());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(times(), 2, "who did not tell yet says what fires once");
+    second.end();
 }
