@@ -12,6 +12,7 @@ use crate::postgres_cluster::{
     Load, SLOW, check_ledger, connect, listed, open, sandbox, sandbox_as, slow_backup, standby_of,
     verify,
 };
+use crate::postgres_wal::Archiving;
 
 /// A server that can make increments, where its version has them.
 fn server(major: u32) -> Option<Server> {
@@ -212,7 +213,13 @@ fn a_small_change_is_a_small_backup() {
         let [whole, none, little] = [&full, &idle, &small].map(|id| own_bytes(&sandbox, id));
         assert!(none * 100 <= whole * 2, "{major}: {none} of {whole}");
         assert!(little * 100 <= whole * 3, "{major}: {little} of {whole}");
+        // What many pages changed of comes in parts, and all of it is there as a stream too.
         let copy = started(&sandbox, major, &small);
+        let node = server.value("postgres", "SELECT pg_relation_filepath('t')");
+        let plain = restore(&sandbox, major, &small);
+        let args = ["restore", "demo/pg", "--path", &node, "--to", "-"];
+        let streamed = sandbox.command(&args).output().unwrap().stdout;
+        assert!(streamed == fs::read(plain.data().join(&node)).unwrap());
         assert_eq!(copy.value("postgres", "SELECT count(*) FROM t WHERE n = 2"), "5999");
     }
 }
@@ -307,6 +314,27 @@ fn newest_with(sandbox: &Sandbox, name: &str) -> PathBuf {
     let mut found = sandbox.objects();
     found.retain(|path| path.ends_with(name));
     sandbox.path("repo").join(found.pop().unwrap())
+}
+
+#[test]
+fn an_incremental_is_proven_by_starting_it() {
+    for major in ALL {
+        let Some(this) = Archiving::start(major, true) else { continue };
+        this.server.sql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 50000) AS n");
+        this.run(&["backup", "demo/pg"]).expect(0);
+        this.server.sql("postgres", "UPDATE t SET n = 0 WHERE n < 300");
+        let ran = this.run(&["backup", "demo/pg"]).expect(0);
+        assert!(ran.stdout.contains("-incr-"), "{}", ran.stderr);
+        let scratch = this.sandbox.path("scratch");
+        fs::create_dir_all(&scratch).unwrap();
+        this.give(&scratch);
+        let programs = this.server.tool("postgres").parent().unwrap().display().to_string();
+        let scratch = scratch.to_str().unwrap();
+        let mut args = vec!["verify", "demo/pg", "--depth", "restore", "--scratch", scratch];
+        args.extend(["--programs", &programs, "--identity", "recovery.key"]);
+        let ran = this.run(&args).expect(0);
+        assert!(ran.stdout.contains("pg_amcheck found nothing wrong"), "{}", ran.stdout);
+    }
 }
 
 #[test]

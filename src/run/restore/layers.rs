@@ -1,5 +1,6 @@
 //! Files that are made of layers: a whole one, and increments over it, oldest first.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 
 use super::member::SegmentCursor;
@@ -142,8 +143,22 @@ impl Source {
         Ok((size > 0).then_some(size))
     }
 
-    /// Reads what nobody asked for, and compares all of it with its digest.
-    fn finish(mut self) -> Result<()> {
+    /// Whether all of its blocks were read.
+    fn is_over(&self) -> bool {
+        self.header.as_ref().is_some_and(|header| self.read == header.blocks.len())
+    }
+
+    /// Reads what nobody asked for, which lies beyond the `pages` of the file, and compares all of
+    /// it with its digest.
+    fn finish(mut self, pages: u32) -> Result<()> {
+        let left = self.header.as_ref().and_then(|header| header.blocks.get(self.read));
+        if left.is_some_and(|block| *block < pages) {
+            return Err(Error::damaged(format!(
+                "the parts of `{}` in {} are out of order",
+                self.stored.display_path(),
+                self.place
+            )));
+        }
         let mut buffer = [0; PAGE];
         while self.digest.bytes() < self.stored.size {
             let want = (self.stored.size - self.digest.bytes()).min(PAGE as u64) as usize;
@@ -155,10 +170,20 @@ impl Source {
     }
 }
 
+/// What one backup stored of a file: one layer, or the parts of one, of which one is open at a time.
+struct Group {
+    source: Source,
+    /// Numbers of the layers that follow.
+    rest: VecDeque<usize>,
+}
+
 /// The content of a file made of layers, put together as it is read.
-pub(super) struct Layered {
+pub(super) struct Layered<'a> {
+    request: &'a Request<'a>,
+    cx: &'a Context,
+    entry: Entry,
     /// Oldest first.
-    sources: Vec<Source>,
+    groups: Vec<Group>,
     pages: u32,
     next: u32,
     page: Vec<u8>,
@@ -166,20 +191,33 @@ pub(super) struct Layered {
     given: usize,
 }
 
-impl Layered {
-    /// Opens all layers of `entry`.
-    pub(super) fn open(request: &Request<'_>, cx: &Context, entry: &Entry) -> Result<Self> {
-        let sources = (0..entry.layers.len()).map(|at| Source::open(request, cx, entry, at));
+impl<'a> Layered<'a> {
+    /// Opens the layers of `entry`.
+    pub(super) fn open(request: &'a Request<'a>, cx: &'a Context, entry: &Entry) -> Result<Self> {
+        let mut groups: Vec<Group> = Vec::new();
+        for (number, layer) in entry.layers.iter().enumerate() {
+            let same = |group: &&mut Group| {
+                let writer = group.source.stored.segment.as_ref().map(|segment| &segment.backup);
+                writer == Some(&layer.segment.backup)
+            };
+            match groups.last_mut().filter(same) {
+                Some(group) => group.rest.push_back(number),
+                None => groups.push(Group {
+                    source: Source::open(request, cx, entry, number)?,
+                    rest: VecDeque::new(),
+                }),
+            }
+        }
         let pages = u32::try_from(entry.size / PAGE as u64).map_err(|_| lost(entry))?;
-        let page = vec![0; PAGE];
-        Ok(Self { sources: sources.collect::<Result<_>>()?, pages, next: 0, page, given: PAGE })
+        let (entry, page) = (entry.clone(), vec![0; PAGE]);
+        Ok(Self { request, cx, entry, groups, pages, next: 0, page, given: PAGE })
     }
 
     /// The next bytes; none at the end, when all layers were what was backed up.
     pub(super) fn step(&mut self, out: &mut [u8]) -> Result<usize> {
         if self.given == PAGE {
             if self.next == self.pages {
-                self.sources.drain(..).try_for_each(Source::finish)?;
+                self.finish()?;
                 return Ok(0);
             }
             self.load()?;
@@ -190,12 +228,30 @@ impl Layered {
         Ok(count)
     }
 
+    fn finish(&mut self) -> Result<()> {
+        for Group { source, rest } in self.groups.drain(..) {
+            source.finish(self.pages)?;
+            for number in rest {
+                let source = Source::open(self.request, self.cx, &self.entry, number)?;
+                source.finish(self.pages)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the next page together: that of the newest layer which has it, unless a newer one cut
     /// the file before it.
     fn load(&mut self) -> Result<()> {
         let mut page = [0; PAGE];
         self.page.fill(0);
-        for source in &mut self.sources {
+        for group in &mut self.groups {
+            while group.source.is_over()
+                && let Some(number) = group.rest.pop_front()
+            {
+                let next = Source::open(self.request, self.cx, &self.entry, number)?;
+                std::mem::replace(&mut group.source, next).finish(self.pages)?;
+            }
+            let source = &mut group.source;
             if source.header.as_ref().is_some_and(|header| self.next >= header.truncation) {
                 self.page.fill(0);
             }

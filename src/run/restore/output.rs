@@ -60,11 +60,11 @@ pub(super) struct ContentReader<'a> {
     cx: &'a Context,
     entry: Entry,
     digest: Option<Digest>,
-    content: Content,
+    content: Content<'a>,
 }
 
-enum Content {
-    Layers(Box<Layered>),
+enum Content<'a> {
+    Layers(Box<Layered<'a>>),
     Slices {
         waiting: VecDeque<Part>,
         open: Option<(Part, Box<Slice>, Digest)>,
@@ -206,7 +206,7 @@ impl Read for ContentReader<'_> {
     }
 }
 
-fn member(request: &Request<'_>, cx: &Context, entry: &Entry) -> Result<Content> {
+fn member(request: &Request<'_>, cx: &Context, entry: &Entry) -> Result<Content<'static>> {
     let mut stored = entry.clone();
     if entry.kind == EntryType::Hardlink {
         stored.path = entry.hardlink.clone().unwrap_or_default();

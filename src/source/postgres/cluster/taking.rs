@@ -19,7 +19,7 @@ use crate::source::{Arriving, EntrySink, Increment, PAGE_DIGEST, SourceContext};
 use crate::telemetry::WarningCode;
 
 /// Changed pages that are kept in memory before they are stored.
-const HELD_PAGES: usize = 16 << 20;
+const HELD_PAGES: usize = 8 << 20;
 
 /// A base backup on its way into a sink.
 pub(super) struct Taking<'a> {
@@ -210,17 +210,15 @@ fn store(
     (part, more): (&mut u32, bool),
     input: &mut Examined<'_>,
 ) -> Result<()> {
-    let bytes = [header.encode(), std::mem::take(held)].concat();
-    let size = bytes.len() as u64;
-    let increment = Increment { size, part: *part, more };
+    let increment = Increment { size: header.size(), part: *part, more };
     // What was judged is told with the last of them.
-    let result = if more {
-        sink.increment(file, increment, &mut &bytes[..])
-    } else {
-        sink.increment(file, increment, &mut Judged { content: &bytes, input })
-    };
+    let input = (!more).then_some(input);
+    let head = header.encode();
+    let mut content = Judged { content: (&head[..]).chain(&held[..]), input };
+    let result = sink.increment(file, increment, &mut content);
     *part += 1;
     header.blocks.clear();
+    held.clear();
     result
 }
 
@@ -337,8 +335,8 @@ impl Arriving for Chained<'_, '_> {
 
 /// Content of its own, made of what was examined.
 struct Judged<'a, 'b> {
-    content: &'a [u8],
-    input: &'a mut Examined<'b>,
+    content: io::Chain<&'a [u8], &'a [u8]>,
+    input: Option<&'a mut Examined<'b>>,
 }
 
 impl Read for Judged<'_, '_> {
@@ -349,6 +347,6 @@ impl Read for Judged<'_, '_> {
 
 impl Arriving for Judged<'_, '_> {
     fn ended(&mut self, entry: &mut Entry) -> Result<()> {
-        self.input.ended(entry)
+        self.input.as_mut().map_or(Ok(()), |input| input.ended(entry))
     }
 }
