@@ -28,6 +28,9 @@ const STOP: Duration = Duration::from_mins(1);
 
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Lines of what a program said that are shown if it fails: the last one alone seldom says why.
+const SAID: usize = 3;
+
 /// Port and database of a server that has the socket's directory to itself.
 const PORT: u16 = 5432;
 
@@ -391,8 +394,12 @@ pub(super) fn output(command: &mut Command, name: &str) -> Result<String> {
         return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&out.stderr);
-    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-    Err(Error::failed(format!("{name} ended with {}", out.status)).with_source(last.to_owned()))
+    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = match lines.len() {
+        0 => "it said nothing".to_owned(),
+        all => lines[all.saturating_sub(SAID)..].join("; "),
+    };
+    Err(Error::failed(format!("{name} ended with {}", out.status)).with_source(last))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

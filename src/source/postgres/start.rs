@@ -43,6 +43,7 @@ pub fn start_restored(
     let needed = Needed { least: major, best: major };
     let postgres = Tool::find("postgres", programs, needed)?;
     let pg_ctl = Tool::find("pg_ctl", programs, needed)?;
+    let controldata = Tool::find("pg_controldata", programs, needed)?;
     if postgres.major != major || pg_ctl.major != major {
         return Err(Error::unsupported(format!(
             "{} is PostgreSQL {}, and the cluster is of {major}",
@@ -67,13 +68,27 @@ pub fn start_restored(
     start.arg("-D").arg(data).arg("-l").arg(&log).args(["--no-wait", "start"]).current_dir(data);
     output(&mut start, "pg_ctl start")?;
     reporter.phase("recovering");
-    let writes = wait(data, &log, stays_in_recovery, reporter)?;
+    let is_open = || {
+        let mut look = user.command(&controldata.path);
+        let text = output(look.arg("-D").arg(data).current_dir(data), "pg_controldata");
+        text.is_ok_and(|text| {
+            let state = text.lines().find_map(|line| line.strip_prefix("Database cluster state:"));
+            state.is_some_and(|state| state.trim() == "in production")
+        })
+    };
+    let writes = wait(data, &log, stays_in_recovery, &is_open, reporter)?;
     Ok(Started { seconds: started.elapsed().as_secs_f64(), writes, log })
 }
 
-/// Reads what the server writes about itself: `starting`, `standby` once it answers in recovery,
-/// `ready` once it takes writes.
-fn wait(data: &Path, log: &Path, stays: bool, reporter: &Reporter) -> Result<bool> {
+/// Reads what the server writes about itself: `ready` once it answers, be it in recovery, `standby`
+/// where it recovers and answers nobody. That it takes writes stands in its control file.
+fn wait(
+    data: &Path,
+    log: &Path,
+    stays: bool,
+    is_open: &dyn Fn() -> bool,
+    reporter: &Reporter,
+) -> Result<bool> {
     let pid = data.join("postmaster.pid");
     let begun = Instant::now();
     let mut seen = false;
@@ -83,8 +98,8 @@ fn wait(data: &Path, log: &Path, stays: bool, reporter: &Reporter) -> Result<boo
             Ok(text) => {
                 seen = true;
                 match text.lines().nth(7).map(str::trim) {
-                    Some("ready") => return Ok(true),
-                    Some("standby") if stays => return Ok(false),
+                    Some("ready") if is_open() => return Ok(true),
+                    Some("ready" | "standby") if stays => return Ok(false),
                     _ => {}
                 }
             }
