@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2153,SC2154  # what is set, and read, in demo.sh
 # The chapter of the demo with a real PostgreSQL. Sourced by demo.sh, whose helpers it uses; everything
 # belongs to the server's user, as it would on a database host.
 
