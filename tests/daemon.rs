@@ -375,6 +375,26 @@ fn a_bad_policy_keeps_the_old_one_in_force_and_a_good_one_takes_over() {
 }
 
 #[test]
+fn what_is_due_is_done_although_the_policy_is_broken_by_now() {
+    let site = Site::new("2026-11-21T02:59:30Z", 1, DAILY);
+    let daemon = site.daemon(&[]);
+    let wait = |text: &str| {
+        let begun = Instant::now();
+        while !site.log().contains(text) {
+            assert!(begun.elapsed() < Duration::from_secs(90), "{text}: {}", site.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    wait("jobs watched: 1");
+    site.policy("jobs: { daily: 7 }\n");
+    wait("the old ones stay in force");
+    wait("succeeded: ");
+    daemon.end();
+    // Whoever looks what was done need not mend the policy first.
+    assert_eq!(count(&site.runs(), "succeeded"), 1);
+}
+
+#[test]
 fn two_daemons_do_not_share_a_state() {
     let site = Site::new("2026-11-21T12:00:00Z", 1, DAILY);
     let daemon = site.daemon(&[]);

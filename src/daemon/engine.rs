@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use super::board::Board;
+use super::force::{InForce, told};
 use super::service::ServiceManager;
 use super::supervise::{self, Ended, Stop, Work};
 use super::tick::{Fleet, Place, Protected, decide, due_slots, following_slots};
@@ -53,6 +54,8 @@ pub(super) const MEMORY: SignedDuration = SignedDuration::from_hours(400 * 24);
 pub struct Settings {
     /// The policy file, or the directory of them.
     pub policies: PathBuf,
+    /// Where copies of those in force are kept, for runs to read.
+    pub kept: PathBuf,
     /// Where what runs say is kept.
     pub logs: PathBuf,
     /// This program, and the options that each run gets.
@@ -96,8 +99,7 @@ pub struct Engine<'a> {
     /// Who shares the state.
     pub(super) fleet: Option<Fleet>,
     pub(super) policies: Vec<Policy>,
-    /// What the policies were made of.
-    seen: policy::Fingerprint,
+    pub(super) force: InForce,
     looked: Instant,
     beaten: Option<Instant>,
     /// Since when the state answers again, if it did not for a while; `None` within the trouble.
@@ -128,17 +130,15 @@ impl<'a> Engine<'a> {
         reporter: Reporter,
     ) -> Result<Self> {
         let now = clock.now();
-        let seen = policy::fingerprint(&settings.policies);
-        let policies = policy::load(&settings.policies)?.policies;
+        let (force, policies) = InForce::begin(&settings.policies, &settings.kept)?;
         let (tell, ended) = channel();
         let owner = format!("{}/{}/{}", settings.host, std::process::id(), id::random_suffix(6));
         let protected = state.newest_successes()?;
         let fleet = state.is_shared().then(|| Fleet { owner: owner.clone(), ..Fleet::default() });
         let long_ago = Instant::now().checked_sub(WELL_SINCE);
-        let mut program = settings.program.clone();
-        program.extend(["--policy".into(), settings.policies.clone().into()]);
+        let program = settings.program.clone();
         let mut watch = Watch::new(settings.means.clone(), program, reporter.clone());
-        watch.policies_changed(&policies);
+        watch.policies_changed(&policies, force.path());
         settings.board.loaded(&policies, now);
         Ok(Self {
             settings,
@@ -149,7 +149,7 @@ impl<'a> Engine<'a> {
             owner,
             fleet,
             policies,
-            seen,
+            force,
             looked: Instant::now(),
             beaten: None,
             well: long_ago.or_else(|| Some(Instant::now())),
@@ -236,38 +236,33 @@ impl<'a> Engine<'a> {
     }
 
     fn reload(&mut self) {
-        let now = policy::fingerprint(&self.settings.policies);
-        if now == self.seen {
-            return;
+        let policies = match self.force.renew() {
+            None => return,
+            Some(Ok(policies)) => policies,
+            Some(Err(error)) => return self.refuse(&error),
+        };
+        let states = |policies: &[Policy]| -> Vec<_> {
+            policies.iter().filter_map(|policy| policy.state.clone()).collect()
+        };
+        if states(&policies).first() != states(&self.policies).first() {
+            self.warn("the policies name another state: it is used from the next start on".into());
         }
-        self.seen = now;
-        match policy::load(&self.settings.policies) {
-            Ok(set) => {
-                let states = |policies: &[Policy]| -> Vec<_> {
-                    policies.iter().filter_map(|policy| policy.state.clone()).collect()
-                };
-                if states(&set.policies).first() != states(&self.policies).first() {
-                    self.warn(
-                        "the policies name another state: it is used from the next start on".into(),
-                    );
-                }
-                self.policies = set.policies;
-                self.due.clear();
-                self.invalid = None;
-                self.watch.policies_changed(&self.policies);
-                self.settings.board.loaded(&self.policies, self.clock.now());
-                self.note("the policies changed, and are in force".to_owned());
-            }
-            Err(error) => {
-                let why = error.render(false).trim_end().to_owned();
-                self.warn(format!(
-                    "the policies changed and are invalid; the old ones stay in force: {why}"
-                ));
-                self.settings.board.refused(&why);
-                self.invalid = Some(why);
-                self.watch.files_changed();
-            }
-        }
+        self.policies = policies;
+        self.due.clear();
+        self.invalid = None;
+        self.watch.policies_changed(&self.policies, self.force.path());
+        self.settings.board.loaded(&self.policies, self.clock.now());
+        self.note("the policies changed, and are in force".to_owned());
+    }
+
+    fn refuse(&mut self, error: &Error) {
+        let why = told(error);
+        self.warn(format!(
+            "the policies changed and are invalid; the old ones stay in force: {why}"
+        ));
+        self.settings.board.refused(&why);
+        self.invalid = Some(why);
+        self.watch.files_changed();
     }
 
     /// Removes what runs said long ago.
@@ -397,9 +392,8 @@ impl<'a> Engine<'a> {
     fn argv(&self, policy: &Policy, job: &Job, row: &RunRow) -> Vec<OsString> {
         let mut argv = self.settings.program.clone();
         // What is not of one source is of this stack alone.
-        let policies =
-            if row.slot.source.is_empty() { &policy.file } else { &self.settings.policies };
-        argv.extend(["--policy".into(), policies.clone().into()]);
+        let policies = if row.slot.source.is_empty() { &policy.file } else { self.force.path() };
+        argv.extend(["--policy".into(), policies.into()]);
         match &job.work {
             policy::Work::Backup { .. } => {
                 argv.extend(["backup", "--job", &row.slot.job, "--run", &row.id].map(Into::into));

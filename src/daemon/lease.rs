@@ -90,7 +90,7 @@ impl Engine<'_> {
     /// Looks what came of a run that somebody else began.
     fn look(&mut self, row: RunRow, epoch: Epoch) {
         let mut program = self.settings.program.clone();
-        program.extend(["--policy".into(), self.settings.policies.clone().into()]);
+        program.extend(["--policy".into(), self.force.path().into()]);
         let stop: Stop = adopt::start(&program, &row, self.tell.clone());
         let going = Going { stop, row, epoch, adopted: true, lost: false, said: 0 };
         self.running.insert(going.row.id.clone(), going);

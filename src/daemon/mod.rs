@@ -8,6 +8,7 @@
 //! | `forecast` | what retention holds in the long run, and the exposure of each source |
 //! | `tick` | what is to be done now |
 //! | `engine` | the loop |
+//! | `force` | the policies in force, kept for the runs that read them |
 //! | `lease` | what daemons that share a state owe each other |
 //! | `supervise` | one run: its hooks, and the process that does it |
 //! | `service` | what the service manager is told |
@@ -29,6 +30,7 @@ mod attend;
 pub mod board;
 pub mod coalesce;
 pub mod engine;
+mod force;
 pub mod forecast;
 mod lease;
 pub mod look;

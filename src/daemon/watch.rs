@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver as Inbox, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,8 @@ pub struct Scene<'a> {
 pub struct Watch {
     means: Means,
     program: Vec<OsString>,
+    /// The policies that it is to read.
+    policies: PathBuf,
     reporter: Reporter,
     looks: Vec<Look>,
     looked: Option<Instant>,
@@ -110,6 +113,7 @@ impl Watch {
         Self {
             means,
             program,
+            policies: PathBuf::new(),
             reporter,
             // What somebody found before this daemon was there is old: nothing fires for it, and
             // nothing is over, until somebody looks again.
@@ -129,7 +133,8 @@ impl Watch {
     }
 
     /// Other policies are in force.
-    pub fn policies_changed(&mut self, policies: &[Policy]) {
+    pub fn policies_changed(&mut self, policies: &[Policy], path: &Path) {
+        path.clone_into(&mut self.policies);
         self.looked = None;
         self.urgent = true;
         // A schedule of many jobs takes seconds to measure.
@@ -219,7 +224,8 @@ impl Watch {
             return;
         }
         (self.looking, self.dirty, self.looked) = (true, false, Some(Instant::now()));
-        let (program, tell) = (self.program.clone(), self.tell.clone());
+        let (mut program, tell) = (self.program.clone(), self.tell.clone());
+        program.extend(["--policy".into(), self.policies.clone().into()]);
         std::thread::spawn(move || {
             let _ = tell.send(News::Looked(look(&program, now)));
         });

@@ -163,7 +163,7 @@ pub fn load_valid(path: &Path) -> Result<(PolicySet, Option<LoadError>), LoadErr
     }
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
+pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
     let name = path.display().to_string();
     let refuse = |error: &std::io::Error| io_error(&name, error);
     if !std::fs::metadata(path).map_err(|error| refuse(&error))?.is_dir() {
@@ -193,7 +193,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
     Ok(files)
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
     let name = file.display().to_string();
     let mut bytes = Vec::new();
     std::fs::File::open(file)

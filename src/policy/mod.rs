@@ -14,7 +14,7 @@
 //!
 //! | file | for |
 //! |---|---|
-//! | `load` | files and directories, the only I/O |
+//! | `load`, `keep` | files and directories, and copies of them: the only I/O |
 //! | `yaml` | text to a tree with positions, within limits; the only user of the YAML library |
 //! | `assemble`, `decode` | tree to model: item by item, by `serde` |
 //! | `model`, `repository`, `source`, `job`, `retention`, `objective`, `value` | the types, and with them the JSON Schema |
@@ -31,6 +31,7 @@ mod decode;
 mod diagnostic;
 mod execution;
 mod job;
+mod keep;
 mod lint;
 mod load;
 mod model;
@@ -52,6 +53,7 @@ pub use cron::{Cron, Due};
 pub use diagnostic::{Diagnostic, Severity, render, render_all};
 pub use execution::{CatchUp, Execution, Hook, Hooks, Overlap, Retry};
 pub use job::{BackupKind, Copy, Job, Prune as PruneWork, Selection, Verify, VerifyDepth, Work};
+pub use keep::keep;
 pub use load::{
     Fingerprint, LoadError, MAX_FILE_SIZE, PolicySet, fingerprint, json_schema, load, load_valid,
     parse,

@@ -72,7 +72,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let local = app.state()?;
     let _alone = local.only_daemon()?;
     let ledger = app.ledger_of(&app.policies(false)?.policies)?;
-    let logs = directory.join("runs");
+    let (logs, kept) = (directory.join("runs"), directory.join("policies"));
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -86,6 +86,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     program.push(directory.into());
     let settings = Settings {
         policies,
+        kept,
         logs,
         program,
         host: args.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(host_name),
