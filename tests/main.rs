@@ -44,6 +44,7 @@ mod rules;
 mod s3;
 mod safeguards;
 mod schedule;
+mod simulation;
 mod slips;
 mod soak;
 mod sources;
