@@ -9,7 +9,7 @@ use backstay::daemon::forecast::{exposures, holdings};
 use backstay::daemon::tick::{Place, Protected, decide, due_slots, following_slots};
 use backstay::daemon::timetable::next_due;
 use backstay::id::BackupId;
-use backstay::policy::{BackupKind, Candidate, Policy, Work, parse, plan_retention};
+use backstay::policy::{Candidate, Policy, Work, parse, plan_retention};
 use backstay::state::{NewRun, RunRow, RunState, Slot};
 use jiff::{SignedDuration, Timestamp};
 
