@@ -10,7 +10,10 @@ use crate::cli::setup::App;
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::policy::SourceSpec;
-use crate::run::restore::{CLUSTER_KIND, Part, Recovery, Request, dump_part, restore_cluster};
+use crate::run::restore::{
+    CLUSTER_KIND, Means, Part, Recovery, Request, Selection, TablespaceChoice, dump_part,
+    restore_cluster,
+};
 use crate::source::postgres::restore::Rename;
 use crate::source::postgres::{Settings, Surroundings};
 
@@ -59,20 +62,11 @@ pub fn run(
     };
     let part = Part {
         choose: &choose,
-        scratch,
-        programs: args.database.programs.as_deref(),
-        roles: &roles,
+        means: Means { scratch, programs: args.database.programs.as_deref(), roles: &roles },
     };
-    let whole = || Request {
-        source: request.source.clone(),
-        keys: request.keys.clone(),
-        selection: crate::run::restore::Selection::default(),
-        target: request.target.clone(),
-        placement: request.placement.clone(),
-        ..*request
-    };
-    let dumped =
-        app.display.during(&app.cx.reporter, || dump_part(whole(), &recovery, &part, &app.cx))?;
+    let dumped = app
+        .display
+        .during(&app.cx.reporter, || dump_part(whole(request), &recovery, &part, &app.cx))?;
     app.printer.talk("  recovered, and dumped from there");
     let restore = Restore {
         app,
@@ -85,6 +79,18 @@ pub fn run(
     restore.run_with(&dumped.dumps)
 }
 
+/// The same restore, of everything.
+fn whole<'a>(request: &Request<'a>) -> Request<'a> {
+    Request {
+        source: request.source.clone(),
+        keys: request.keys.clone(),
+        selection: Selection::default(),
+        target: request.target.clone(),
+        placement: request.placement.clone(),
+        ..*request
+    }
+}
+
 /// Looks at the way there, and says what would be done.
 fn dry_run(
     app: &App,
@@ -93,18 +99,8 @@ fn dry_run(
     scratch: &std::path::Path,
     recovery: &Recovery,
 ) -> Result<ExitStatus> {
-    let choice = crate::run::restore::TablespaceChoice {
-        mapped: Vec::new(),
-        rest: Some(scratch.join("tablespaces")),
-    };
-    let looked = Request {
-        source: request.source.clone(),
-        keys: request.keys.clone(),
-        selection: crate::run::restore::Selection::default(),
-        target: scratch.join("data"),
-        placement: request.placement.clone(),
-        ..*request
-    };
+    let choice = TablespaceChoice { mapped: Vec::new(), rest: Some(scratch.join("tablespaces")) };
+    let looked = Request { target: scratch.join("data"), ..whole(request) };
     let (outcome, plan) = restore_cluster(looked, &choice, recovery, &app.cx)?;
     if app.printer.is_json() {
         app.printer.json(&(&outcome, &plan))?;

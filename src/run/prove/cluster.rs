@@ -6,10 +6,8 @@ use super::proof::{Proof, Request, lap};
 use super::tree::whole;
 use crate::error::Result;
 use crate::run::Context;
-use crate::run::place::{DATA, Place};
-use crate::run::restore::{Recovery, TablespaceChoice, restore_cluster};
-use crate::source::postgres::{Launch, ServerUser, ThrowawayServer};
-use crate::telemetry::failpoint;
+use crate::run::restore::{Means, Outcome, Recovery, recover};
+use crate::source::postgres::ThrowawayServer;
 
 /// Findings kept of what is wrong in relations.
 const FINDINGS: usize = 200;
@@ -18,45 +16,26 @@ const FINDINGS: usize = 200;
 /// `pg_amcheck` read every table and index.
 pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<()> {
     let mut since = Instant::now();
-    let user = ServerUser::choose()?;
-    let place = Place::make(request.scratch, request.manifest.counts.bytes, &cx.reporter)?;
-    let choice = TablespaceChoice { mapped: Vec::new(), rest: Some(place.path("tablespaces")) };
-    let recovery = Recovery { action: "promote".to_owned(), ..Recovery::default() };
-    let (outcome, _) = restore_cluster(whole(request, &place), &choice, &recovery, cx)?;
-    proof.bytes = outcome.bytes;
-    user.own(place.directory())?;
-    let data = place.path(DATA);
-    proof.restore_seconds = lap(&mut since);
-
-    let major = ThrowawayServer::major_of(&data)?;
-    let runtime = Place::runtime()?;
-    let launch = Launch {
-        data: &data,
-        runtime: runtime.path(),
-        programs: request.programs,
-        major,
-        user,
-        roles: request.roles,
+    let means =
+        Means { scratch: request.scratch, programs: request.programs, roles: request.roles };
+    let mut restored = |outcome: &Outcome| {
+        proof.bytes = outcome.bytes;
+        proof.restore_seconds = lap(&mut since);
     };
-    cx.reporter.phase("starting the server");
-    let mut server = ThrowawayServer::start(&launch, &cx.reporter)?;
-    failpoint::reach("prove.started");
-    server.opens(&cx.reporter)?;
+    let recovered = recover(whole(request), &Recovery::default(), means, &mut restored, cx)?;
     proof.recovery_seconds = lap(&mut since);
     cx.reporter.phase("looking at every relation");
-    look(&server, major, proof)?;
+    look(&recovered.server, recovered.major, proof)?;
     proof.check_seconds = lap(&mut since);
-    server.stop();
+    recovered.server.stop();
     Ok(())
 }
 
 fn look(server: &ThrowawayServer, major: u32, proof: &mut Proof) -> Result<()> {
-    let mut sql = server.connect("template1")?;
+    let sql = server.connect("template1")?;
     proof.server = Some(format!("PostgreSQL {}", sql.server().version_text));
     proof.proven.push("a server recovered from it and takes writes".to_owned());
-    let doing = "failed to list the databases";
-    let query = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn ORDER BY 1";
-    let databases: Vec<String> = sql.text(query, doing)?.into_iter().flatten().flatten().collect();
+    let databases = server.databases()?;
     let mut relations = 0u64;
     for database in &databases {
         let mut sql = server.connect(database)?;

@@ -37,7 +37,7 @@ pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<(
     let mut server = ThrowawayServer::start(&launch, &cx.reporter)?;
     server.opens(&cx.reporter)?;
     proof.recovery_seconds = lap(&mut since);
-    let restore = whole(request, &place);
+    let restore = whole(request);
     let files = BackupFiles::open(&restore, cx)?;
     let scratch = place.path("dumps");
     std::fs::create_dir(&scratch).doing(|| format!("failed to create {}", scratch.display()))?;

@@ -1,5 +1,6 @@
 //! Files.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::proof::{Proof, Request, lap};
@@ -10,14 +11,14 @@ use crate::run::place::{DATA, Place};
 use crate::run::restore::{self, Outcome, Selection, restore_tree};
 use crate::source::directory::extract::{Existing, Placement};
 
-/// A restore of everything to a place.
-pub fn whole<'a>(request: &Request<'a>, place: &Place) -> restore::Request<'a> {
+/// A restore of everything, to where its target is set to.
+pub fn whole<'a>(request: &Request<'a>) -> restore::Request<'a> {
     restore::Request {
         source: request.source.clone(),
         manifest: request.manifest,
         keys: request.keys.clone(),
         selection: Selection::default(),
-        target: place.path(DATA),
+        target: PathBuf::new(),
         placement: Placement::default(),
         existing: Existing::Refuse,
         numeric_owner: false,
@@ -29,7 +30,8 @@ pub fn whole<'a>(request: &Request<'a>, place: &Place) -> restore::Request<'a> {
 pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<()> {
     let mut since = Instant::now();
     let place = Place::make(request.scratch, request.manifest.counts.bytes, &cx.reporter)?;
-    let outcome = restore_tree(&whole(request, &place), cx)?;
+    let whole = restore::Request { target: place.path(DATA), ..whole(request) };
+    let outcome = restore_tree(&whole, cx)?;
     proof.restore_seconds = lap(&mut since);
     proof.bytes = outcome.bytes;
     note(proof, &outcome);

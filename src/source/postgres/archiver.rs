@@ -179,13 +179,10 @@ pub fn switch_segment(connection: &str) -> Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use super::*;
-
-    fn server() -> ServerWal {
-        ServerWal {
+impl ServerWal {
+    /// A server at which all is well, for tests.
+    pub(super) fn sample() -> Self {
+        Self {
             version: "17.2".into(),
             host: "db:5432".into(),
             system_id: "7".into(),
@@ -193,7 +190,7 @@ mod tests {
             lsn: Lsn(0),
             standby: false,
             segment_size: 16 << 20,
-            now: Timestamp::from_second(1_000).unwrap(),
+            now: Timestamp::UNIX_EPOCH,
             archive_mode: "on".into(),
             archive_command: Some("backstay wal push %p".into()),
             archive_library: Some(String::new()),
@@ -203,6 +200,17 @@ mod tests {
             failed: 0,
             last_failed: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn server() -> ServerWal {
+        ServerWal::sample()
     }
 
     #[test]

@@ -252,6 +252,13 @@ impl ThrowawayServer {
         Connection::open(&self.settings(database)?)
     }
 
+    /// The databases that one can connect to.
+    pub fn databases(&self) -> Result<Vec<String>> {
+        let query = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn ORDER BY 1";
+        let rows = self.connect("template1")?.text(query, "failed to list the databases")?;
+        Ok(rows.into_iter().flatten().flatten().collect())
+    }
+
     /// The directory of its programs.
     pub fn programs(&self) -> &Path {
         &self.programs

@@ -195,28 +195,10 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::archive::wal::Lsn;
     use crate::source::postgres::Archived;
 
     fn wal() -> ServerWal {
-        ServerWal {
-            version: "17.2".into(),
-            host: "db:5432".into(),
-            system_id: "7".into(),
-            timeline: 1,
-            lsn: Lsn(0),
-            standby: false,
-            segment_size: 16 << 20,
-            now: Timestamp::from_second(1_000).unwrap(),
-            archive_mode: "on".into(),
-            archive_command: Some("backstay wal push %p".into()),
-            archive_library: Some(String::new()),
-            archive_timeout: 60,
-            archived: 1,
-            last_archived: None,
-            failed: 0,
-            last_failed: None,
-        }
+        ServerWal::sample()
     }
 
     fn said(wal: &ServerWal) -> String {
