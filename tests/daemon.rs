@@ -1,13 +1,13 @@
 //! The daemon: what is due is done once, and whatever happens is a row.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::common::daemon::Daemon;
 use crate::common::{Ran, Sandbox};
 
 /// A repository and a policy with these jobs; a clock that runs from `shows` on, `factor` times as
@@ -61,7 +61,7 @@ impl Site {
             .unwrap();
         let mut command = self.command(&[&["daemon"], args].concat());
         let child = command.stderr(log).stdin(Stdio::null()).spawn().unwrap();
-        Daemon { child: Some(child), log: self.sandbox.path("daemon.log") }
+        Daemon::new(child, self.sandbox.path("daemon.log"))
     }
 
     fn runs(&self) -> Vec<Value> {
@@ -86,40 +86,6 @@ impl Site {
 
     fn log(&self) -> String {
         fs::read_to_string(self.sandbox.path("daemon.log")).unwrap()
-    }
-}
-
-struct Daemon {
-    child: Option<Child>,
-    log: std::path::PathBuf,
-}
-
-impl Daemon {
-    fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().unwrap();
-        kill_process(Pid::from_raw(child.id() as i32).unwrap(), signal).unwrap();
-    }
-
-    /// Tells it to end, and waits for that.
-    fn end(mut self) {
-        self.signal(Signal::TERM);
-        let status = self.child.take().unwrap().wait().unwrap();
-        assert!(status.success(), "{status}: {}", fs::read_to_string(&self.log).unwrap());
-    }
-
-    fn kill(mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 
@@ -317,7 +283,7 @@ fn a_daemon_that_ends_parks_its_runs_and_one_that_is_killed_leaves_them_to_the_n
     let site = Site::new("2026-11-21T02:59:59Z", 1, &hanging(""));
     let daemon = site.daemon(&[]);
     site.until("a run", |runs| count(runs, "running") == 1);
-    let pid = daemon.child.as_ref().unwrap().id();
+    let pid = daemon.pid();
     daemon.kill();
     // What it started ends with it.
     let begun = Instant::now();

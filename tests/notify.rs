@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sha2::Sha256;
 
+use crate::common::daemon::Daemon;
 use crate::common::{Ran, Sandbox};
 
 /// What a receiver does with a request.
@@ -224,7 +224,7 @@ impl Site {
         let file = fs::File::options().create(true).append(true).open(&log).unwrap();
         let mut command = self.command(&[&["daemon", "--watch", "1"], args].concat());
         let child = command.stderr(file).stdin(Stdio::null()).spawn().unwrap();
-        Daemon { child: Some(child), log }
+        Daemon::new(child, log)
     }
 
     pub fn log(&self) -> String {
@@ -243,36 +243,6 @@ impl Site {
         while !is() {
             assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {}", self.log());
             std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-pub struct Daemon {
-    child: Option<Child>,
-    log: std::path::PathBuf,
-}
-
-impl Daemon {
-    /// Tells it to end, and waits for that.
-    pub fn end(mut self) {
-        let mut child = self.child.take().unwrap();
-        kill_process(Pid::from_raw(child.id() as i32).unwrap(), Signal::TERM).unwrap();
-        let status = child.wait().unwrap();
-        assert!(status.success(), "{status}: {}", fs::read_to_string(&self.log).unwrap());
-    }
-
-    pub fn kill(mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
         }
     }
 }

@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::common::daemon::Daemon;
 use crate::common::postgres::Server;
 use crate::common::{Ran, Sandbox};
 use crate::notify::{Answer, Server as Hook};
@@ -80,7 +80,7 @@ impl Fleet {
         let log = fs::File::options().create(true).append(true).open(&path).unwrap();
         let mut command = self.command(host, &[&["daemon", "--host", host], args].concat());
         let child = command.stderr(log).stdin(Stdio::null()).spawn().unwrap();
-        Daemon { child: Some(child), log: path }
+        Daemon::new(child, path)
     }
 
     fn runs(&self) -> Vec<Value> {
@@ -126,44 +126,6 @@ impl Fleet {
 
     fn value(&self, query: &str) -> String {
         self.server.value("backstay", query)
-    }
-}
-
-struct Daemon {
-    child: Option<Child>,
-    log: PathBuf,
-}
-
-impl Daemon {
-    fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().unwrap();
-        kill_process(Pid::from_raw(child.id() as i32).unwrap(), signal).unwrap();
-    }
-
-    fn said(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    /// Tells it to end, and waits for that.
-    fn end(mut self) {
-        self.signal(Signal::TERM);
-        let status = self.child.take().unwrap().wait().unwrap();
-        assert!(status.success(), "{status}: {}", self.said());
-    }
-
-    fn kill(mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
 pub mod chaos;
+pub mod daemon;
 pub mod doctor;
 pub mod faulty;
 pub mod moto;
