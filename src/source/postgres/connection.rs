@@ -37,6 +37,9 @@ const SESSION: &str = "\
         ('standard_conforming_strings', 'on'), ('quote_all_identifiers', 'off')) AS s (name, value) \
     WHERE pg_catalog.current_setting(name, true) IS NOT NULL";
 
+/// How often lifting the timeout of statements is tried.
+const LIFTS: usize = 100;
+
 /// What answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
@@ -166,6 +169,7 @@ impl Connection {
         let tls = MakeRustlsConnect::new(settings.tls.config()?);
         let mut client =
             config.connect(tls.clone()).map_err(|error| explain(error, settings, host))?;
+        lift_timeout(&mut client).map_err(|error| explain(error, settings, host))?;
         let server = look(&mut client, host).map_err(|error| explain(error, settings, host))?;
         check_version(&server)?;
         client.batch_execute(SESSION).map_err(|error| explain(error, settings, host))?;
@@ -256,6 +260,19 @@ impl Connection {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+/// A role's `statement_timeout` may be shorter than any statement takes on a busy server: the
+/// shortest there is lifts it, again and again until it was fast enough.
+fn lift_timeout(client: &mut Client) -> Result<(), postgres::Error> {
+    let mut tries = 0..LIFTS;
+    loop {
+        match client.batch_execute("SET statement_timeout = 0") {
+            Err(error)
+                if error.code() == Some(&SqlState::QUERY_CANCELED) && tries.next().is_some() => {}
+            other => return other,
+        }
     }
 }
 
