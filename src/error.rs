@@ -53,6 +53,35 @@ struct Inner {
 /// The result of everything that can fail here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+impl ErrorKind {
+    const ALL: [Self; 14] = [
+        Self::Usage,
+        Self::Policy,
+        Self::NotFound,
+        Self::Denied,
+        Self::Unreachable,
+        Self::Conflict,
+        Self::Damaged,
+        Self::Unsupported,
+        Self::Objective,
+        Self::Waiting,
+        Self::Busy,
+        Self::Interrupted,
+        Self::OutputClosed,
+        Self::Failed,
+    ];
+
+    /// The word for it in JSON.
+    pub fn word(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    /// The kind of this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
 impl Error {
     /// An error of `kind`; `message` is a lower-case fragment that names the thing tried.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {

@@ -513,6 +513,7 @@ fn every_command_is_in_the_table() {
         "runs",
         "logs",
         "cancel",
+        "trigger",
         "state",
         "notify",
         "wal",

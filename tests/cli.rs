@@ -21,6 +21,7 @@ const COMMANDS: &[&[&str]] = &[
     &["runs"],
     &["logs"],
     &["cancel"],
+    &["trigger"],
     &["state"],
     &["state", "rebuild"],
     &["notify"],

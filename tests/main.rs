@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::print_stderr, clippy::pedantic, clippy::type_complexity)]
 
 mod alerts;
+mod api;
 mod architecture;
 mod budget;
 mod by_hand;

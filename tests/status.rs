@@ -95,3 +95,36 @@ fn what_is_not_meant_is_said() {
     let ran = site.at("2026-11-21T03:01:00Z", &["status", "--repository", "s3://x"]).expect(2);
     assert!(ran.stderr.contains("objectives stand in policies"), "{}", ran.stderr);
 }
+
+#[test]
+fn how_long_recovery_takes_is_what_was_measured() {
+    let site = Site::new();
+    site.at("2026-11-21T03:01:00Z", &["backup"]).expect(0);
+    let line = || {
+        site.at("2026-11-21T03:05:00Z", &["status", "files", "--output", "json"]).json()[0].clone()
+    };
+    assert!(line()["measured_rto_seconds"].is_null(), "nothing was measured yet: {}", line());
+    let scratch = site.0.path("scratch");
+    fs::create_dir(&scratch).unwrap();
+    let scratch = scratch.to_str().unwrap();
+    let prove = ["verify", "demo/files", "--depth", "restore", "--scratch", scratch];
+    let proven = site.at("2026-11-21T03:02:00Z", &[&prove[..], &["--output", "json"]].concat());
+    assert_eq!(proven.expect(0).json()[0]["verdict"], "proven");
+    let measured = line();
+    assert_eq!(measured["measured_rto_seconds"], 1, "{measured}");
+    assert_eq!(measured["estimated_rto_seconds"], 1, "{measured}");
+    assert!(measured["measured_rto_at"].as_str().unwrap().starts_with("2026-11-21T03:02:"));
+    assert!(measured["missed"].is_null(), "{measured}");
+    let shown = site.at("2026-11-21T03:05:00Z", &["status", "files"]).expect(0).stdout;
+    assert!(shown.contains("24 h, took 1 s"), "{shown}");
+
+    // What takes longer than it may is missed.
+    let state = rusqlite::Connection::open(site.0.path("state/state.db")).unwrap();
+    state.execute_batch("UPDATE recoveries SET restore_seconds = 100000").unwrap();
+    let slow = site.at("2026-11-21T03:05:00Z", &["status", "files"]).expect(4).stdout;
+    assert!(slow.contains("MISSED: recovery would take 27 h"), "{slow}");
+    assert_eq!(line()["missed"], serde_json::json!(["rto"]), "{}", line());
+    // What was found damaged, or could not be told, is no measure.
+    state.execute_batch("UPDATE recoveries SET verdict = 'inconclusive'").unwrap();
+    assert!(line()["measured_rto_seconds"].is_null(), "{}", line());
+}

@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
     backup, cancel, check, completions, copy, daemon, delete, diff, find, init, key, list, logs,
-    ls, man, notify, pin, plan, prune, restore, runs, schema, show, state, status, unpin, verify,
-    wal,
+    ls, man, notify, pin, plan, prune, restore, runs, schema, show, state, status, trigger, unpin,
+    verify, wal,
 };
 
 /// Backup, restore and disaster recovery for data platforms.
@@ -131,6 +131,7 @@ pub enum Command {
     Runs(runs::Args),
     Logs(logs::Args),
     Cancel(cancel::Args),
+    Trigger(trigger::Args),
     State(state::Args),
     Notify(notify::Args),
     Backup(backup::Args),

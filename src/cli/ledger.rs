@@ -1,12 +1,14 @@
 //! Which state the policies name, and how to reach it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::setup::App;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::api::Opens;
 use crate::policy::{self, Policy, State as Named};
 use crate::source::postgres::{Connection, Settings, Surroundings, Wanted};
-use crate::state::{Ledger, SharedState};
+use crate::state::{Ledger, SharedState, State};
 
 /// How long a host may take to answer: a daemon has other things to do meanwhile.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -39,20 +41,38 @@ impl App {
     pub fn ledger_of(&self, policies: &[Policy]) -> Result<Box<dyn Ledger>> {
         match shared(policies)? {
             None => Ok(Box::new(self.state()?)),
-            Some(connection) => {
-                let around = Surroundings::here();
-                let mut settings = Settings::resolve(connection, &around)
-                    .map_err(|error| error.context("failed to read where the state lies"))?;
-                settings.connect_timeout = settings.connect_timeout.min(CONNECT);
-                settings.unanswered = settings.unanswered.or(Some(UNANSWERED));
-                // Of several servers the one that takes writes.
-                settings.wanted = Wanted::ReadWrite;
-                let place = format!("{}/{}", settings.server(), settings.database);
-                let connect = move || Ok(Connection::open(&settings)?.into_client());
-                Ok(Box::new(SharedState::open(place, Box::new(connect))?))
-            }
+            Some(connection) => Ok(Box::new(open_shared(&settings_of(connection)?)?)),
         }
     }
+
+    /// What opens the state that these policies name, again and again and on any thread.
+    pub fn opens(&self, policies: &[Policy]) -> Result<Opens> {
+        let (directory, clock) = (self.state_directory()?, self.cx.clock.clone());
+        let settings = shared(policies)?.map(settings_of).transpose()?;
+        Ok(Arc::new(move || {
+            Ok(match &settings {
+                None => Box::new(State::open(&directory, clock.now())?),
+                Some(settings) => Box::new(open_shared(settings)?),
+            })
+        }))
+    }
+}
+
+fn settings_of(connection: &str) -> Result<Settings> {
+    let mut settings = Settings::resolve(connection, &Surroundings::here())
+        .map_err(|error| error.context("failed to read where the state lies"))?;
+    settings.connect_timeout = settings.connect_timeout.min(CONNECT);
+    settings.unanswered = settings.unanswered.or(Some(UNANSWERED));
+    // Of several servers the one that takes writes.
+    settings.wanted = Wanted::ReadWrite;
+    Ok(settings)
+}
+
+fn open_shared(settings: &Settings) -> Result<SharedState> {
+    let place = format!("{}/{}", settings.server(), settings.database);
+    let settings = settings.clone();
+    let connect = move || Ok(Connection::open(&settings)?.into_client());
+    SharedState::open(place, Box::new(connect))
 }
 
 /// The database that all of these policies name. `None` if none names one.

@@ -13,6 +13,7 @@ mod ledger;
 mod names;
 mod printer;
 mod progress;
+mod remote;
 mod setup;
 mod start;
 mod time;

@@ -197,7 +197,7 @@ fn refused_policy(error: &Error) -> Option<&LoadError> {
 fn json(error: &Error) -> serde_json::Value {
     let mut event = serde_json::json!({
         "event": "error",
-        "kind": format!("{:?}", error.kind()).to_lowercase(),
+        "kind": error.kind().word(),
         "message": error.to_string(),
         "chain": error.chain(),
         "hints": error.hints(),

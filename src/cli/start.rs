@@ -147,6 +147,7 @@ fn start(cli: Cli, printer: &Printer, contract: Contract) -> Result<ExitStatus> 
         Command::Runs(args) => command::runs::run(&app, args),
         Command::Logs(args) => command::logs::run(&app, args),
         Command::Cancel(args) => command::cancel::run(&app, args),
+        Command::Trigger(args) => command::trigger::run(&app, args),
         Command::State(args) => command::state::run(&app, args),
         Command::Find(args) => command::find::run(&app, args),
         Command::Diff(args) => command::diff::run(&app, args),

@@ -1,6 +1,7 @@
 //! Where others see what the daemon does: health and metrics read it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ pub struct Board(Arc<Mutex<Sheet>>);
 pub struct Sheet {
     /// What is in force.
     pub policies: Arc<Vec<Policy>>,
+    /// Where runs read it.
+    pub path: PathBuf,
     /// Since when.
     pub loaded: Option<Timestamp>,
     /// What is wrong with the policies as they are in their files now.
@@ -47,9 +50,10 @@ impl Board {
     }
 
     /// Policies are in force.
-    pub(super) fn loaded(&self, policies: &[Policy], now: Timestamp) {
+    pub(super) fn loaded(&self, policies: &[Policy], path: &Path, now: Timestamp) {
         let policies = Arc::new(policies.to_vec());
         let mut sheet = self.lock();
+        path.clone_into(&mut sheet.path);
         (sheet.policies, sheet.loaded, sheet.invalid) = (policies, Some(now), None);
         sheet.published = None;
     }

@@ -139,7 +139,7 @@ impl<'a> Engine<'a> {
         let program = settings.program.clone();
         let mut watch = Watch::new(settings.means.clone(), program, reporter.clone());
         watch.policies_changed(&policies, force.path());
-        settings.board.loaded(&policies, now);
+        settings.board.loaded(&policies, force.path(), now);
         Ok(Self {
             settings,
             state,
@@ -251,7 +251,7 @@ impl<'a> Engine<'a> {
         self.due.clear();
         self.invalid = None;
         self.watch.policies_changed(&self.policies, self.force.path());
-        self.settings.board.loaded(&self.policies, self.clock.now());
+        self.settings.board.loaded(&self.policies, self.force.path(), self.clock.now());
         self.note("the policies changed, and are in force".to_owned());
     }
 

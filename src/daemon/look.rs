@@ -50,6 +50,10 @@ pub struct Look {
     pub verified: BTreeMap<String, Timestamp>,
     /// Objects that are missing or altered.
     pub damaged: u64,
+    /// How long the last recovery that was proven took.
+    pub measured_rto_seconds: Option<u64>,
+    /// How long it would take now.
+    pub estimated_rto_seconds: Option<u64>,
     /// `unknown`: the repository could not be asked, and nothing of the rest is known.
     pub verdict: String,
 }
@@ -88,6 +92,16 @@ impl Look {
 
 /// Looks, and gives what is to be kept of it.
 pub(super) fn look(program: &[OsString], now: Timestamp) -> Result<Vec<LookRow>> {
+    let row = |line: Value| {
+        let (stack, source) = line["source"].as_str()?.split_once('/')?;
+        let (stack, source) = (stack.to_owned(), source.to_owned());
+        Some(LookRow { stack, source, at: now, found: line.to_string() })
+    };
+    Ok(ask(program)?.into_iter().filter_map(row).collect())
+}
+
+/// What `status` prints, an object for each source.
+pub fn ask(program: &[OsString]) -> Result<Vec<Value>> {
     let (first, rest) = program.split_first().ok_or_else(|| Error::usage("no program"))?;
     let failed = || "failed to look into the repositories".to_owned();
     let mut child = Command::new(first)
@@ -120,12 +134,6 @@ pub(super) fn look(program: &[OsString], now: Timestamp) -> Result<Vec<LookRow>>
         std::thread::sleep(Duration::from_millis(100));
     };
     let text = reader.join().unwrap_or_default();
-    let lines: Vec<Value> = serde_json::from_slice(&text)
-        .map_err(|_| Error::failed(format!("{}: `status` ended with {status}", failed())))?;
-    let row = |line: Value| {
-        let (stack, source) = line["source"].as_str()?.split_once('/')?;
-        let (stack, source) = (stack.to_owned(), source.to_owned());
-        Some(LookRow { stack, source, at: now, found: line.to_string() })
-    };
-    Ok(lines.into_iter().filter_map(row).collect())
+    serde_json::from_slice(&text)
+        .map_err(|_| Error::failed(format!("{}: `status` ended with {status}", failed())))
 }

@@ -19,8 +19,10 @@
 //! | `watch` | looks, and has people told |
 //! | `attend` | what the loop does for those who watch |
 //! | `board` | where others see what the daemon does |
+//! | `trigger` | runs that a person asks for |
+//! | `words` | what a run said |
 //!
-//! `admission`, `coalesce`, `timetable`, `forecast`, `tick`, `alerts` and `tell` are pure: policies and
+//! `admission`, `coalesce`, `timetable`, `forecast`, `tick`, `trigger`, `alerts` and `tell` are pure: policies and
 //! instants in, values out.
 
 pub mod admission;
@@ -39,4 +41,6 @@ pub mod supervise;
 pub mod tell;
 pub mod tick;
 pub mod timetable;
+pub mod trigger;
 pub mod watch;
+pub mod words;

@@ -159,6 +159,15 @@ fn one_source(page: &mut Page, labels: [&str; 2], look: &Look, rpo: u64, now: Ti
     for (level, at) in &look.verified {
         page.add("backstay_verify_last_timestamp_seconds", &[stack, source, level], seconds(*at));
     }
+    let recovery = [
+        ("backstay_rto_last_measured_seconds", look.measured_rto_seconds),
+        ("backstay_rto_estimate_seconds", look.estimated_rto_seconds),
+    ];
+    for (name, seconds) in recovery {
+        if let Some(seconds) = seconds {
+            page.add(name, &labels, seconds as f64);
+        }
+    }
     let newest = look.elsewhere.values().max();
     if let Some(at) = newest {
         let labels = [stack, source, "replicated"];

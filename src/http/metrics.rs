@@ -108,6 +108,16 @@ pub const METRICS: &[Metric] = &[
     gauge("backstay_rpo_target_seconds", SOURCE, "How much may be lost."),
     gauge("backstay_rto_target_seconds", SOURCE, "How long recovery may take."),
     gauge(
+        "backstay_rto_last_measured_seconds",
+        SOURCE,
+        "How long the last recovery took that `backstay verify --depth restore` proved, until it could be used: without waits for people.",
+    ),
+    gauge(
+        "backstay_rto_estimate_seconds",
+        SOURCE,
+        "How long recovery would take now, at the speed that was measured last.",
+    ),
+    gauge(
         "backstay_rpo_exposure_seconds",
         SOURCE,
         "How much would be lost now: the age of the newest point that can be restored.",

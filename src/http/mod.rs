@@ -4,11 +4,19 @@
 //! |---|---|
 //! | `metrics` | every metric there is, and the text that Prometheus reads |
 //! | `collect` | the values: from the state, so that they survive restarts, and from the board |
-//! | `server` | the addresses, and what each answers |
+//! | `server` | connections, and who answers |
+//! | `api` | what may be asked of a daemon by who has its token, and what it answers |
+//! | `openapi` | every address of the API, and its description |
+//! | `token` | the token that opens the API |
+//! | `tls` | the certificate that is shown, where there is one |
 //!
-//! Nothing can be changed here, and nothing that is secret is shown; but names are, so that it
-//! listens on the loopback device if nothing else is said.
+//! Without a token nothing can be changed here, and nothing that is secret is shown; but names are,
+//! so that it listens on the loopback device if nothing else is said.
 
+pub mod api;
 mod collect;
 pub mod metrics;
+pub mod openapi;
 pub mod server;
+pub mod tls;
+pub mod token;

@@ -1,4 +1,4 @@
-//! The addresses, and what each answers.
+//! Connections, and who answers.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -7,17 +7,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
+use super::api::{Answer, Api, Asked};
 use super::collect::collect;
+use super::tls::Certificate;
 use crate::clock::Clock;
 use crate::daemon::board::Board;
 use crate::error::{Error, IoContext as _, Result};
@@ -32,12 +37,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may last in all: whoever reads metrics comes again.
 const LONGEST: Duration = Duration::from_mins(10);
 
+/// The longest body that is read.
+const BODY: usize = 64 << 10;
+
 /// What metrics are in.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// What is shown.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Shown {
     /// What the daemon does.
     pub board: Board,
@@ -45,6 +53,10 @@ pub struct Shown {
     pub directory: PathBuf,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// What may be asked by who has a token.
+    pub api: Option<Arc<Api>>,
+    /// What is shown first, where connections are encrypted.
+    pub certificate: Option<Certificate>,
 }
 
 struct Site {
@@ -81,22 +93,39 @@ async fn accept(listener: tokio::net::TcpListener, site: Arc<Site>) {
         };
         let site = site.clone();
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(site.clone(), request));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
-                .serve_connection(TokioIo::new(stream), service);
+            let certificate = site.shown.certificate.clone();
             // A client that goes away is none of our business.
-            let _ = tokio::time::timeout(LONGEST, connection).await;
+            let served = async {
+                let Some(certificate) = certificate else {
+                    return converse(site, stream).await;
+                };
+                let acceptor = TlsAcceptor::from(certificate.config());
+                if let Ok(Ok(stream)) = timeout(PATIENCE, acceptor.accept(stream)).await {
+                    converse(site, stream).await;
+                }
+            };
+            let _ = timeout(LONGEST, served).await;
             drop(place);
         });
     }
+}
+
+async fn converse(site: Arc<Site>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let service = service_fn(move |request| answer(site.clone(), request));
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 async fn answer(
     site: Arc<Site>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.uri().path().starts_with("/api/") {
+        return Ok(asked(site, request).await);
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET\n".to_owned());
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -118,9 +147,48 @@ async fn answer(
             };
             health(sheet.is_not_ready(), format!("ready{old}\n"))
         }
-        "/" => respond(StatusCode::OK, PLAIN, "/metrics\n/healthz\n/readyz\n".to_owned()),
+        "/" => {
+            let api = if site.shown.api.is_some() { "/api/v1/openapi.json\n" } else { "" };
+            respond(StatusCode::OK, PLAIN, format!("/metrics\n/healthz\n/readyz\n{api}"))
+        }
         _ => respond(StatusCode::NOT_FOUND, PLAIN, "there is nothing here\n".to_owned()),
     })
+}
+
+/// Something of the API.
+async fn asked(site: Arc<Site>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let Some(api) = site.shown.api.clone() else {
+        let error =
+            Error::not_found("this daemon has no API").hint("start it with --token-file FILE");
+        return give(Answer::error(&error));
+    };
+    let (head, body) = request.into_parts();
+    let body = timeout(PATIENCE, Limited::new(body, BODY).collect()).await;
+    let Ok(Ok(body)) = body else {
+        let error = Error::usage(format!("the body is longer than {BODY} bytes, or does not come"));
+        return give(Answer { status: StatusCode::PAYLOAD_TOO_LARGE, ..Answer::error(&error) });
+    };
+    let authorization = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let asked = Asked {
+        method: head.method,
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        authorization: authorization.map(str::to_owned),
+        body: body.to_bytes().to_vec(),
+    };
+    // Files and databases block.
+    match tokio::task::spawn_blocking(move || api.answer(&asked)).await {
+        Ok(answer) => give(answer),
+        Err(_) => give(Answer::error(&Error::failed("it broke"))),
+    }
+}
+
+fn give(answer: Answer) -> Response<Full<Bytes>> {
+    let mut response = respond(answer.status, answer.kind, answer.body);
+    if answer.status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
 }
 
 async fn metrics(site: Arc<Site>) -> Response<Full<Bytes>> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::archive::manifest::{Manifest, NeededWal};
 use crate::archive::wal::WalSegment;
@@ -15,7 +15,7 @@ use crate::store::{SourceStore, WalStore};
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// The newest instant that a source can be restored to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Newest {
     /// The instant.
     pub time: Timestamp,
@@ -76,7 +76,8 @@ fn archived_until(store: &WalStore, wal: &NeededWal) -> Result<Option<Timestamp>
 }
 
 /// What of a source lies in one repository.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Holding {
     /// The newest instant that it can be restored to.
     #[serde(skip)]
@@ -95,7 +96,7 @@ pub struct Holding {
 }
 
 /// How large the newest backup of a kind is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     /// The kind.
     pub kind: BackupKind,

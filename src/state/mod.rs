@@ -10,6 +10,7 @@
 //! | `database` | opens it, brings it to the newest schema, sets a damaged one aside |
 //! | `schema` | every schema there was |
 //! | `proofs` | which objects were proven sound, and when |
+//! | `recoveries` | how long it took to bring backups back |
 //! | `runs` | every time that a job was due, and what came of it |
 //! | `totals` | how many runs ended how, and how long they took |
 //! | `alerts` | what fires, who was told, and what was last found of each source |
@@ -23,6 +24,7 @@ mod ledger;
 mod local;
 mod postgres;
 mod proofs;
+mod recoveries;
 mod runs;
 mod schema;
 mod totals;
@@ -33,5 +35,6 @@ pub use directory::default_directory;
 pub use ledger::{Epoch, Fence, Held, Ledger};
 pub use postgres::{Connect, SharedState};
 pub use proofs::{Proof, ProofDepth, ProofResult};
+pub use recoveries::Recovery;
 pub use runs::{NewRun, RunFilter, RunRow, RunState, Slot};
 pub use totals::{Durations, OUTCOMES, RunTotal};

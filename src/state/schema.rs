@@ -135,4 +135,19 @@ pub(super) const STEPS: &[&str] = &[
             ON CONFLICT DO UPDATE SET total = total + 1;
     END;
 ",
+    "
+    -- How long it took to bring a backup of a source back, each time that was tried for a proof.
+    CREATE TABLE recoveries (
+        repository       TEXT    NOT NULL,
+        source           TEXT    NOT NULL,
+        at               INTEGER NOT NULL,
+        backup           TEXT    NOT NULL,
+        bytes            INTEGER NOT NULL CHECK (bytes >= 0),
+        restore_seconds  REAL    NOT NULL,
+        recovery_seconds REAL    NOT NULL,
+        check_seconds    REAL    NOT NULL,
+        verdict          TEXT    NOT NULL CHECK (verdict IN ('proven', 'inconclusive', 'damaged')),
+        PRIMARY KEY (repository, source, at)
+    ) STRICT, WITHOUT ROWID;
+",
 ];

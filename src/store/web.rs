@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use http::{HeaderName, HeaderValue, Method, Uri};
-use object_store::ClientOptions;
 use object_store::client::{HttpClient, HttpConnector as _, HttpRequest, ReqwestConnector};
+use object_store::{Certificate, ClientOptions};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
@@ -27,6 +27,9 @@ const ANSWER: usize = 64 << 10;
 pub struct Web {
     client: Arc<OnceLock<HttpClient>>,
     runtime: Handle,
+    patience: Duration,
+    answer: usize,
+    authority: Option<Arc<[u8]>>,
 }
 
 /// What was answered.
@@ -51,7 +54,20 @@ impl Web {
     /// A client whose requests run on `runtime`. It is set up when it is first needed: reading the
     /// system's certificates takes a moment that a daemon without receivers need not wait for.
     pub fn new(runtime: Handle) -> Self {
-        Self { client: Arc::default(), runtime }
+        let client = Arc::default();
+        Self { client, runtime, patience: PATIENCE, answer: ANSWER, authority: None }
+    }
+
+    /// Waits so long for an answer, and reads so many bytes of it.
+    #[must_use]
+    pub fn patient(self, patience: Duration, answer: usize) -> Self {
+        Self { client: Arc::default(), patience, answer, ..self }
+    }
+
+    /// Trusts certificates of this authority too: one or more, as PEM.
+    #[must_use]
+    pub fn trusting(self, authority: Vec<u8>) -> Self {
+        Self { client: Arc::default(), authority: Some(authority.into()), ..self }
     }
 
     fn client(&self) -> Result<HttpClient> {
@@ -60,10 +76,18 @@ impl Web {
         }
         let agent = HeaderValue::from_static(concat!("backstay/", env!("CARGO_PKG_VERSION")));
         // Longer than anything is waited for here.
-        let options = ClientOptions::new()
+        let mut options = ClientOptions::new()
             .with_allow_http(true)
-            .with_timeout(PATIENCE * 2)
+            .with_timeout(self.patience * 2)
             .with_user_agent(agent);
+        if let Some(authority) = &self.authority {
+            let certificates = Certificate::from_pem_bundle(authority).map_err(|error| {
+                Error::failed("failed to read the authority's certificate").with_source(error)
+            })?;
+            for certificate in certificates {
+                options = options.with_root_certificate(certificate);
+            }
+        }
         let client = ReqwestConnector::default()
             .connect(&options)
             .map_err(|error| Error::failed("failed to set up HTTP").with_source(error))?;
@@ -72,11 +96,26 @@ impl Web {
 
     /// Posts a body.
     pub fn post(&self, url: &str, headers: &[(String, String)], body: String) -> Result<Reply> {
+        self.send(Method::POST, url, headers, body)
+    }
+
+    /// Asks for what is there.
+    pub fn get(&self, url: &str, headers: &[(String, String)]) -> Result<Reply> {
+        self.send(Method::GET, url, headers, String::new())
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(String, String)],
+        body: String,
+    ) -> Result<Reply> {
         let bad = |what: &str| Error::usage(format!("this is not {what}"));
         let uri: Uri = url.parse().map_err(|_| bad("an address of HTTP"))?;
         let host = uri.host().ok_or_else(|| bad("an address of HTTP"))?.to_owned();
         let mut request = HttpRequest::new(body.into());
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = method;
         *request.uri_mut() = uri;
         for (name, value) in headers {
             let name: HeaderName = name.parse().map_err(|_| bad("the name of a header"))?;
@@ -85,9 +124,9 @@ impl Web {
         }
         let client = self.client()?;
         let answer = async {
-            match timeout(PATIENCE, exchange(&client, request)).await {
+            match timeout(self.patience, exchange(&client, request, self.answer)).await {
                 Ok(answered) => answered,
-                Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+                Err(_) => Err(format!("no answer within {} s", self.patience.as_secs())),
             }
         };
         self.runtime.block_on(answer).map_err(|why| {
@@ -96,7 +135,7 @@ impl Web {
     }
 }
 
-async fn exchange(client: &HttpClient, request: HttpRequest) -> Result<Reply, String> {
+async fn exchange(client: &HttpClient, request: HttpRequest, most: usize) -> Result<Reply, String> {
     let response = client.execute(request).await.map_err(|error| cause(&error))?;
     let status = response.status().as_u16();
     let seconds = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
@@ -105,8 +144,8 @@ async fn exchange(client: &HttpClient, request: HttpRequest) -> Result<Reply, St
     let mut stream = response.into_body().bytes_stream();
     while let Some(part) = stream.next().await {
         body.extend_from_slice(&part.map_err(|error| cause(&error))?);
-        if body.len() >= ANSWER {
-            body.truncate(ANSWER);
+        if body.len() >= most {
+            body.truncate(most);
             break;
         }
     }

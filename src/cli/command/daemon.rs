@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -13,7 +15,10 @@ use crate::daemon::board::Board;
 use crate::daemon::engine::{Engine, Settings};
 use crate::daemon::watch::Means;
 use crate::error::{Error, IoContext as _, Result};
+use crate::http::api::{Api, Opens};
 use crate::http::server::{self, Shown};
+use crate::http::tls::Certificate;
+use crate::http::token::Token;
 use crate::run::{HOST_LABEL, host_name};
 use crate::store::Web;
 
@@ -40,6 +45,21 @@ pub struct Args {
     /// A port alone, or nothing, is one of the loopback device. Without the option nothing listens.
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:9187", value_parser = address)]
     listen: Option<SocketAddr>,
+
+    /// Answer the API too, to who has the token in this file.
+    ///
+    /// 32 characters or more, such as `openssl rand -hex 32` gives, in a file that nobody else may
+    /// read. `backstay status|runs|logs|cancel|trigger --remote URL` ask so from elsewhere.
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    token_file: Option<PathBuf>,
+
+    /// The certificate to show, with those that signed it, as PEM.
+    #[arg(long, value_name = "FILE", requires = "listen", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+
+    /// Its private key, as PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
 
     /// Seconds between two looks into the repositories, where somebody is told or reads metrics.
     ///
@@ -71,7 +91,9 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let directory = app.state_directory()?;
     let local = app.state()?;
     let _alone = local.only_daemon()?;
-    let ledger = app.ledger_of(&app.policies(false)?.policies)?;
+    let loaded = app.policies(false)?.policies;
+    let ledger = app.ledger_of(&loaded)?;
+    let opens = app.opens(&loaded)?;
     let (logs, kept) = (directory.join("runs"), directory.join("policies"));
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -84,12 +106,20 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     program.extend(["--output", "json", "--no-progress"].map(Into::into));
     program.push("--state-dir".into());
     program.push(directory.into());
+    let host = args.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(host_name);
+    let door = Door {
+        opens,
+        logs: logs.clone(),
+        program: program.clone(),
+        host: host.clone(),
+        board: board.clone(),
+    };
     let settings = Settings {
         policies,
         kept,
         logs,
         program,
-        host: args.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(host_name),
+        host,
         most: args.jobs.into(),
         silence: SignedDuration::from_secs(args.silence.into()),
         means: Means {
@@ -100,17 +130,56 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         board: board.clone(),
     };
     if let Some(address) = args.listen {
-        let clock = app.cx.clock.clone();
-        let shown = Shown { board, directory: app.state_directory()?, clock };
-        let address = server::serve(address, app.runtime.handle(), shown)?;
-        app.cx.reporter.note(format!("metrics and health: http://{address}/"));
-        if !address.ip().is_loopback() {
-            app.printer.warning(&format!(
-                "whoever reaches {address} reads the names of stacks, jobs and sources"
-            ));
-        }
+        listen(app, args, address, door)?;
     }
     Engine::new(settings, (&*ledger, &local), app.cx.clock.clone(), app.cx.reporter.clone())?
         .run()?;
     Ok(ExitStatus::Done)
+}
+
+/// What those who ask over the network need.
+struct Door {
+    opens: Opens,
+    logs: PathBuf,
+    program: Vec<OsString>,
+    host: String,
+    board: Board,
+}
+
+fn listen(app: &App, args: &Args, address: SocketAddr, door: Door) -> Result<()> {
+    let clock = app.cx.clock.clone();
+    let certificate = match (&args.tls_certificate, &args.tls_key) {
+        (Some(chain), Some(key)) => Some(Certificate::in_files(chain, key)?),
+        _ => None,
+    };
+    let encrypted = certificate.is_some();
+    let api = match &args.token_file {
+        Some(_) if !encrypted && !address.ip().is_loopback() => {
+            return Err(Error::usage(format!("the token would come to {address} in plain text"))
+                .hint("give --tls-certificate FILE and --tls-key FILE, or listen at 127.0.0.1"));
+        }
+        Some(file) => Some(Arc::new(Api {
+            token: Token::in_file(file)?,
+            ledger: door.opens,
+            logs: door.logs,
+            program: door.program,
+            host: door.host,
+            board: door.board.clone(),
+            clock: clock.clone(),
+            looking: Mutex::new(()),
+        })),
+        None => None,
+    };
+    let what = if api.is_some() { "metrics, health and API" } else { "metrics and health" };
+    let shown =
+        Shown { board: door.board, directory: app.state_directory()?, clock, api, certificate };
+    let address = server::serve(address, app.runtime.handle(), shown)?;
+    let scheme = if encrypted { "https" } else { "http" };
+    app.cx.reporter.note(format!("{what}: {scheme}://{address}/"));
+    if !address.ip().is_loopback() {
+        app.printer.warning(&format!(
+            "whoever reaches {address} reads the names of stacks, jobs and sources"
+        ));
+    }
+    Ok(())
 }

@@ -1,12 +1,13 @@
 //! `backstay logs`
 
-use std::fs::File;
 use std::io::{BufRead as _, BufReader, Cursor, Read};
 
 use serde_json::Value;
 
 use crate::cli::ExitStatus;
+use crate::cli::remote::RemoteArgs;
 use crate::cli::setup::App;
+use crate::daemon::words;
 use crate::error::{Error, IoContext as _, Result};
 
 /// Show what a run of the daemon said.
@@ -15,27 +16,22 @@ pub struct Args {
     /// The run, or the start of its id: `backstay runs` lists them.
     #[arg(value_name = "RUN")]
     run: String,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
 }
 
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
-    let ledger = app.ledger()?;
-    let row = ledger.run(&args.run)?.ok_or_else(|| unknown(&args.run))?;
-    let path = app.state_directory()?.join("runs").join(&row.id).with_extension("log");
-    let said: Box<dyn Read> = match (File::open(&path), ledger.words(&row.id)?) {
-        // Elsewhere it may have gone on after it was begun here.
-        (_, Some(words)) => Box::new(Cursor::new(words)),
-        (Err(error), None) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::not_found(format!(
-                "run {} said nothing: it is {}",
-                row.id,
-                row.state.word()
-            )));
-        }
-        (file, None) => Box::new(file.doing(|| format!("failed to read {}", path.display()))?),
+    let said: Box<dyn Read> = if let Some(remote) = args.remote.open(app)? {
+        Box::new(Cursor::new(remote.log(&args.run)?))
+    } else {
+        let ledger = app.ledger()?;
+        let row = ledger.run(&args.run)?.ok_or_else(|| unknown(&args.run))?;
+        words::of(&*ledger, &app.state_directory()?.join("runs"), &row, None)?
     };
     for line in BufReader::new(said).split(b'\n') {
-        let line = line.doing(|| format!("failed to read {}", path.display()))?;
+        let line = line.doing(|| format!("failed to read what run {} said", args.run))?;
         let line = String::from_utf8_lossy(&line).into_owned();
         if app.printer.is_json() {
             app.printer.data(line)?;

@@ -28,6 +28,7 @@ pub mod schema;
 pub mod show;
 pub mod state;
 pub mod status;
+pub mod trigger;
 pub mod unpin;
 pub mod verify;
 pub mod wal;

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::cli::ExitStatus;
 use crate::cli::format::{self, Align, table};
+use crate::cli::remote::RemoteArgs;
 use crate::cli::setup::App;
 use crate::error::Result;
 use crate::state::{RunFilter, RunRow, RunState};
@@ -32,6 +33,9 @@ pub struct Args {
     /// At most so many.
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
     limit: usize,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
 }
 
 /// States, as the command line spells them.
@@ -85,7 +89,10 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         states: args.state.iter().copied().map(RunState::from).collect(),
         limit: args.limit,
     };
-    let rows = app.ledger()?.runs(&filter)?;
+    let rows = match args.remote.open(app)? {
+        Some(remote) => remote.runs(&filter)?,
+        None => app.ledger()?.runs(&filter)?,
+    };
     if app.printer.is_json() {
         app.printer.json(&rows)?;
         return Ok(ExitStatus::Done);

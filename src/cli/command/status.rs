@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::ExitStatus;
 use crate::cli::format::{self, Align, table};
+use crate::cli::remote::RemoteArgs;
 use crate::cli::setup::{App, Opened};
 use crate::daemon::timetable;
 use crate::error::{Error, Result};
@@ -14,7 +15,7 @@ use crate::id::SourceAddress;
 use crate::policy::{Policy, Schedule};
 use crate::run::protection::{self, Holding, Newest};
 use crate::run::{host_name, list_backups};
-use crate::state::{Ledger, ProofResult, RunFilter, RunRow, RunState, State};
+use crate::state::{Ledger, ProofResult, Recovery, RunFilter, RunRow, RunState, State};
 
 /// Show how well everything is protected.
 ///
@@ -26,10 +27,13 @@ pub struct Args {
     /// Sources: STACK/SOURCE, a SOURCE, or a STACK.
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
 }
 
 /// How a source stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
     /// Less would be lost than its RPO.
@@ -42,7 +46,7 @@ enum Verdict {
     Unknown,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Line {
     source: String,
     tier: Option<crate::policy::Tier>,
@@ -56,23 +60,32 @@ struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     replicated: Option<Timestamp>,
     /// The newest instant in each other repository that holds something of it.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     elsewhere: BTreeMap<String, Timestamp>,
     /// The repository that it is backed up to.
     #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<String>,
     /// Repositories that could not be asked, and why.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     unreachable: BTreeMap<String, String>,
     #[serde(flatten)]
     holding: Holding,
     /// When an object of it was last found sound, by depth of the verification.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    verified: BTreeMap<&'static str, Timestamp>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    verified: BTreeMap<String, Timestamp>,
     /// Objects that the last verification found missing or altered.
     damaged: usize,
-    /// RTO as measured; nothing has been yet.
+    /// How long the last recovery that was proven took, on this machine.
     measured_rto_seconds: Option<u64>,
+    /// When that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured_rto_at: Option<Timestamp>,
+    /// How long it would take now, at the speed that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimated_rto_seconds: Option<u64>,
+    /// The objectives that are missed: `rpo`, `rto`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    missed: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_run: Option<RunRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,8 +102,44 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             "objectives stand in policies: status takes no repository by URL",
         ));
     }
-    let set = app.policies(false)?;
     let now = app.cx.clock.now();
+    let lines = match args.remote.open(app)? {
+        Some(remote) => {
+            let mut lines: Vec<Line> = remote.status()?;
+            lines.retain(|line| line.is_named_by(&args.sources));
+            lines
+        }
+        None => look(app, args, now)?,
+    };
+    if lines.is_empty() {
+        return Err(Error::not_found("no source of the policies is meant")
+            .hint("`backstay check` lists them"));
+    }
+    if app.printer.is_json() {
+        app.printer.json(&lines)?;
+    } else {
+        let rows: Vec<Vec<String>> = lines.iter().map(|line| cells(line, now)).collect();
+        for row in table(&HEAD, &rows) {
+            app.printer.data(row)?;
+        }
+        for line in &lines {
+            if let Some(problem) = &line.problem {
+                app.printer.warning(&format!("{}: {problem}", line.source));
+            }
+        }
+    }
+    verdict(&lines)
+}
+
+impl Line {
+    fn is_named_by(&self, given: &[String]) -> bool {
+        SourceAddress::parse(&self.source).is_ok_and(|address| address.is_named_by(given))
+    }
+}
+
+/// What the repositories hold now.
+fn look(app: &App, args: &Args, now: Timestamp) -> Result<Vec<Line>> {
+    let set = app.policies(false)?;
     // What lies in the repositories tells more than what daemons remember.
     let ledger = app.ledger_of(&set.policies).map_err(|error| {
         app.printer.warning(&format!("what runs came to is not known: {}", error.chain()));
@@ -117,24 +166,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             lines.push(line(memory, policy, &address, &repositories, now));
         }
     }
-    if lines.is_empty() {
-        return Err(Error::not_found("no source of the policies is meant")
-            .hint("`backstay check` lists them"));
-    }
-    if app.printer.is_json() {
-        app.printer.json(&lines)?;
-    } else {
-        let rows: Vec<Vec<String>> = lines.iter().map(|line| cells(line, now)).collect();
-        for row in table(&HEAD, &rows) {
-            app.printer.data(row)?;
-        }
-        for line in &lines {
-            if let Some(problem) = &line.problem {
-                app.printer.warning(&format!("{}: {problem}", line.source));
-            }
-        }
-    }
-    verdict(&lines)
+    Ok(lines)
 }
 
 fn verdict(lines: &[Line]) -> Result<ExitStatus> {
@@ -190,10 +222,18 @@ fn line(
     let newest = holding.newest.clone();
     let replicated = elsewhere.values().max().copied();
     let exposure = newest.as_ref().map(|newest| exposure(newest.time, now));
+    let recovery = proven.recovery.as_ref();
+    let estimate = recovery.map(|recovery| estimate(recovery, &holding));
+    let late = [
+        ("rpo", exposure.is_some_and(|exposure| exposure > objectives.rpo.as_secs())),
+        ("rto", estimate.is_some_and(|estimate| estimate > objectives.rto.as_secs())),
+    ];
+    let late = late.into_iter().filter(|(_, late)| *late);
+    let missed: Vec<String> = late.map(|(name, _)| name.to_owned()).collect();
     let verdict = match exposure {
         _ if !known => Verdict::Unknown,
         None => Verdict::Unprotected,
-        Some(exposure) if exposure > objectives.rpo.as_secs() => Verdict::Missed,
+        Some(_) if !missed.is_empty() => Verdict::Missed,
         Some(_) => Verdict::Holds,
     };
     Line {
@@ -210,7 +250,10 @@ fn line(
         holding,
         verified: proven.sound,
         damaged: proven.damaged.len(),
-        measured_rto_seconds: None,
+        measured_rto_seconds: recovery.map(|recovery| recovery.seconds().ceil() as u64),
+        measured_rto_at: recovery.map(|recovery| recovery.at),
+        estimated_rto_seconds: estimate,
+        missed,
         last_run: last_run(ledger, address),
         next_run: next_run(ledger, policy, &address.source, now),
         verdict,
@@ -227,9 +270,11 @@ fn holding_in(opened: &Opened, address: &SourceAddress) -> Result<Holding> {
 /// What verifications found.
 #[derive(Default)]
 struct Proven {
-    sound: BTreeMap<&'static str, Timestamp>,
+    sound: BTreeMap<String, Timestamp>,
     /// Repository and object.
     damaged: BTreeSet<(String, String)>,
+    /// The last time that it was brought back, from any of the repositories.
+    recovery: Option<Recovery>,
 }
 
 impl Proven {
@@ -242,11 +287,19 @@ impl Proven {
         holding: &Holding,
     ) {
         let id = &opened.repository.descriptor().id;
+        let recoveries = state.and_then(|state| state.recoveries(id, &address.to_string()).ok());
+        let sound = recoveries.unwrap_or_default().into_iter().rfind(|one| one.verdict == "proven");
+        if let Some(recovery) = sound
+            && self.recovery.as_ref().is_none_or(|last| last.at < recovery.at)
+        {
+            self.recovery = Some(recovery);
+        }
         let proofs = state.and_then(|state| state.proofs(id, &address.to_string()).ok());
         for proof in proofs.unwrap_or_default() {
             match proof.result {
                 ProofResult::Sound => {
-                    let last = self.sound.entry(proof.depth.word()).or_insert(proof.proven_at);
+                    let last =
+                        self.sound.entry(proof.depth.word().to_owned()).or_insert(proof.proven_at);
                     *last = proof.proven_at.max(*last);
                 }
                 ProofResult::Damaged if holding.objects.contains(&proof.object) => {
@@ -256,6 +309,17 @@ impl Proven {
             }
         }
     }
+}
+
+/// How long it would take now: what was measured, and the restore longer or shorter as there is
+/// more or less than then. WAL to replay takes what it took.
+fn estimate(recovery: &Recovery, holding: &Holding) -> u64 {
+    let newest = holding.sizes.iter().max_by(|one, other| one.backup.cmp(&other.backup));
+    let ratio = match newest {
+        Some(newest) if recovery.bytes > 0 => newest.bytes as f64 / recovery.bytes as f64,
+        _ => 1.0,
+    };
+    (recovery.restore_seconds * ratio + recovery.recovery_seconds).ceil() as u64
 }
 
 fn exposure(newest: Timestamp, now: Timestamp) -> u64 {
@@ -311,6 +375,10 @@ fn cells(line: &Line, now: Timestamp) -> Vec<String> {
         if line.newest.as_ref().is_some_and(|newest| newest.by_wal) { " (WAL)" } else { "" };
     let verdict = match line.verdict {
         Verdict::Holds => "holds".to_owned(),
+        Verdict::Missed if line.missed == ["rto"] => {
+            let estimate = line.estimated_rto_seconds.unwrap_or_default();
+            format!("MISSED: recovery would take {}", format::span(estimate))
+        }
         Verdict::Missed => "MISSED".to_owned(),
         Verdict::Unprotected => "UNPROTECTED: nothing of it can be restored".to_owned(),
         Verdict::Unknown => "UNKNOWN: the repository cannot be asked".to_owned(),
@@ -329,7 +397,12 @@ fn cells(line: &Line, now: Timestamp) -> Vec<String> {
         format!("{}{by_wal}", time(newest)),
         newest.map_or("-".to_owned(), |newest| format::span(exposure(newest, now))),
         format::span(line.rpo_seconds),
-        format::span(line.rto_seconds),
+        match line.measured_rto_seconds {
+            None => format::span(line.rto_seconds),
+            Some(seconds) => {
+                format!("{}, took {}", format::span(line.rto_seconds), format::span(seconds))
+            }
+        },
         time(line.replicated),
         time(line.next_run),
         verdict,

@@ -13,4 +13,4 @@ mod dump;
 mod proof;
 mod tree;
 
-pub use proof::{Proof, Request, prove};
+pub use proof::{Proof, Request, Verdict, prove};

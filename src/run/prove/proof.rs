@@ -30,9 +30,35 @@ pub struct Request<'a> {
     pub roles: &'a [String],
 }
 
+/// What a proof came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It came back, and all that was to be looked at is right.
+    Proven,
+    /// It came back, and something could not be looked at: nobody knows.
+    #[default]
+    Inconclusive,
+    /// Something is wrong.
+    Damaged,
+}
+
+impl Verdict {
+    /// The word in tables and JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Inconclusive => "inconclusive",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
 /// What was proven.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Proof {
+    /// What it came to.
+    pub verdict: Verdict,
     /// `STACK/SOURCE`.
     pub source: String,
     /// The backup.
@@ -75,6 +101,11 @@ pub fn prove(request: &Request<'_>, cx: &Context) -> Result<Proof> {
         "postgres_dump" => dump::prove(request, &mut proof, cx)?,
         _ => tree::prove(request, &mut proof, cx)?,
     }
+    proof.verdict = match (proof.findings.is_empty(), proof.not_proven.is_empty()) {
+        (false, _) => Verdict::Damaged,
+        (true, false) => Verdict::Inconclusive,
+        (true, true) => Verdict::Proven,
+    };
     Ok(proof)
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::{Args, Found};
 use crate::archive::manifest::Manifest;
 use crate::cli::ExitStatus;
@@ -10,7 +12,8 @@ use crate::cli::format;
 use crate::cli::setup::{App, Opened};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SourceAddress;
-use crate::run::prove::{Proof, Request, prove};
+use crate::run::prove::{Proof, Request, Verdict, prove};
+use crate::state::{Recovery, State};
 
 /// Proves the backups named, or else the newest of every source.
 pub(super) fn run(app: &App, args: &Args) -> Result<ExitStatus> {
@@ -28,11 +31,22 @@ pub(super) fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     if args.backups.is_empty() {
         newest(&mut found.backups);
     }
+    let state = app.state().inspect_err(|error| forgotten(app, error)).ok();
     let (mut proofs, mut damaged, mut failed) = (Vec::new(), found.unreadable.len() as u64, None);
+    let mut inconclusive = 0;
     for (at, manifest) in &found.backups {
-        match one(app, args, &found.opened[*at], manifest, scratch) {
+        let begun = app.cx.clock.now();
+        let opened = &found.opened[*at];
+        match one(app, args, opened, manifest, scratch) {
             Ok(proof) => {
-                damaged += u64::from(!proof.findings.is_empty());
+                match proof.verdict {
+                    Verdict::Proven => {}
+                    Verdict::Inconclusive => inconclusive += 1,
+                    Verdict::Damaged => damaged += 1,
+                }
+                if let Some(state) = &state {
+                    keep(app, state, opened, &proof, begun);
+                }
                 tell(app, &proof)?;
                 proofs.push(proof);
             }
@@ -56,11 +70,37 @@ pub(super) fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             .hint("restore an older one the same way, and take a full backup of the source now"));
     }
     match failed {
-        None => Ok(ExitStatus::Done),
+        None if inconclusive == 0 => Ok(ExitStatus::Done),
+        None => Err(Error::failed(format!(
+            "{} came back, and could not be looked at whole",
+            format::count(inconclusive, "backup")
+        ))
+        .hint("`not proven` says what is missing for that")),
         Some(name) => {
             Err(Error::failed(format!("{name} was not proven: nobody knows whether it restores")))
         }
     }
+}
+
+/// Remembers how long it took: that is the RTO as it was measured.
+fn keep(app: &App, state: &State, opened: &Opened, proof: &Proof, begun: Timestamp) {
+    let recovery = Recovery {
+        backup: proof.backup.clone(),
+        at: begun,
+        bytes: proof.bytes,
+        restore_seconds: proof.restore_seconds,
+        recovery_seconds: proof.recovery_seconds,
+        check_seconds: proof.check_seconds,
+        verdict: proof.verdict.word().to_owned(),
+    };
+    let kept = state.record_recovery(&opened.repository.descriptor().id, &proof.source, &recovery);
+    if let Err(error) = kept {
+        forgotten(app, &error);
+    }
+}
+
+fn forgotten(app: &App, error: &Error) {
+    app.printer.warning(&format!("how long it took will not be remembered: {}", error.chain()));
 }
 
 /// Leaves the newest backup of each source, in each repository.
@@ -106,7 +146,11 @@ fn tell(app: &App, proof: &Proof) -> Result<()> {
         return Ok(());
     }
     let seconds = proof.restore_seconds + proof.recovery_seconds;
-    let word = if proof.findings.is_empty() { "proven  " } else { "DAMAGED " };
+    let word = match proof.verdict {
+        Verdict::Proven => "proven      ",
+        Verdict::Inconclusive => "INCONCLUSIVE",
+        Verdict::Damaged => "DAMAGED     ",
+    };
     let server = proof.server.as_ref().map(|server| format!(" by {server}")).unwrap_or_default();
     app.printer.data(format!(
         "{word} {}@{}{server}: {}, back in {}",
