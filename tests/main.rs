@@ -17,6 +17,7 @@ mod daemon;
 mod damage;
 mod docs;
 mod golden;
+mod growth;
 mod hostile;
 mod increments;
 mod inspect;

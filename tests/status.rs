@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use crate::common::{Ran, Sandbox};
 
-struct Site(Sandbox);
+pub struct Site(pub Sandbox);
 
 impl Site {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let sandbox = Sandbox::new();
         fs::write(sandbox.path("src/file"), "content").unwrap();
         let root = sandbox.root().display().to_string();
@@ -28,7 +28,7 @@ impl Site {
     }
 
     /// Runs at this time.
-    fn at(&self, time: &str, args: &[&str]) -> Ran {
+    pub fn at(&self, time: &str, args: &[&str]) -> Ran {
         let mut command = self.0.command(args);
         command.env("BACKSTAY_CLOCK", format!("{time} {} 1", Timestamp::now()));
         command.env("BACKSTAY_STATE_DIR", self.0.path("state"));

@@ -6,6 +6,7 @@
 //! | `coalesce` | jobs that want the same source at the same time |
 //! | `timetable` | the runs of a stretch of time, if each takes as long as expected |
 //! | `forecast` | what retention holds in the long run, and the exposure of each source |
+//! | `growth` | how much a repository will hold |
 //! | `tick` | what is to be done now |
 //! | `engine` | the loop |
 //! | `force` | the policies in force, kept for the runs that read them |
@@ -22,7 +23,7 @@
 //! | `trigger` | runs that a person asks for |
 //! | `words` | what a run said |
 //!
-//! `admission`, `coalesce`, `timetable`, `forecast`, `tick`, `trigger`, `alerts` and `tell` are pure: policies and
+//! `admission`, `coalesce`, `timetable`, `forecast`, `growth`, `tick`, `trigger`, `alerts` and `tell` are pure: policies and
 //! instants in, values out.
 
 pub mod admission;
@@ -34,6 +35,7 @@ pub mod coalesce;
 pub mod engine;
 mod force;
 pub mod forecast;
+pub mod growth;
 mod lease;
 pub mod look;
 pub mod service;

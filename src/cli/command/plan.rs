@@ -1,5 +1,7 @@
 //! `backstay plan`
 
+mod growth;
+
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use serde::Serialize;
 
@@ -8,6 +10,7 @@ use crate::cli::format::{self, Align, table};
 use crate::cli::gantt::{self, Span};
 use crate::cli::setup::App;
 use crate::daemon::forecast::{self, Exposure, Holding};
+use crate::daemon::growth::Growth;
 use crate::daemon::timetable::{self, Run};
 use crate::error::{Error, Result};
 use crate::policy::{Period, Policy};
@@ -34,6 +37,12 @@ pub struct Args {
     /// Draw the runs of a day or of a week.
     #[arg(long, value_enum, value_name = "SPAN")]
     gantt: Option<SpanArg>,
+
+    /// Say what each repository holds, and what it will once retention is settled and in a year.
+    ///
+    /// Reads the manifests of every repository: sizes come from backups that there are.
+    #[arg(long)]
+    growth: bool,
 }
 
 /// Spans, as the command line spells them.
@@ -57,6 +66,8 @@ struct Plan {
     runs: Vec<Run>,
     sources: Vec<Exposure>,
     retention: Vec<Holding>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    growth: Option<Vec<Growth>>,
 }
 
 /// Runs the command.
@@ -107,6 +118,8 @@ fn plan(app: &App, args: &Args, policy: &Policy) -> Result<Plan> {
             Error::usage("the end is not after the begin").hint("give --until a time after --from")
         );
     }
+    let retention = forecast::holdings(policy, from);
+    let growth = args.growth.then(|| growth::of(app, policy, &retention)).transpose()?;
     Ok(Plan {
         stack: policy.stack.clone(),
         timezone: policy.timezone.clone(),
@@ -114,7 +127,8 @@ fn plan(app: &App, args: &Args, policy: &Policy) -> Result<Plan> {
         until,
         runs: timetable::runs(policy, from, until),
         sources: forecast::exposures(policy, from),
-        retention: forecast::holdings(policy, from),
+        retention,
+        growth,
     })
 }
 
@@ -164,7 +178,13 @@ fn show(app: &App, args: &Args, policy: &Policy, plan: &Plan) -> Result<()> {
     lines(app, &SOURCES, &rows, "there are no sources")?;
     app.printer.data("")?;
     let rows: Vec<Vec<String>> = plan.retention.iter().map(holding).collect();
-    lines(app, &RETENTION, &rows, "no job makes backups")
+    lines(app, &RETENTION, &rows, "no job makes backups")?;
+    if let Some(growth) = &plan.growth {
+        app.printer.data("")?;
+        let rows: Vec<Vec<String>> = growth.iter().map(growth::cells).collect();
+        lines(app, &growth::HEAD, &rows, "the repositories hold nothing of it yet")?;
+    }
+    Ok(())
 }
 
 fn lines(app: &App, head: &[(&str, Align)], rows: &[Vec<String>], none: &str) -> Result<()> {
