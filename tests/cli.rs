@@ -43,6 +43,7 @@ const COMMANDS: &[&[&str]] = &[
     &["wal"],
     &["wal", "push"],
     &["wal", "get"],
+    &["wal", "receive"],
     &["wal", "status"],
     &["key"],
     &["key", "generate"],

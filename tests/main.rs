@@ -33,6 +33,7 @@ mod postgres_dump;
 mod postgres_incremental;
 mod postgres_part;
 mod postgres_proof;
+mod postgres_receive;
 mod postgres_replication;
 mod postgres_wal;
 mod postgres_wal_keep;

@@ -11,7 +11,7 @@ use crate::postgres_wal::Archiving;
 const QUICK: &str = "grace=0.5,window=60,linger=0,silence=3600,copy_silence=3600";
 
 impl Archiving {
-    fn edit(&self, changes: &[(&str, &str)]) {
+    pub fn edit(&self, changes: &[(&str, &str)]) {
         let policy = self.sandbox.path("policy.yaml");
         let mut text = fs::read_to_string(&policy).unwrap();
         for (from, to) in changes {

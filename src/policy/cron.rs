@@ -5,7 +5,10 @@
 //! twice is due at the first of both. What must happen in elapsed time is no cron expression but
 //! `every`.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use jiff::{
     Timestamp, ToSpan as _,
@@ -38,8 +41,18 @@ struct Parsed {
     /// The minutes of a day it matches.
     minutes: Minutes,
     /// The days of the sample it matches.
-    days: [u64; DAY_WORDS],
+    days: Arc<Days>,
 }
+
+/// A bit for each day of the sample.
+type Days = [u64; DAY_WORDS];
+
+/// The days that fields name, by what is written in the last three. A fleet has thousands of
+/// expressions and few sets of days.
+static DAYS_BY_FIELDS: LazyLock<Mutex<HashMap<String, Arc<Days>>>> = LazyLock::new(Mutex::default);
+
+/// Sets of days that are remembered.
+const REMEMBERED: usize = 1000;
 
 impl Cron {
     /// The expression as written.
@@ -57,8 +70,7 @@ impl Cron {
         let mut last = None;
         // A skipped day is due when the next begins.
         let first = start.to_zoned(zone.clone()).date().saturating_sub(2.days());
-        first
-            .series(1.day())
+        std::iter::successors(Some(first), |day| day.tomorrow().ok())
             .filter(|day| self.runs_on_date(*day))
             .flat_map(move |day| self.due_on(day, zone))
             .skip_while(move |due| due.at < start)
@@ -80,13 +92,17 @@ impl Cron {
     }
 
     fn runs_on_date(&self, day: Date) -> bool {
-        runs_on_date(&self.0.expression, &self.0.minutes, day)
+        let since = (day - FIRST_DAY).get_days();
+        match usize::try_from(since) {
+            Ok(index) if index < DAYS => self.runs_on(index),
+            _ => runs_on_date(&self.0.expression, &self.0.minutes, day),
+        }
     }
 
     /// Whether both run at the same minute of some day.
     pub fn meets(&self, other: &Self) -> bool {
         let common = |a: &[u64], b: &[u64]| a.iter().zip(b).any(|(a, b)| a & b != 0);
-        common(&self.0.days, &other.0.days) && common(&self.0.minutes.0, &other.0.minutes.0)
+        common(&*self.0.days, &*other.0.days) && common(&self.0.minutes.0, &other.0.minutes.0)
     }
 
     /// Whether it runs on a day of the sample.
@@ -121,7 +137,7 @@ impl FromStr for Cron {
                 )
             })?;
         let minutes = minutes_of(&expression);
-        let days = days_of(&expression, &minutes);
+        let days = days_by_fields(&fields[2..], &expression, &minutes);
         if days.iter().all(|word| *word == 0) {
             return Err(ValueError::new(
                 format!("`{}` never happens", fields.join(" ")),
@@ -180,7 +196,24 @@ fn minutes_of(cron: &croner::Cron) -> Minutes {
     minutes
 }
 
-fn days_of(cron: &croner::Cron, minutes: &Minutes) -> [u64; DAY_WORDS] {
+fn days_by_fields(fields: &[&str], cron: &croner::Cron, minutes: &Minutes) -> Arc<Days> {
+    if minutes.iter().next().is_none() {
+        return Arc::new([0; DAY_WORDS]);
+    }
+    let key = fields.join(" ");
+    let known = || DAYS_BY_FIELDS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(days) = known().get(&key) {
+        return days.clone();
+    }
+    let days = Arc::new(days_of(cron, minutes));
+    let mut known = known();
+    if known.len() < REMEMBERED {
+        known.insert(key, days.clone());
+    }
+    days
+}
+
+fn days_of(cron: &croner::Cron, minutes: &Minutes) -> Days {
     let mut days = [0; DAY_WORDS];
     for (index, day) in sample().enumerate() {
         if runs_on_date(cron, minutes, day) {
@@ -225,7 +258,10 @@ pub(super) fn resolve(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
 
 /// The days of the sample, in order.
 pub(super) fn sample() -> impl Iterator<Item = Date> {
-    FIRST_DAY.series(1.day()).take(DAYS)
+    // Counting days is most of what judging a schedule takes.
+    static SAMPLE: LazyLock<Vec<Date>> =
+        LazyLock::new(|| FIRST_DAY.series(1.day()).take(DAYS).collect());
+    SAMPLE.iter().copied()
 }
 
 /// A set of minutes of a day.

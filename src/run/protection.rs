@@ -72,7 +72,9 @@ fn archived_until(store: &WalStore, wal: &NeededWal) -> Result<Option<Timestamp>
             }
         }
     }
-    Ok(last)
+    // And of the segment that the server was writing.
+    let tail = store.tail(wal.system_id, next.timeline, next.start(size), size)?;
+    Ok(last.max(tail.map(|tail| tail.stored_at)))
 }
 
 /// What of a source lies in one repository.

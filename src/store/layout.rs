@@ -2,6 +2,7 @@
 
 use crate::archive::entry::SegmentRef;
 use crate::archive::manifest::SegmentType;
+use crate::archive::wal::is_archived_name;
 use crate::id::{BackupId, SourceAddress};
 
 /// The descriptor: what makes a prefix a repository.
@@ -110,6 +111,24 @@ pub fn wal_timeline(system_id: u64, timeline: u32) -> String {
 pub fn wal_file(system_id: u64, name: &str, encrypted: bool) -> String {
     let timeline = name.get(..8).unwrap_or(name);
     format!("{WAL}/{system_id}/{timeline}/{name}{}", wal_suffix(encrypted))
+}
+
+/// Bytes of a WAL segment from one offset to another, relative to its source.
+pub fn wal_slice(system_id: u64, segment: &str, (from, to): (u64, u64), encrypted: bool) -> String {
+    let timeline = segment.get(..8).unwrap_or(segment);
+    let suffix = wal_suffix(encrypted);
+    format!("{WAL}/{system_id}/{timeline}/{segment}.part/{from:08X}-{to:08X}{suffix}")
+}
+
+/// The segment and the offsets of a slice, from its path.
+pub fn parse_wal_slice(path: &str) -> Option<(&str, u64, u64)> {
+    let (directory, name) = path.rsplit_once(".part/")?;
+    let segment = directory.rsplit('/').next().filter(|name| is_archived_name(name))?;
+    let name = name.strip_suffix(".age").unwrap_or(name).strip_suffix(".zst")?;
+    let offset = |text: &str| u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 8);
+    let (from, to) = name.split_once('-')?;
+    let (from, to) = (offset(from)?, offset(to)?);
+    (from < to).then_some((segment, from, to))
 }
 
 /// What the keys of WAL files end in, after their name.

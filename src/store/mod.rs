@@ -24,6 +24,7 @@ mod sdk;
 mod upload;
 mod versions;
 mod wal;
+mod wal_slices;
 mod web;
 
 pub mod layout;
@@ -46,4 +47,5 @@ pub use repository::{Descriptor, InitOptions, Repository, copy_policies};
 pub use upload::{Completing, Upload};
 pub use versions::{Version, Versioning};
 pub use wal::{StoredWal, WalPut, WalStore};
+pub use wal_slices::{StoredSlice, Tail};
 pub use web::{Reply, Web};

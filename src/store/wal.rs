@@ -79,18 +79,29 @@ impl WalStore {
         Self { encrypted, ..Self::new(source, &Recipients::default()) }
     }
 
+    pub(super) fn source(&self) -> &SourceStore {
+        &self.source
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
     fn store(&self) -> &Store {
         self.source.store()
     }
 
     fn key(&self, system_id: u64, name: &str) -> Result<String> {
-        if !is_archived_name(name) {
-            return Err(Error::usage(format!(
-                "`{}` is no name of a WAL file",
-                name.escape_default()
-            )));
+        Ok(self.source.key(&self.checked_path(system_id, name)?))
+    }
+
+    fn checked_path(&self, system_id: u64, name: &str) -> Result<String> {
+        if is_archived_name(name) {
+            Ok(self.path(system_id, name))
+        } else {
+            let name = name.escape_default();
+            Err(Error::usage(format!("`{name}` is no name of a WAL file")))
         }
-        Ok(self.source.key(&self.path(system_id, name)))
     }
 
     /// Where a file lies, relative to its source.
@@ -101,12 +112,17 @@ impl WalStore {
     /// Stores a file, and returns when it is durable. One that is there already stays: the same is
     /// fine, another is an error of kind [`ErrorKind::Conflict`].
     pub fn put(&self, system_id: u64, name: &str, plain: &[u8]) -> Result<WalPut> {
+        self.put_at(&self.checked_path(system_id, name)?, plain)
+    }
+
+    /// Stores content at a path, relative to the source.
+    pub(super) fn put_at(&self, path: &str, plain: &[u8]) -> Result<WalPut> {
         let mut digest = Digest::default();
         digest.update(plain);
         let digest = digest.finish();
         let object = mark::seal(plain, &digest, &self.recipients, self.level)
-            .map_err(|error| Error::io(format!("failed to compress {name}"), error))?;
-        self.create(system_id, name, digest, &object.into())
+            .map_err(|error| Error::io(format!("failed to compress {path}"), error))?;
+        self.create(&self.source.key(path), digest, &object.into())
     }
 
     /// Brings a file of another repository here as it is stored there. Its content is compared
@@ -119,25 +135,18 @@ impl WalStore {
             return Ok(WalPut::Present);
         }
         let object = other.store().read_if_exists(&key, OBJECT_LIMIT)?.ok_or_else(gone)?;
-        self.create(system_id, name, digest, &object)
+        self.create(&self.key(system_id, name)?, digest, &object)
     }
 
-    fn create(
-        &self,
-        system_id: u64,
-        name: &str,
-        digest: [u8; 32],
-        object: &Bytes,
-    ) -> Result<WalPut> {
+    fn create(&self, key: &str, digest: [u8; 32], object: &Bytes) -> Result<WalPut> {
         const TRIES: u32 = 5;
-        let key = self.key(system_id, name)?;
         let mut last = None;
         for attempt in 0..TRIES {
             if attempt > 0 {
                 let pause = 50 * (1 << attempt) + fastrand::u64(..50);
                 std::thread::sleep(Duration::from_millis(pause));
             }
-            match self.store().create(&key, object.clone()) {
+            match self.store().create(key, object.clone()) {
                 Ok(_) => return Ok(WalPut::Stored),
                 Err(error @ StoreError::Denied { .. }) => {
                     return Err(error.into_error(&format!("create {key}"), self.store().name()));
@@ -145,14 +154,14 @@ impl WalStore {
                 // 412, 409, a timeout or a reset: what counts is what lies there now.
                 Err(error) => last = Some(error),
             }
-            match self.digest(system_id, name) {
+            match self.digest_at(key) {
                 Ok(Some(found)) if found == digest => return Ok(WalPut::Present),
-                Ok(Some(_)) => return Err(self.conflict(&key)),
+                Ok(Some(_)) => return Err(self.conflict(key)),
                 Err(error) if error.kind() == ErrorKind::Damaged => return Err(error),
                 Ok(None) | Err(_) => {}
             }
         }
-        let last = last.unwrap_or(StoreError::Exists { key: key.clone() });
+        let last = last.unwrap_or(StoreError::Exists { key: key.to_owned() });
         Err(last.into_error(&format!("create {key}"), self.store().name()))
     }
 
@@ -167,8 +176,11 @@ impl WalStore {
 
     /// The SHA-256 of a stored file's plain content. `None`: there is no such file.
     pub fn digest(&self, system_id: u64, name: &str) -> Result<Option<[u8; 32]>> {
-        let key = self.key(system_id, name)?;
-        let head = match self.store().read_head(&key, HEAD) {
+        self.digest_at(&self.key(system_id, name)?)
+    }
+
+    fn digest_at(&self, key: &str) -> Result<Option<[u8; 32]>> {
+        let head = match self.store().read_head(key, HEAD) {
             Ok(head) => head,
             Err(StoreError::NotFound { .. }) => return Ok(None),
             Err(error) => {
@@ -256,11 +268,21 @@ impl WalStore {
         reporter: &Reporter,
         out: &mut dyn Write,
     ) -> Result<bool> {
-        let key = self.key(system_id, name)?;
-        let Some(expected) = self.digest(system_id, name)? else { return Ok(false) };
+        self.get_at(&self.checked_path(system_id, name)?, keys, reporter, out)
+    }
+
+    /// Writes the content at a path, relative to the source.
+    pub(super) fn get_at(
+        &self,
+        path: &str,
+        keys: &Keyring,
+        reporter: &Reporter,
+        out: &mut dyn Write,
+    ) -> Result<bool> {
+        let key = self.source.key(path);
+        let Some(expected) = self.digest_at(&key)? else { return Ok(false) };
         let size = self.store().size_of(&key)?;
-        let path = layout::wal_file(system_id, name, self.encrypted);
-        let plain = self.source.open_plain(&path, size, keys, reporter)?;
+        let plain = self.source.open_plain(path, size, keys, reporter)?;
         let failed = |error: io::Error| crate::archive::member::read_error(error, &key);
         let mut frames = FrameReader::new(plain, 0).map_err(failed)?;
         let mut digest = Digest::default();
@@ -272,7 +294,7 @@ impl WalStore {
             }
             digest.update(&buffer[..read]);
             out.write_all(&buffer[..read])
-                .map_err(|error| Error::io(format!("failed to write {name}"), error))?;
+                .map_err(|error| Error::io(format!("failed to write {path}"), error))?;
         }
         if digest.finish() != expected {
             return Err(Error::damaged(format!("the content of {key} is not what was stored")));

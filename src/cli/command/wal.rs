@@ -1,5 +1,6 @@
 //! `backstay wal`
 
+mod receive;
 mod status;
 
 use std::path::PathBuf;
@@ -50,6 +51,12 @@ enum WalCommand {
         #[command(flatten)]
         cluster: ClusterArgs,
     },
+    /// Receive WAL as the server writes it, and store it every few seconds.
+    ///
+    /// For an RPO of seconds, beside or in place of archive_command: whole segments as `wal push`
+    /// stores them, and the one that is open in slices. Runs until SIGTERM or Ctrl-C; what fails is
+    /// tried again, and the server keeps what was not received in a replication slot.
+    Receive(receive::Args),
     /// Show what WAL lies where, what is missing, and what would be lost now.
     ///
     /// For each repository that WAL goes to: its timelines, gaps, how far recovery from the newest
@@ -74,6 +81,7 @@ struct ClusterArgs {
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     match &args.command {
+        WalCommand::Receive(args) => receive::run(app, args),
         WalCommand::Status(args) => status::run(app, args),
         WalCommand::Push { file, cluster } => {
             let archives = to_write(app, cluster)?;
@@ -122,6 +130,14 @@ fn address(app: &App, set: &PolicySet, cluster: &ClusterArgs) -> Result<SourceAd
         [] => Err(Error::usage("the policies have no `postgres_cluster`")),
         [first, ..] => Err(Error::usage("the policies have several clusters")
             .hint(format!("say which: --source {first}"))),
+    }
+}
+
+/// How the cluster is reached.
+fn connection<'a>(policy: &'a Policy, address: &SourceAddress) -> Result<&'a str> {
+    match policy.sources.get(&address.source).map(|source| &source.spec) {
+        Some(SourceSpec::PostgresCluster(cluster)) => Ok(&cluster.connection),
+        _ => Err(Error::usage(format!("{address} is no `postgres_cluster`"))),
     }
 }
 

@@ -44,10 +44,16 @@ pub struct WalFile {
     pub system_id: u64,
     /// PostgreSQL's name of it.
     pub name: String,
+    /// A part of it only, which is of no use once all of it is there.
+    pub slice: bool,
 }
 
 impl WalFile {
     fn parse(path: &str) -> Option<Self> {
+        if let Some((segment, _, _)) = layout::parse_wal_slice(path) {
+            let system_id = path.split('/').nth(1)?.parse().ok()?;
+            return Some(Self { system_id, name: segment.to_owned(), slice: true });
+        }
         let mut parts = path.split('/');
         let (Some("wal"), Some(system_id), Some(timeline), Some(name), None) =
             (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
@@ -57,7 +63,7 @@ impl WalFile {
         let name = name.strip_suffix(".age").unwrap_or(name).strip_suffix(".zst")?;
         let right = is_archived_name(name) && name.get(..8) == Some(timeline);
         let system_id = system_id.parse().ok().filter(|_| right)?;
-        Some(Self { system_id, name: name.to_owned() })
+        Some(Self { system_id, name: name.to_owned(), slice: false })
     }
 
     fn timeline(&self) -> u32 {
@@ -112,8 +118,14 @@ pub fn reaches(
 
 /// Files that may go, as far as point-in-time recovery is concerned.
 pub fn beyond(looked: &Looked, reaches: &BTreeMap<u64, Reach>) -> BTreeSet<usize> {
+    let files = looked.objects.iter().filter_map(|object| object.wal.as_ref());
+    let whole: BTreeSet<(u64, &str)> =
+        files.filter(|wal| !wal.slice).map(|wal| (wal.system_id, wal.name.as_str())).collect();
     let goes = |object: &Object| {
         let Some(wal) = &object.wal else { return false };
+        if wal.slice && whole.contains(&(wal.system_id, wal.name.as_str())) {
+            return true;
+        }
         let reach = reaches.get(&wal.system_id);
         reach.is_some_and(|reach| !reach.keeps(&wal.name, object.stored_at))
     };
@@ -140,7 +152,7 @@ pub fn timelines(
         });
         // The smallest size has every number in its names.
         let is_segment = WalSegment::parse(&wal.name, 1 << 20).is_some();
-        let name = is_segment.then(|| wal.name.clone());
+        let name = (is_segment && !wal.slice).then(|| wal.name.clone());
         if matches!(fated.fate, Fate::Mark | Fate::Waits { .. } | Fate::Delete) {
             fate.goes.add(object.size);
             fate.last = fate.last.take().max(name);

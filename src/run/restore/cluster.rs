@@ -20,7 +20,7 @@ use crate::source::postgres::cluster::{
     CONTROL, MappedTablespace, RECOVERY, RestoredCluster, STANDBY, TABLESPACE_MAP,
     missing_directories, read_map,
 };
-use crate::store::WalStore;
+use crate::store::{Tail, WalStore};
 use crate::telemetry::{WarningCode, failpoint};
 
 /// The kind of source whose backups these are.
@@ -134,6 +134,9 @@ pub fn restore_cluster(
     cx.reporter.phase("fetching WAL");
     let way = plan.recovery.as_ref().filter(|_| recovery.brings_wal);
     fetch_wal(&request, cx, (&wal, needed), way, &restored)?;
+    if let Some(tail) = plan.recovery.as_ref().and_then(|way| way.tail.as_ref()) {
+        fetch_tail(&request, cx, (&wal, needed), tail, &restored)?;
+    }
     let comment = format!(
         "restored by backstay from {}: remove these lines to make it a primary again",
         manifest.backup
@@ -237,6 +240,25 @@ fn fetch_wal(
         file.flush().doing(|| format!("failed to write {path}"))?;
     }
     Ok(())
+}
+
+/// Puts the beginning of the segment that the server was writing beside the data. Nothing archived
+/// has it, so that a server that asks for it looks there next, and finds the end of its WAL in it.
+fn fetch_tail(
+    request: &Request<'_>,
+    cx: &Context,
+    (wal, needed): (&WalStore, &NeededWal),
+    tail: &Tail,
+    restored: &RestoredCluster,
+) -> Result<()> {
+    let path = format!("pg_wal/{}", tail.segment);
+    if needed.tail.as_ref() == Some(&tail.segment) {
+        restored.remove(&path)?;
+    }
+    let mut file = restored.create(&path)?;
+    let (id, size) = (needed.system_id, needed.segment_size);
+    wal.get_tail(id, tail, size, &request.keys, &cx.reporter.fresh(), &mut file)?;
+    file.flush().doing(|| format!("failed to write {path}"))
 }
 
 /// Where the tablespaces of the backup lay.

@@ -9,7 +9,7 @@ use crate::archive::crypt::Keyring;
 use crate::archive::manifest::NeededWal;
 use crate::archive::wal::{History, Lsn, WalRange, WalSegment};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{StoredWal, WalStore};
+use crate::store::{StoredWal, Tail, WalStore};
 use crate::telemetry::Reporter;
 
 /// How far the store's clock may be behind the server's. Whoever asks for more than there is, and
@@ -74,6 +74,9 @@ pub struct Way {
     /// The names of these segments.
     #[serde(skip)]
     pub names: Vec<String>,
+    /// The beginning of the segment after them, which the server was writing.
+    #[serde(skip)]
+    pub tail: Option<Tail>,
 }
 
 /// Finds the way from a backup over what is archived.
@@ -90,7 +93,27 @@ pub fn find_way(
     for range in &ranges {
         listed.insert(range.timeline, wal.list(needed.system_id, range.timeline)?);
     }
-    Ok(walk(&ranges, &listed, needed.segment_size))
+    let mut way = walk(&ranges, &listed, needed.segment_size);
+    if way.hole.is_none() {
+        let size = needed.segment_size;
+        let tail = wal.tail(needed.system_id, way.timeline, way.end, size)?;
+        way.extend(tail, size);
+    }
+    Ok(way)
+}
+
+impl Way {
+    /// Goes on into the segment that was not whole yet.
+    fn extend(&mut self, tail: Option<Tail>, segment_size: u64) {
+        let end = tail.as_ref().and_then(|tail| tail.end(segment_size));
+        if let (Some(tail), Some(end)) = (tail, end)
+            && end > self.end
+        {
+            self.end = end;
+            self.archived_at = self.archived_at.max(Some(tail.stored_at));
+            self.tail = Some(tail);
+        }
+    }
 }
 
 fn choose_timeline(
@@ -151,6 +174,7 @@ fn walk(ranges: &[WalRange], listed: &BTreeMap<u32, Vec<StoredWal>>, size: u64) 
         hole: None,
         archived_at: None,
         names: Vec::new(),
+        tail: None,
     };
     for (at, range) in ranges.iter().enumerate() {
         let there: BTreeMap<u64, &StoredWal> = listed

@@ -4,10 +4,12 @@ mod archive;
 mod get;
 mod keep;
 mod push;
+mod receive;
 mod status;
 
 pub use archive::{Archive, system_id_of};
 pub use get::{Got, Wanted, get};
 pub use keep::{Base, Boundary, Reach, reach};
 pub use push::{Pushed, push};
+pub use receive::{Request as ReceiveRequest, receive};
 pub use status::{ArchivedTimeline, ArchivedWal, Gap, archived};

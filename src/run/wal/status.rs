@@ -23,8 +23,14 @@ pub struct ArchivedWal {
     pub base: Option<BackupId>,
     /// How far recovery from it gets before something is missing.
     pub end: Option<Lsn>,
-    /// When the store took the last segment before that.
+    /// When the store took the last segment before that, or slice.
     pub archived_at: Option<Timestamp>,
+    /// Bytes of the segment after that which lie there in slices: recovery gets to their end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_bytes: Option<u64>,
+    /// The timeline that it ends on.
+    #[serde(skip)]
+    on: Option<u32>,
     /// Segments that are missing between others, behind the start of what recovery may begin with.
     pub gaps: Vec<Gap>,
 }
@@ -82,8 +88,17 @@ pub fn archived(
         let sound = there && manifest.tainted.is_none();
         bases.extend(Base::of(&manifest.backup, manifest.end, needed, sound));
     }
-    let segment_size = bases.last().map(|base| base.segment_size).or(segment_size);
-    Ok(judge(system_id, &listed, &bases, segment_size.unwrap_or(16 << 20), keep, now))
+    let size = bases.last().map(|base| base.segment_size).or(segment_size).unwrap_or(16 << 20);
+    let mut wal = judge(system_id, &listed, &bases, size, keep, now);
+    if let (Some(timeline), Some(end)) = (wal.on, wal.end)
+        && !wal.gaps.iter().any(|gap| gap.current)
+        && let Some(tail) = store.tail(system_id, timeline, end, size)?
+    {
+        wal.end = tail.end(size).max(wal.end);
+        wal.archived_at = wal.archived_at.max(Some(tail.stored_at));
+        wal.open_bytes = Some(tail.bytes);
+    }
+    Ok(wal)
 }
 
 fn has(listed: &BTreeMap<u32, Vec<StoredWal>>, name: &str) -> bool {
@@ -107,12 +122,15 @@ fn judge(
         base: None,
         end: None,
         archived_at: None,
+        open_bytes: None,
+        on: None,
         gaps: Vec::new(),
     };
     let newest = bases.iter().filter(|base| base.sound).max_by_key(|base| base.end);
     if let Some(base) = newest {
-        let (end, archived_at) = follow(listed, base);
+        let (timeline, end, archived_at) = follow(listed, base);
         (wal.base, wal.end, wal.archived_at) = (Some(base.backup.clone()), Some(end), archived_at);
+        wal.on = Some(timeline);
     }
     // Before what recovery may begin with there are just the pieces that old backups need.
     let from = match reach(&bases.iter().collect::<Vec<_>>(), keep, now) {
@@ -159,23 +177,25 @@ fn judge(
     wal
 }
 
-/// Up to where segments follow a backup without a gap, and when the last of them was stored. A new
-/// timeline begins within the segment that the old one ended in.
-fn follow(listed: &BTreeMap<u32, Vec<StoredWal>>, base: &Base) -> (Lsn, Option<Timestamp>) {
+/// The timeline on which, and up to where, segments follow a backup without a gap, and when the last
+/// of them was stored. A new timeline begins within the segment that the old one ended in.
+fn follow(listed: &BTreeMap<u32, Vec<StoredWal>>, base: &Base) -> (u32, Lsn, Option<Timestamp>) {
     let size = base.segment_size;
     let mut next = base.start.0 / size;
     let mut archived_at = None;
+    let mut on = base.timeline;
     for (timeline, files) in listed.range(base.timeline..) {
         for file in files {
             let Some(segment) = WalSegment::parse(&file.name, size) else { continue };
             let overlaps = segment.number + 1 == next && *timeline > base.timeline;
             if segment.number == next || overlaps {
                 next = segment.number + 1;
+                on = *timeline;
                 archived_at = archived_at.max(Some(file.stored_at));
             }
         }
     }
-    (Lsn(next * size), archived_at)
+    (on, Lsn(next * size), archived_at)
 }
 
 #[cfg(test)]

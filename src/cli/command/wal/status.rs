@@ -115,13 +115,21 @@ fn verdict(clusters: &[Cluster]) -> Result<ExitStatus> {
         let places = clusters.iter().flat_map(|cluster| &cluster.repositories);
         places.filter(|place| place.required).any(|place| place.verdict == verdict)
     };
+    // What is received as it is written needs no archiver.
+    let is_received = |cluster: &Cluster| {
+        let wal = cluster.repositories.iter().filter_map(|place| place.wal.as_ref());
+        wal.clone().any(|wal| wal.open_bytes.is_some())
+    };
     let stands = |cluster: &Cluster| {
         cluster
             .server
             .as_ref()
             .is_some_and(|server| server.unconfigured().is_some() || server.fails())
     };
-    if is(Verdict::Gap) || is(Verdict::Behind) || is(Verdict::NoBase) || clusters.iter().any(stands)
+    if is(Verdict::Gap)
+        || is(Verdict::Behind)
+        || is(Verdict::NoBase)
+        || clusters.iter().any(|one| stands(one) && !is_received(one))
     {
         return Ok(ExitStatus::ObjectiveMissed);
     }
@@ -324,7 +332,12 @@ fn tell_place(app: &App, place: &Place) -> Result<()> {
         line(missing(gap))?;
     }
     match (&wal.base, wal.end) {
-        (Some(base), Some(end)) => line(format!("recovery from {base} gets to {end}"))?,
+        (Some(base), Some(end)) => {
+            let open = wal
+                .open_bytes
+                .map(|bytes| format!(", {} of the open segment included", format::size(bytes)));
+            line(format!("recovery from {base} gets to {end}{}", open.unwrap_or_default()))?;
+        }
         _ => line("NO BASE BACKUP of this cluster is sound here: its WAL is of no use".to_owned())?,
     }
     if let Some(seconds) = place.exposure_seconds {
