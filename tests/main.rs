@@ -26,6 +26,7 @@ mod metrics;
 mod mistakes;
 mod notify;
 mod policy;
+mod postgres_ahead;
 mod postgres_archive;
 mod postgres_cluster;
 mod postgres_connection;

@@ -22,6 +22,7 @@ pub const ALL: &[&str] = &[
     "cluster.files_restored",
     "cluster.before_control",
     "wal.push",
+    "wal.push_ahead",
     "wal.receive",
     "wal.get",
     "wal.copied",

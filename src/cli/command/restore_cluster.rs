@@ -298,6 +298,9 @@ pub fn run(
     Ok(ExitStatus::Done)
 }
 
+/// Segments that the restored server has fetched with each that it asks for.
+const AHEAD: &str = "8";
+
 /// What the restored server fetches WAL with: this program, with what it was told itself.
 fn restore_command(app: &App, manifest: &Manifest, standby: bool) -> Result<String> {
     let program = std::env::current_exe().doing(|| "failed to find this program".to_owned())?;
@@ -325,6 +328,7 @@ fn restore_command(app: &App, manifest: &Manifest, standby: bool) -> Result<Stri
     let system_id = manifest.wal.as_ref().map(|wal| wal.system_id.to_string());
     words.extend(["wal".to_owned(), "get".to_owned()]);
     words.extend(standby.then(|| "--standby".to_owned()));
+    words.extend(["--ahead".to_owned(), AHEAD.to_owned()]);
     words.extend(["--source".to_owned(), manifest.address().to_string()]);
     words.extend(["--system-id".to_owned(), system_id.unwrap_or_default()]);
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();

@@ -3,15 +3,17 @@
 mod receive;
 mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::ExitStatus;
 use crate::cli::setup::App;
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::policy::{Policy, PolicySet, SourceSpec};
-use crate::run::wal::{Archive, Got, Wanted, get, push, system_id_of};
-use crate::store::Repository;
+use crate::run::wal::{
+    Archive, Candidate, Got, Notes, Wanted, get, get_ahead, get_fetched, push, system_id_of,
+};
+use crate::store::{Location, Repository};
 
 /// Archive and fetch PostgreSQL's WAL: its archive_command and restore_command.
 #[derive(Debug, clap::Args)]
@@ -48,6 +50,9 @@ enum WalCommand {
         /// For a standby, which asks again: every failure ends with 1.
         #[arg(long)]
         standby: bool,
+        /// Fetch so many segments after it too: they are there when the server asks for them.
+        #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=64))]
+        ahead: u8,
         #[command(flatten)]
         cluster: ClusterArgs,
     },
@@ -84,26 +89,37 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         WalCommand::Receive(args) => receive::run(app, args),
         WalCommand::Status(args) => status::run(app, args),
         WalCommand::Push { file, cluster } => {
-            let archives = to_write(app, cluster)?;
-            let pushed = push(file, cluster.system_id, &archives, &app.cx)?;
+            let candidate = Candidate::read(file, cluster.system_id)?;
+            let notes = notes(app, cluster, file)?;
+            let pushed =
+                match notes.as_ref().and_then(|notes| candidate.is_archived(notes, &app.cx)) {
+                    Some(pushed) => pushed,
+                    None => push(&candidate, &to_write(app, cluster)?, notes.as_ref(), &app.cx)?,
+                };
             if app.printer.is_json() {
                 app.printer.json(&pushed)?;
             }
             Ok(ExitStatus::Done)
         }
-        WalCommand::Get { name, destination, cluster, .. } => {
-            let (archives, unopened) = to_read(app, cluster)?;
+        WalCommand::Get { name, destination, cluster, ahead, .. } => {
             let system_id = match cluster.system_id {
                 Some(id) => id,
                 // The server runs it in its data directory.
-                None => system_id_of(std::path::Path::new("."))?.ok_or_else(|| {
+                None => system_id_of(Path::new("."))?.ok_or_else(|| {
                     Error::usage("nothing says of which cluster WAL is wanted")
                         .hint("run it in the data directory, or give --system-id")
                 })?,
             };
             let wanted = Wanted { name, destination, system_id };
+            if *ahead > 0 && get_fetched(&wanted) {
+                return Ok(ExitStatus::Done);
+            }
+            let (archives, unopened) = to_read(app, cluster)?;
             match (get(&wanted, &archives, &app.cx)?, unopened) {
-                (Got::Fetched, _) => Ok(ExitStatus::Done),
+                (Got::Fetched, _) => {
+                    get_ahead(&wanted, (*ahead).into(), &archives, &app.cx);
+                    Ok(ExitStatus::Done)
+                }
                 (Got::Missing, None) => Ok(ExitStatus::Failed),
                 // The one that does not answer might have what the others lack.
                 (Got::Missing, Some(error)) => Err(error),
@@ -155,6 +171,27 @@ pub(super) fn repositories(policy: &Policy, address: &SourceAddress) -> Vec<(Str
     };
     let required = |name: &String| archive.require.as_ref().is_none_or(|all| all.contains(name));
     archive.to.iter().map(|name| (name.clone(), required(name))).collect()
+}
+
+/// Notes about the repositories that WAL goes to by the policy.
+fn notes(app: &App, cluster: &ClusterArgs, file: &Path) -> Result<Option<Notes>> {
+    if app.repository_url().is_some() {
+        return Err(Error::usage("`wal push` goes where the policy says")
+            .hint("give --policy, and no URL as --repository"));
+    }
+    let set = app.policies(false)?;
+    let address = address(app, &set, cluster)?;
+    let policy = app.policy_of(&set, &address)?;
+    let mut place = vec![address.to_string()];
+    for (name, required) in repositories(policy, &address) {
+        if app.wants_repository(&name)
+            && let Some(config) = policy.repositories.get(&name)
+        {
+            let location = Location::from_policy(config)?.name();
+            place.push(format!("{name}={location} {required}"));
+        }
+    }
+    Ok(Notes::beside(file, place.join(" ")))
 }
 
 fn to_write(app: &App, cluster: &ClusterArgs) -> Result<Vec<Archive>> {

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::archive::Archive;
+use super::notes::directory_beside;
 use crate::archive::wal::{HEADER, WalHeader, WalSegment};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id;
@@ -31,6 +32,68 @@ pub enum Got {
     /// **No repository has it**, and each of them answered: only then may a server take this for
     /// the end of its WAL.
     Missing,
+}
+
+/// Segments that are fetched at once.
+const AT_ONCE: usize = 4;
+
+/// A segment that was fetched ahead of its turn, put where it is wanted. Whether there was one.
+pub fn get_fetched(wanted: &Wanted<'_>) -> bool {
+    let Some(directory) = directory_beside(wanted.destination) else { return false };
+    if wanted.name.len() != 24 {
+        // Asked for before recovery and after it: nothing waits any more.
+        let _ = fs::remove_dir_all(directory);
+        return false;
+    }
+    let waiting = directory.join(wanted.name);
+    if !waiting.exists() || check(&waiting, wanted.name, wanted.system_id).is_err() {
+        return false;
+    }
+    fs::rename(&waiting, wanted.destination).is_ok()
+}
+
+/// Fetches the segments that follow one that was fetched, as many as are there. Whatever becomes
+/// of them, their own turn comes.
+pub fn get_ahead(wanted: &Wanted<'_>, count: usize, archives: &[Archive], cx: &Context) {
+    if count > 0 {
+        let _ = try_ahead(wanted, count, archives, cx);
+    }
+}
+
+fn try_ahead(wanted: &Wanted<'_>, count: usize, archives: &[Archive], cx: &Context) -> Option<()> {
+    let mut head = [0; HEADER];
+    File::open(wanted.destination).ok()?.read_exact(&mut head).ok()?;
+    let size = WalHeader::read(&head)?.segment_size;
+    let segment = WalSegment::parse(wanted.name, size)?;
+    let directory = directory_beside(wanted.destination)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).ok()?;
+    let at_once = AT_ONCE.min(((64 << 20) / size).max(1) as usize);
+    let numbers: Vec<u64> = (1..=count as u64).map(|step| segment.number + step).collect();
+    for some in numbers.chunks(at_once) {
+        let fetched = std::thread::scope(|scope| {
+            let threads: Vec<_> = some
+                .iter()
+                .map(|number| {
+                    let name = WalSegment { number: *number, ..segment }.name(size);
+                    let destination = directory.join(&name);
+                    scope.spawn(move || {
+                        let ahead = Wanted {
+                            name: &name,
+                            destination: &destination,
+                            system_id: wanted.system_id,
+                        };
+                        destination.exists()
+                            || archives.iter().any(|one| from(one, &ahead, cx).unwrap_or(false))
+                    })
+                })
+                .collect();
+            threads.into_iter().all(|thread| thread.join().unwrap_or(false))
+        });
+        if !fetched {
+            break;
+        }
+    }
+    Some(())
 }
 
 /// Fetches a file from the first repository that has it.

@@ -1,12 +1,15 @@
-//! A file into the archive.
+//! A file into the archive, and those that are ready behind it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
 use super::archive::{Archive, system_id_of};
+use super::notes::{Noted, Notes};
+use crate::archive::digest::Digest;
 use crate::archive::wal::{WalHeader, WalSegment, check_segment, is_archived_name};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::run::Context;
@@ -15,6 +18,12 @@ use crate::telemetry::{WarningCode, failpoint};
 
 /// The largest file: the largest segment there may be.
 const LIMIT: u64 = 1 << 30;
+
+/// Files that are archived ahead.
+const AHEAD: usize = 8;
+
+/// Bytes of files at hand at once, that whose turn it is included.
+const AT_HAND: u64 = 48 << 20;
 
 /// What became of a file.
 #[derive(Debug, Clone, Serialize)]
@@ -27,45 +36,100 @@ pub struct Pushed {
     pub archived: Vec<(String, bool)>,
     /// Repositories that do not have it, and why.
     pub failed: Vec<(String, String)>,
+    /// It was archived when one before it was.
+    pub ahead: bool,
+}
+
+/// A file that is to be archived, and was looked at.
+pub struct Candidate {
+    file: PathBuf,
+    name: String,
+    content: Vec<u8>,
+    system_id: u64,
+    digest: [u8; 32],
+}
+
+impl Candidate {
+    /// Reads a file, which must be what its name says.
+    pub fn read(file: &Path, system_id: Option<u64>) -> Result<Self> {
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !is_archived_name(name) {
+            return Err(Error::usage(format!("`{}` is no WAL file", file.display()))
+                .hint("archive_command = 'backstay wal push %p'"));
+        }
+        let mut content = Vec::new();
+        File::open(file)
+            .and_then(|opened| opened.take(LIMIT + 1).read_to_end(&mut content))
+            .doing(|| format!("failed to read {}", file.display()))?;
+        if content.len() as u64 > LIMIT {
+            return Err(Error::usage(format!("{} is too large for WAL", file.display())));
+        }
+        let system_id = identify(file, name, &content, system_id)?;
+        let mut digest = Digest::default();
+        digest.update(&content);
+        Ok(Self {
+            file: file.to_owned(),
+            name: name.to_owned(),
+            content,
+            system_id,
+            digest: digest.finish(),
+        })
+    }
+
+    fn noted(&self) -> Noted<'_> {
+        Noted { system_id: self.system_id, name: &self.name, digest: &self.digest }
+    }
+
+    /// What became of it, if it was archived ahead of its turn.
+    pub fn is_archived(&self, notes: &Notes, cx: &Context) -> Option<Pushed> {
+        notes.take(self.noted(), cx.clock.now()).then(|| Pushed { ahead: true, ..self.nowhere() })
+    }
+
+    fn nowhere(&self) -> Pushed {
+        Pushed {
+            name: self.name.clone(),
+            system_id: self.system_id.to_string(),
+            archived: Vec::new(),
+            failed: Vec::new(),
+            ahead: false,
+        }
+    }
 }
 
 /// Archives a file. When this returns without an error it is durable in every repository that is
-/// required.
+/// required. What is ready behind it is archived at the same time, as far as that goes: whatever
+/// becomes of that, its own turn comes.
 pub fn push(
-    file: &Path,
-    system_id: Option<u64>,
+    candidate: &Candidate,
     archives: &[Archive],
+    notes: Option<&Notes>,
     cx: &Context,
 ) -> Result<Pushed> {
-    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if !is_archived_name(name) {
-        return Err(Error::usage(format!("`{}` is no WAL file", file.display()))
-            .hint("archive_command = 'backstay wal push %p'"));
-    }
-    let mut content = Vec::new();
-    File::open(file)
-        .and_then(|opened| opened.take(LIMIT + 1).read_to_end(&mut content))
-        .doing(|| format!("failed to read {}", file.display()))?;
-    if content.len() as u64 > LIMIT {
-        return Err(Error::usage(format!("{} is too large for WAL", file.display())));
-    }
-    let system_id = identify(file, name, &content, system_id)?;
     failpoint::reach("wal.push");
-    let results: Vec<Result<WalPut>> = std::thread::scope(|scope| {
-        let content = &content[..];
-        let threads: Vec<_> = archives
-            .iter()
-            .map(|archive| scope.spawn(move || archive.wal.put(system_id, name, content)))
-            .collect();
-        let ended = |_| Err(Error::failed("the thread that archives is gone"));
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(ended)).collect()
-    });
-    let mut pushed = Pushed {
-        name: name.to_owned(),
-        system_id: system_id.to_string(),
-        archived: Vec::new(),
-        failed: Vec::new(),
-    };
+    let behind = notes.map(|_| ready_behind(&candidate.file)).unwrap_or_default();
+    let room = (AT_HAND / (candidate.content.len() as u64).max(1 << 20)).saturating_sub(1);
+    let queue = Mutex::new(behind.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..room.min(3) {
+            let queue = &queue;
+            scope.spawn(move || {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let (Some(file), Some(notes)) = (next, notes) else { return };
+                    if ahead(&file, candidate.system_id, archives, notes, cx).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        one(candidate, archives, cx)
+    })
+}
+
+fn one(candidate: &Candidate, archives: &[Archive], cx: &Context) -> Result<Pushed> {
+    let name = &candidate.name;
+    let results = everywhere(candidate, archives);
+    let mut pushed = candidate.nowhere();
     let mut worst = None;
     for (archive, result) in archives.iter().zip(results) {
         match result {
@@ -77,12 +141,60 @@ pub fn push(
                 if archive.required {
                     worst.get_or_insert(error);
                 } else {
-                    cx.reporter.warn(WarningCode::Other, name.to_owned(), error.chain());
+                    cx.reporter.warn(WarningCode::Other, name.clone(), error.chain());
                 }
             }
         }
     }
     worst.map_or(Ok(pushed), Err)
+}
+
+fn everywhere(candidate: &Candidate, archives: &[Archive]) -> Vec<Result<WalPut>> {
+    let Candidate { name, content, system_id, .. } = candidate;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = archives
+            .iter()
+            .map(|archive| scope.spawn(move || archive.wal.put(*system_id, name, content)))
+            .collect();
+        let ended = |_| Err(Error::failed("the thread that archives is gone"));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(ended)).collect()
+    })
+}
+
+/// Archives a file ahead of its turn, and leaves a note if every repository has it: one that is
+/// not required is asked again when its turn comes.
+fn ahead(
+    file: &Path,
+    system_id: u64,
+    archives: &[Archive],
+    notes: &Notes,
+    cx: &Context,
+) -> Result<()> {
+    let candidate = Candidate::read(file, Some(system_id))?;
+    for result in everywhere(&candidate, archives) {
+        result?;
+    }
+    failpoint::reach("wal.push_ahead");
+    notes.leave(candidate.noted(), cx.clock.now());
+    Ok(())
+}
+
+/// Segments that the server says are ready, after this one and in their order.
+fn ready_behind(file: &Path) -> Vec<PathBuf> {
+    let Some(directory) = file.parent() else { return Vec::new() };
+    let own = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Ok(entries) = fs::read_dir(directory.join("archive_status")) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let name = name.strip_suffix(".ready")?;
+            (name.len() == 24 && is_archived_name(name) && name > own).then(|| name.to_owned())
+        })
+        .collect();
+    names.sort_unstable();
+    names.truncate(AHEAD);
+    names.into_iter().map(|name| directory.join(name)).collect()
 }
 
 /// The cluster that a file is of. A segment says so itself, and is looked at.
