@@ -53,6 +53,7 @@ mod slips;
 mod soak;
 mod sources;
 mod space;
+mod sqlite;
 mod state;
 mod state_postgres;
 mod status;

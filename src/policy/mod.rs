@@ -44,6 +44,7 @@ mod repository;
 mod retention;
 mod schedule;
 mod source;
+mod sqlite;
 mod suggest;
 mod value;
 mod window;
@@ -77,6 +78,7 @@ pub use source::{
     Checkpoint, CommandSource, Compression, DirectorySource, PostgresCluster, Program, Source,
     SourceKind, SourceSpec, Wal, WalArchive,
 };
+pub use sqlite::Sqlite;
 pub use suggest::{hint as hint_at, hint_near};
 pub use value::{Period, Setting, Size, ValueError, is_valid_name};
 pub use window::{CivilTime, When, Window};

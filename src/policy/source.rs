@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     objective::Targets,
     postgres_dump::PostgresDump,
+    sqlite::Sqlite,
     value::{Period, Setting, Size},
 };
 use crate::secret::SecretRef;
@@ -43,6 +44,8 @@ pub enum SourceSpec {
     PostgresCluster(PostgresCluster),
     /// Databases of a PostgreSQL server, as dumps.
     PostgresDump(PostgresDump),
+    /// One `SQLite` database.
+    Sqlite(Sqlite),
 }
 
 /// The kinds of [`SourceSpec`].
@@ -58,12 +61,20 @@ pub enum SourceKind {
     PostgresCluster,
     /// [`SourceSpec::PostgresDump`].
     PostgresDump,
+    /// [`SourceSpec::Sqlite`].
+    Sqlite,
 }
 
 impl SourceKind {
     /// All kinds.
-    pub const ALL: [Self; 5] =
-        [Self::Directory, Self::Command, Self::Secrets, Self::PostgresCluster, Self::PostgresDump];
+    pub const ALL: [Self; 6] = [
+        Self::Directory,
+        Self::Command,
+        Self::Secrets,
+        Self::PostgresCluster,
+        Self::PostgresDump,
+        Self::Sqlite,
+    ];
 
     /// The key in a policy.
     pub const fn name(self) -> &'static str {
@@ -73,12 +84,13 @@ impl SourceKind {
             Self::Secrets => "secrets",
             Self::PostgresCluster => "postgres_cluster",
             Self::PostgresDump => "postgres_dump",
+            Self::Sqlite => "sqlite",
         }
     }
 
     /// The kinds this version can run. A policy with another one is valid and gets a warning.
     pub const fn implemented() -> &'static [Self] {
-        &[Self::Directory, Self::Command, Self::Secrets, Self::PostgresCluster, Self::PostgresDump]
+        &Self::ALL
     }
 }
 
@@ -91,6 +103,7 @@ impl Source {
             SourceSpec::Secrets(_) => SourceKind::Secrets,
             SourceSpec::PostgresCluster(_) => SourceKind::PostgresCluster,
             SourceSpec::PostgresDump(_) => SourceKind::PostgresDump,
+            SourceSpec::Sqlite(_) => SourceKind::Sqlite,
         }
     }
 
@@ -125,6 +138,9 @@ struct Written {
     /// Dumps of PostgreSQL databases. Exactly one kind is needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     postgres_dump: Option<PostgresDump>,
+    /// One SQLite database. Exactly one kind is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sqlite: Option<Sqlite>,
     /// The repository; the first of the policy if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<String>,
@@ -148,6 +164,7 @@ impl TryFrom<Written> for Source {
             written.secrets.map(SourceSpec::Secrets),
             written.postgres_cluster.map(SourceSpec::PostgresCluster),
             written.postgres_dump.map(SourceSpec::PostgresDump),
+            written.sqlite.map(SourceSpec::Sqlite),
         ];
         let mut kinds = kinds.into_iter().flatten();
         let (Some(spec), None) = (kinds.next(), kinds.next()) else {
@@ -178,6 +195,7 @@ impl From<Source> for Written {
             SourceSpec::Secrets(spec) => written.secrets = Some(spec),
             SourceSpec::PostgresCluster(spec) => written.postgres_cluster = Some(spec),
             SourceSpec::PostgresDump(spec) => written.postgres_dump = Some(spec),
+            SourceSpec::Sqlite(spec) => written.sqlite = Some(spec),
         }
         written
     }

@@ -5,6 +5,7 @@ use super::directory::{self, DirectorySource};
 use super::postgres::cluster::{self, ClusterSource};
 use super::postgres::dump::{self, DumpSource};
 use super::secrets::SecretsSource;
+use super::sqlite::{self, SqliteSource};
 use super::{Source, command::Config};
 use crate::error::Result;
 use crate::policy::{self, Databases, Program, Setting, SourceSpec};
@@ -26,6 +27,10 @@ pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
             values.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         ))),
         SourceSpec::PostgresDump(config) => Ok(Box::new(DumpSource::new(dump_config(config)))),
+        SourceSpec::Sqlite(config) => Ok(Box::new(SqliteSource::new(sqlite::Config {
+            path: config.path.clone(),
+            scratch: config.scratch.clone(),
+        }))),
         SourceSpec::PostgresCluster(config) => Ok(Box::new(ClusterSource::new(cluster::Config {
             connection: config.connection.clone(),
             fast_checkpoint: config.checkpoint == policy::Checkpoint::Fast,

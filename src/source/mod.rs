@@ -12,6 +12,7 @@ pub mod command;
 pub mod directory;
 pub mod postgres;
 pub mod secrets;
+pub mod sqlite;
 
 pub use build::build;
 pub use contract::{

@@ -379,6 +379,7 @@ fn room(repository: &policy::Repository, spec: &SourceSpec) -> Room {
         budget: repository.budget.map(policy::Size::bytes),
         scratch: match spec {
             SourceSpec::PostgresDump(dump) => dump.scratch.clone(),
+            SourceSpec::Sqlite(sqlite) => sqlite.scratch.clone(),
             _ => None,
         },
     }

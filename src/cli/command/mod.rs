@@ -23,6 +23,7 @@ pub mod restore;
 pub mod restore_cluster;
 pub mod restore_database;
 pub mod restore_part;
+mod restore_sqlite;
 pub mod runs;
 pub mod schema;
 pub mod show;

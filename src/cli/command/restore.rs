@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{restore_cluster, restore_database, restore_part, show};
+use super::{restore_cluster, restore_database, restore_part, restore_sqlite, show};
 use crate::archive::manifest::{Form, Manifest};
 use crate::cli::setup::{App, Opened};
 use crate::cli::time::{instant, whole_second};
@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(value_name = "SOURCE")]
     source: String,
 
-    /// A directory; for a stream also a file; `-` is standard output, `consumer` the command
+    /// A directory; for a stream and a SQLite database also a file; `-` is standard output, `consumer` the command
     /// that the policy names in `restore:`. For dumps of PostgreSQL, and for databases out of a
     /// base backup, also a server: a connection string, `postgresql://…`, or `server`, the one that
     /// the policy names.
@@ -143,6 +143,10 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     }
     if restore_part::is_meant(&args.to, &manifest) {
         return restore_part::run(app, args, at, &request);
+    }
+    if restore_sqlite::is_meant(&args.to, &manifest, !args.path.is_empty() || args.delta) {
+        args.database.check_unused(false)?;
+        return restore_sqlite::run(app, &args.to, args.yes, &request);
     }
     let whole = args.cluster.is_meant(&manifest, &args.to, &args.path)?;
     args.database.check_unused(whole)?;

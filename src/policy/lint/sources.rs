@@ -38,6 +38,13 @@ pub(super) fn check(findings: &mut Findings<'_>) {
             SourceSpec::Secrets(secrets) => check_secrets(findings, name, source, secrets.len()),
             SourceSpec::PostgresCluster(cluster) => check_cluster(findings, name, cluster),
             SourceSpec::PostgresDump(dump) => check_dump(findings, name, dump),
+            SourceSpec::Sqlite(sqlite) => {
+                let at = ["sources", name, "sqlite"];
+                absolute(findings, &[at[0], at[1], at[2], "path"], &sqlite.path);
+                if let Some(scratch) = &sqlite.scratch {
+                    absolute(findings, &[at[0], at[1], at[2], "scratch"], scratch);
+                }
+            }
         }
     }
 }

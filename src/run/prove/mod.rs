@@ -6,11 +6,13 @@
 //! | `proof` | what is asked, and what came of it |
 //! | `cluster` | a base backup: a server recovers from it |
 //! | `dump` | dumps: a new server takes them |
+//! | `sqlite` | a database file: `SQLite` looks at all of it |
 //! | `tree` | files |
 
 mod cluster;
 mod dump;
 mod proof;
+mod sqlite;
 mod tree;
 
 pub use proof::{Proof, Request, Verdict, prove};

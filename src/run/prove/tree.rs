@@ -28,6 +28,11 @@ pub fn whole<'a>(request: &Request<'a>) -> restore::Request<'a> {
 
 /// Restores it all, and with it compares every file's digest with the index.
 pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<()> {
+    restored(request, proof, cx).map(drop)
+}
+
+/// The same, and leaves what was restored to be looked at.
+pub fn restored(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<Place> {
     let mut since = Instant::now();
     let place = Place::make(request.scratch, request.manifest.counts.bytes, &cx.reporter)?;
     let whole = restore::Request { target: place.path(DATA), ..whole(request) };
@@ -40,7 +45,7 @@ pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<(
         Form::Stream => "the stream restored, with the digest of the index".to_owned(),
     };
     proof.proven.push(what);
-    Ok(())
+    Ok(place)
 }
 
 /// Puts what a restore found into a proof.

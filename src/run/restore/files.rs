@@ -45,6 +45,13 @@ impl<'a> BackupFiles<'a> {
     }
 }
 
+impl BackupFiles<'_> {
+    /// What the index says of a file.
+    pub fn entry(&self, path: &str) -> Option<&Entry> {
+        self.entries.get(path)
+    }
+}
+
 impl StoredFiles for BackupFiles<'_> {
     fn paths(&self) -> &[String] {
         &self.paths

@@ -9,4 +9,5 @@ mod walk;
 
 pub mod extract;
 
+pub use owner::{OwnerNames, OwnerNumbers};
 pub use source::{Config, DirectorySource, raise_file_limit};
