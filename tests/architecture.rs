@@ -170,6 +170,8 @@ fn only_the_store_sees_the_async_network() {
             module(&line.file) == "store"
                 || (name == "tokio" && line.file == "cli/start.rs")
                 || (["tokio", "hyper"].contains(&name) && line.file == "http/server.rs")
+                // MySQL's client is asynchronous only: threads that block wait for it there.
+                || (name == "tokio" && line.file == "source/mysql/client.rs")
         };
         ["object_store", "tokio", "reqwest", "hyper"]
             .into_iter()
@@ -192,6 +194,14 @@ fn only_the_postgres_source_speaks_to_database_servers() {
             .into_iter()
             .find(|name| has_word(&line.text, &format!("{name}::")) && !allowed(name))
             .map(|name| format!("only `source/postgres` sees `{name}`"))
+    });
+}
+
+#[test]
+fn only_sources_speak_to_mysql_servers() {
+    forbid(|line| {
+        (has_word(&line.text, "mysql_async") && line.file != "source/mysql/client.rs")
+            .then(|| "only source/mysql/client.rs sees `mysql_async`".into())
     });
 }
 

@@ -5,6 +5,7 @@
 //! part of the file could not be read: what is missing would only mislead.
 
 mod coverage;
+mod dumps;
 mod execution;
 mod jobs;
 mod names;

@@ -35,6 +35,7 @@ mod keep;
 mod lint;
 mod load;
 mod model;
+mod mysql_dump;
 mod notify;
 mod objective;
 mod postgres_dump;
@@ -60,6 +61,7 @@ pub use load::{
     parse,
 };
 pub use model::{Policy, Role, State};
+pub use mysql_dump::MysqlDump;
 pub use notify::{
     AlertSeverity, Alertmanager, Language, Notify, NotifyCommand, Ping, Robot, Webhook, Wecom,
 };

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    mysql_dump::MysqlDump,
     objective::Targets,
     postgres_dump::PostgresDump,
     sqlite::Sqlite,
@@ -46,6 +47,8 @@ pub enum SourceSpec {
     PostgresDump(PostgresDump),
     /// One `SQLite` database.
     Sqlite(Sqlite),
+    /// Databases of a MySQL or MariaDB server, as dumps.
+    MysqlDump(MysqlDump),
 }
 
 /// The kinds of [`SourceSpec`].
@@ -63,17 +66,20 @@ pub enum SourceKind {
     PostgresDump,
     /// [`SourceSpec::Sqlite`].
     Sqlite,
+    /// [`SourceSpec::MysqlDump`].
+    MysqlDump,
 }
 
 impl SourceKind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Directory,
         Self::Command,
         Self::Secrets,
         Self::PostgresCluster,
         Self::PostgresDump,
         Self::Sqlite,
+        Self::MysqlDump,
     ];
 
     /// The key in a policy.
@@ -85,6 +91,7 @@ impl SourceKind {
             Self::PostgresCluster => "postgres_cluster",
             Self::PostgresDump => "postgres_dump",
             Self::Sqlite => "sqlite",
+            Self::MysqlDump => "mysql_dump",
         }
     }
 
@@ -104,6 +111,7 @@ impl Source {
             SourceSpec::PostgresCluster(_) => SourceKind::PostgresCluster,
             SourceSpec::PostgresDump(_) => SourceKind::PostgresDump,
             SourceSpec::Sqlite(_) => SourceKind::Sqlite,
+            SourceSpec::MysqlDump(_) => SourceKind::MysqlDump,
         }
     }
 
@@ -141,6 +149,9 @@ struct Written {
     /// One SQLite database. Exactly one kind is needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     sqlite: Option<Sqlite>,
+    /// Dumps of MySQL or MariaDB databases. Exactly one kind is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mysql_dump: Option<MysqlDump>,
     /// The repository; the first of the policy if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<String>,
@@ -165,6 +176,7 @@ impl TryFrom<Written> for Source {
             written.postgres_cluster.map(SourceSpec::PostgresCluster),
             written.postgres_dump.map(SourceSpec::PostgresDump),
             written.sqlite.map(SourceSpec::Sqlite),
+            written.mysql_dump.map(SourceSpec::MysqlDump),
         ];
         let mut kinds = kinds.into_iter().flatten();
         let (Some(spec), None) = (kinds.next(), kinds.next()) else {
@@ -196,6 +208,7 @@ impl From<Source> for Written {
             SourceSpec::PostgresCluster(spec) => written.postgres_cluster = Some(spec),
             SourceSpec::PostgresDump(spec) => written.postgres_dump = Some(spec),
             SourceSpec::Sqlite(spec) => written.sqlite = Some(spec),
+            SourceSpec::MysqlDump(spec) => written.mysql_dump = Some(spec),
         }
         written
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
-use crate::source::postgres::end_leftover;
+use crate::source::{mysql, postgres};
 use crate::telemetry::{Reporter, WarningCode};
 
 /// What the names of such directories begin with.
@@ -90,7 +90,8 @@ fn clean(scratch: &Path, reporter: &Reporter) -> Result<()> {
         if lock.try_lock().is_err() {
             continue;
         }
-        end_leftover(&path.join(DATA));
+        postgres::end_leftover(&path.join(DATA));
+        mysql::end_leftover(&path.join(DATA));
         let text = format!("{} was left by a run that was killed, and is removed", path.display());
         reporter.warn(WarningCode::Other, path.display().to_string(), text);
         match fs::remove_dir_all(&path) {

@@ -2,6 +2,7 @@
 
 use super::command::{self, CommandSource, Pipeline, Stage};
 use super::directory::{self, DirectorySource};
+use super::mysql::{self, MysqlSource};
 use super::postgres::cluster::{self, ClusterSource};
 use super::postgres::dump::{self, DumpSource};
 use super::secrets::SecretsSource;
@@ -27,6 +28,7 @@ pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
             values.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         ))),
         SourceSpec::PostgresDump(config) => Ok(Box::new(DumpSource::new(dump_config(config)))),
+        SourceSpec::MysqlDump(config) => Ok(Box::new(MysqlSource::new(mysql_config(config)))),
         SourceSpec::Sqlite(config) => Ok(Box::new(SqliteSource::new(sqlite::Config {
             path: config.path.clone(),
             scratch: config.scratch.clone(),
@@ -52,6 +54,21 @@ fn dump_config(config: &policy::PostgresDump) -> dump::Config {
         checksums: config.checksums,
         jobs: config.jobs.map(|jobs| jobs as usize),
         scratch: config.scratch.clone(),
+        programs: config.programs.clone(),
+        timeout: config.timeout.map(policy::Period::get),
+    }
+}
+
+fn mysql_config(config: &policy::MysqlDump) -> mysql::Config {
+    mysql::Config {
+        connection: config.connection.clone(),
+        which: match &config.databases {
+            None | Some(Databases::All) => mysql::Which::All { except: config.exclude.clone() },
+            Some(Databases::Names(names)) => mysql::Which::Names(names.clone()),
+        },
+        lock: config.lock,
+        counts: config.counts,
+        checksums: config.checksums,
         programs: config.programs.clone(),
         timeout: config.timeout.map(policy::Period::get),
     }

@@ -10,6 +10,7 @@ mod earlier;
 
 pub mod command;
 pub mod directory;
+pub mod mysql;
 pub mod postgres;
 pub mod secrets;
 pub mod sqlite;

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod faulty;
 pub mod moto;
+pub mod mysql;
 pub mod postgres;
 pub mod s3;
 

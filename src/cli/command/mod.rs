@@ -22,6 +22,7 @@ pub mod prune;
 pub mod restore;
 pub mod restore_cluster;
 pub mod restore_database;
+mod restore_mysql;
 pub mod restore_part;
 mod restore_sqlite;
 pub mod runs;

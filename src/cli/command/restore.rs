@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{restore_cluster, restore_database, restore_part, restore_sqlite, show};
+use super::{restore_cluster, restore_database, restore_mysql, restore_part, restore_sqlite, show};
 use crate::archive::manifest::{Form, Manifest};
 use crate::cli::setup::{App, Opened};
 use crate::cli::time::{instant, whole_second};
@@ -32,9 +32,9 @@ pub struct Args {
     source: String,
 
     /// A directory; for a stream and a SQLite database also a file; `-` is standard output, `consumer` the command
-    /// that the policy names in `restore:`. For dumps of PostgreSQL, and for databases out of a
-    /// base backup, also a server: a connection string, `postgresql://…`, or `server`, the one that
-    /// the policy names.
+    /// that the policy names in `restore:`. For dumps of databases, and for databases out of a
+    /// base backup, also a server: a connection string, `postgresql://…`, `mysql://…`, or `server`,
+    /// the one that the policy names.
     #[arg(long, value_name = "TARGET")]
     pub(super) to: String,
 
@@ -130,6 +130,11 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         manifest.backup,
         manifest.kind
     ));
+    if restore_mysql::is_meant(&args.to, &manifest) {
+        let (to, yes) = (args.to.as_str(), args.yes);
+        let (args, request, address) = (&args.database, &request, &address);
+        return restore_mysql::Restore { app, args, request, address, to, yes }.run();
+    }
     if restore_database::is_meant(&args.to, &manifest)? {
         let restore = restore_database::Restore {
             app,

@@ -13,6 +13,7 @@ use crate::id::SourceAddress;
 use crate::policy::SourceSpec;
 use crate::run::restore::{BackupFiles, CLUSTER_KIND, Request};
 use crate::source::StoredFiles;
+use crate::source::mysql;
 use crate::source::postgres::dump::{CUSTOM, dump_path};
 use crate::source::postgres::restore::{Done, Options, Restored, Restoring};
 use crate::source::postgres::{Settings, Surroundings};
@@ -24,7 +25,7 @@ const OWN_SERVER: &str = "server";
 
 /// Options for dumps of databases.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Dumps of PostgreSQL, into a server")]
+#[command(next_help_heading = "Dumps of databases, into a server")]
 pub struct DatabaseArgs {
     /// Only this database, under another name if given. A database that exists and has content is
     /// never written to. May be given several times.
@@ -34,19 +35,20 @@ pub struct DatabaseArgs {
     /// Restore beside the database in use, compare, then change their names. The old one stays,
     /// under another name and closed.
     #[arg(long)]
-    swap: bool,
+    pub(super) swap: bool,
 
-    /// Only this schema. May be given several times.
+    /// Only this schema (PostgreSQL). May be given several times.
     #[arg(long, value_name = "SCHEMA")]
     schema: Vec<String>,
 
-    /// Only this table, its definition and rows: NAME or SCHEMA.NAME. May be given several times.
+    /// Only this table, its definition and rows (PostgreSQL): NAME or SCHEMA.NAME. May be given several times.
     #[arg(long, value_name = "TABLE")]
     table: Vec<String>,
 
-    /// Everything belongs to the role that restores: no roles are made, no rights granted.
+    /// Everything belongs to the role that restores: no roles are made, no rights granted. Of MySQL:
+    /// views, routines, triggers and events run on behalf of who restores.
     #[arg(long)]
-    no_owner: bool,
+    pub(super) no_owner: bool,
 
     /// Become this role before restoring.
     #[arg(long, value_name = "ROLE")]
@@ -61,7 +63,7 @@ pub struct DatabaseArgs {
     #[arg(long, value_name = "N", requires = "scratch")]
     jobs: Option<usize>,
 
-    /// The directory of PostgreSQL's programs; looked for if left out.
+    /// The directory of the server's programs; looked for if left out.
     #[arg(long, value_name = "DIR")]
     pub(super) programs: Option<PathBuf>,
 }
@@ -86,10 +88,34 @@ impl DatabaseArgs {
     }
 }
 
+impl DatabaseArgs {
+    /// Refuses options that mean nothing for a MySQL server.
+    pub fn check_mysql(&self) -> Result<()> {
+        let used = [
+            ("--schema", !self.schema.is_empty()),
+            ("--table", !self.table.is_empty()),
+            ("--role", self.role.is_some()),
+            ("--jobs", self.jobs.is_some()),
+            ("--scratch", self.scratch.is_some()),
+        ];
+        match used.iter().find(|(_, used)| *used) {
+            None => Ok(()),
+            Some((option, _)) => Err(Error::usage(format!("{option} is for PostgreSQL"))
+                .hint("--database OLD=NEW restores one database of a MySQL or MariaDB server")),
+        }
+    }
+}
+
 /// The `--path` patterns: databases given by name stand for their dumps.
 pub fn paths(given: &[OsString], args: &DatabaseArgs, manifest: &Manifest) -> Vec<OsString> {
     if manifest.source_kind == CLUSTER_KIND {
         return given.to_vec();
+    }
+    if manifest.source_kind == mysql::KIND {
+        let parts = args.database.iter().flat_map(|name| {
+            [false, true].map(|views| mysql::Part { database: name.clone(), views })
+        });
+        return given.iter().cloned().chain(parts.map(|part| part.path().into())).collect();
     }
     let dumps = args.database.iter().map(|name| dump_path(name, CUSTOM).into());
     given.iter().cloned().chain(dumps).collect()

@@ -4,9 +4,8 @@ use std::path::Path;
 
 use globset::Glob;
 
-use super::{Findings, programs, repositories::check_key_material};
+use super::{Findings, dumps, programs, repositories::check_key_material};
 use crate::policy::{
-    postgres_dump::{Databases, PostgresDump},
     redact::has_secret_within,
     source::{DirectorySource, PostgresCluster, Source, SourceSpec},
 };
@@ -37,7 +36,8 @@ pub(super) fn check(findings: &mut Findings<'_>) {
             SourceSpec::Command(command) => programs::check(findings, name, command),
             SourceSpec::Secrets(secrets) => check_secrets(findings, name, source, secrets.len()),
             SourceSpec::PostgresCluster(cluster) => check_cluster(findings, name, cluster),
-            SourceSpec::PostgresDump(dump) => check_dump(findings, name, dump),
+            SourceSpec::PostgresDump(dump) => dumps::check_postgres(findings, name, dump),
+            SourceSpec::MysqlDump(dump) => dumps::check_mysql(findings, name, dump),
             SourceSpec::Sqlite(sqlite) => {
                 let at = ["sources", name, "sqlite"];
                 absolute(findings, &[at[0], at[1], at[2], "path"], &sqlite.path);
@@ -161,7 +161,7 @@ fn check_path(findings: &mut Findings<'_>, at: &[&str], directory: &DirectorySou
     }
 }
 
-fn check_glob(findings: &mut Findings<'_>, at: &[&str], pattern: &str) {
+pub(super) fn check_glob(findings: &mut Findings<'_>, at: &[&str], pattern: &str) {
     if let Err(error) = Glob::new(pattern) {
         findings.error(
             at,
@@ -240,56 +240,6 @@ fn check_cluster(findings: &mut Findings<'_>, name: &str, cluster: &PostgresClus
                     format!("add `{repository}` to `to`, or remove it here"),
                 );
             }
-        }
-    }
-}
-
-fn check_dump(findings: &mut Findings<'_>, name: &str, dump: &PostgresDump) {
-    let at = ["sources", name, "postgres_dump"];
-    check_connection(findings, &[at[0], at[1], at[2], "connection"], &dump.connection);
-    if let Some(Databases::Names(names)) = &dump.databases {
-        if names.is_empty() {
-            findings.error_at_key(
-                &[at[0], at[1], at[2], "databases"],
-                "no database",
-                "name one, or leave `databases` out to dump the one of the connection",
-            );
-        }
-        for (index, database) in names.iter().enumerate() {
-            let number = index.to_string();
-            if names[..index].contains(database) {
-                findings.error(
-                    &[at[0], at[1], at[2], "databases", &number],
-                    format!("`{database}` is named twice"),
-                    "remove one",
-                );
-            }
-        }
-    }
-    if !dump.exclude.is_empty() && dump.databases != Some(Databases::All) {
-        findings.error_at_key(
-            &[at[0], at[1], at[2], "exclude"],
-            "`exclude` goes with `databases: all`",
-            "leave out of `databases` what is not wanted, or write `databases: all`",
-        );
-    }
-    for (index, pattern) in dump.exclude.iter().enumerate() {
-        let number = index.to_string();
-        check_glob(findings, &[at[0], at[1], at[2], "exclude", &number], pattern);
-    }
-    if dump.jobs == Some(0) {
-        findings.error(&[at[0], at[1], at[2], "jobs"], "no jobs are allowed", "write 1 or more");
-    }
-    if dump.checksums && !dump.counts {
-        findings.error(
-            &[at[0], at[1], at[2], "counts"],
-            "`checksums` reads every row and `counts` is off",
-            "remove one of both",
-        );
-    }
-    for (key, path) in [("scratch", &dump.scratch), ("programs", &dump.programs)] {
-        if let Some(path) = path {
-            absolute(findings, &[at[0], at[1], at[2], key], path);
         }
     }
 }

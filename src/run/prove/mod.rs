@@ -6,11 +6,13 @@
 //! | `proof` | what is asked, and what came of it |
 //! | `cluster` | a base backup: a server recovers from it |
 //! | `dump` | dumps: a new server takes them |
+//! | `mysql` | dumps of MySQL and MariaDB: a new server takes them |
 //! | `sqlite` | a database file: `SQLite` looks at all of it |
 //! | `tree` | files |
 
 mod cluster;
 mod dump;
+mod mysql;
 mod proof;
 mod sqlite;
 mod tree;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{cluster, dump, sqlite, tree};
+use super::{cluster, dump, mysql, sqlite, tree};
 use crate::archive::crypt::Keyring;
 use crate::archive::manifest::Manifest;
 use crate::error::Result;
@@ -99,6 +99,7 @@ pub fn prove(request: &Request<'_>, cx: &Context) -> Result<Proof> {
     match manifest.source_kind.as_str() {
         CLUSTER_KIND => cluster::prove(request, &mut proof, cx)?,
         "postgres_dump" => dump::prove(request, &mut proof, cx)?,
+        crate::source::mysql::KIND => mysql::prove(request, &mut proof, cx)?,
         crate::source::sqlite::KIND => sqlite::prove(request, &mut proof, cx)?,
         _ => tree::prove(request, &mut proof, cx)?,
     }

@@ -52,7 +52,7 @@ pub fn data_directory(has: &dyn Fn(&[u8]) -> bool) -> Option<Live> {
         return Some(Live {
             what: "a MySQL or MariaDB data directory",
             sign: "ibdata1 beside mysql/",
-            instead: "back it up with a mysqldump `command`, or stop the server first",
+            instead: "back it up with a `mysql_dump` source, or stop the server first",
         });
     }
     None
@@ -72,7 +72,7 @@ pub const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 pub const SQLITE: Live = Live {
     what: "an SQLite database in use",
     sign: "a journal lies beside it, or a process has it open",
-    instead: "dump it with a `command` (sqlite3 FILE .dump), or stop what uses it first",
+    instead: "back it up with a `sqlite` source, or stop what uses it first",
 };
 
 /// Whether a process other than this one has the file open. What other users' processes do is

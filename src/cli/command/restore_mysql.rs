@@ -1,0 +1,182 @@
+//! The part of `backstay restore` that puts dumps back into a MySQL or MariaDB server.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::restore_database::DatabaseArgs;
+use crate::archive::manifest::Manifest;
+use crate::cli::setup::App;
+use crate::cli::{ExitStatus, confirm, format};
+use crate::error::{Error, Result};
+use crate::id::SourceAddress;
+use crate::policy::SourceSpec;
+use crate::run::restore::{BackupFiles, Request};
+use crate::source::mysql::{Done, KIND, Options, Restored, Restoring, Settings};
+
+/// The target that means the policy's own server.
+const OWN_SERVER: &str = "server";
+
+/// Whether a server is meant, and can be.
+pub fn is_meant(to: &str, manifest: &Manifest) -> bool {
+    manifest.source_kind == KIND && (to == OWN_SERVER || Settings::is_connection(to))
+}
+
+/// A restore into a server.
+pub struct Restore<'a> {
+    /// Policies, keys, output.
+    pub app: &'a App,
+    /// Its own options.
+    pub args: &'a DatabaseArgs,
+    /// The backup.
+    pub request: &'a Request<'a>,
+    /// Its source.
+    pub address: &'a SourceAddress,
+    /// The server.
+    pub to: &'a str,
+    /// Do not ask.
+    pub yes: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    source: String,
+    backup: &'a str,
+    target: &'a str,
+    dry_run: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    plan: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mysql: Option<&'a Done>,
+    fetched: u64,
+}
+
+impl Restore<'_> {
+    /// Plans, asks where something is replaced, restores, compares.
+    pub fn run(&self) -> Result<ExitStatus> {
+        let Self { app, args, request, .. } = self;
+        args.check_mysql()?;
+        let files = BackupFiles::open(request, &app.cx)?;
+        let (settings, programs) = self.target()?;
+        let options =
+            Options { databases: args.database.clone(), no_owner: args.no_owner, swap: args.swap };
+        let programs = args.programs.clone().or(programs);
+        let stamp = app.cx.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let restoring =
+            Restoring::prepare(&files, options, &settings, programs.as_deref(), &stamp)?;
+        let lines = restoring.describe();
+        if request.dry_run {
+            self.report(lines.clone(), None)?;
+            for line in lines {
+                app.printer.talk(format!("would: {line}"));
+            }
+            return Ok(ExitStatus::Done);
+        }
+        for line in &lines {
+            app.printer.talk(format!("  {line}"));
+        }
+        for database in restoring.plan() {
+            if let Some((live, aside)) = &database.swap {
+                let what = format!("the tables of `{live}` are moved to `{aside}`");
+                confirm::type_name(app, &what, live, self.yes)?;
+            }
+        }
+        let done = app.display.during(&app.cx.reporter, || restoring.run(&app.cx.reporter))?;
+        self.report(Vec::new(), Some(&done))?;
+        self.conclude(&done)
+    }
+
+    /// How the server is reached, and where the policy says that its programs are.
+    fn target(&self) -> Result<(Settings, Option<PathBuf>)> {
+        let own = self.of_policy();
+        let programs = own.as_ref().and_then(|(_, programs)| programs.clone());
+        if self.to != OWN_SERVER {
+            return Ok((Settings::parse(self.to)?, programs));
+        }
+        let (connection, _) = own.ok_or_else(|| {
+            Error::usage(format!("there is no policy that names the server of {}", self.address))
+                .hint("give it: --to mysql://USER@HOST/")
+                .hint("a directory of this name: ./server")
+        })?;
+        Ok((Settings::parse(&connection)?, programs))
+    }
+
+    fn of_policy(&self) -> Option<(String, Option<PathBuf>)> {
+        if self.app.repository_url().is_some() {
+            return None;
+        }
+        let set = self.app.policies_to_read().ok()?;
+        let policy = set.policies.iter().find(|policy| policy.stack == self.address.stack)?;
+        match &policy.sources.get(&self.address.source)?.spec {
+            SourceSpec::MysqlDump(dump) => Some((dump.connection.clone(), dump.programs.clone())),
+            _ => None,
+        }
+    }
+
+    fn report(&self, plan: Vec<String>, done: Option<&Done>) -> Result<()> {
+        if !self.app.printer.is_json() {
+            return Ok(());
+        }
+        self.app.printer.json(&Report {
+            source: self.address.to_string(),
+            backup: self.request.manifest.backup.as_str(),
+            target: self.to,
+            dry_run: self.request.dry_run,
+            plan,
+            mysql: done,
+            fetched: self.app.cx.reporter.progress().snapshot().stored_bytes,
+        })
+    }
+
+    fn conclude(&self, done: &Done) -> Result<ExitStatus> {
+        let printer = &self.app.printer;
+        for restored in &done.databases {
+            printer.talk(summary(restored));
+            for note in &restored.notes {
+                printer.warning(note);
+            }
+            if let Some(aside) = &restored.aside {
+                printer.talk(format!(
+                    "  `{aside}` has what was in use before; when nobody misses it: DROP DATABASE `{}`",
+                    aside.replace('`', "``")
+                ));
+            }
+            for found in restored.differ.iter().take(20) {
+                printer.warning(&format!(
+                    "{}: {} in the backup, {} here",
+                    found.table, found.recorded, found.found
+                ));
+            }
+        }
+        let differ: usize = done.databases.iter().map(|database| database.differ.len()).sum();
+        if differ == 0 {
+            return Ok(ExitStatus::Done);
+        }
+        Err(Error::damaged(format!(
+            "{} not as recorded in the backup's snapshot",
+            if differ == 1 { "1 table is".to_owned() } else { format!("{differ} tables are") }
+        ))
+        .hint("does an event or somebody else write to it? what was restored is left there; nothing was swapped"))
+    }
+}
+
+fn summary(restored: &Restored) -> String {
+    let mut text = format!("restored `{}`", restored.from);
+    if restored.from != restored.to {
+        text.push_str(&format!(" as `{}`", restored.to));
+    }
+    text.push_str(&format!(" in {}", format::seconds(restored.seconds)));
+    if restored.tables_equal > 0 {
+        text.push_str(&format!(
+            "; {} in {} as in the snapshot",
+            format::count(restored.rows, "row"),
+            format::count(restored.tables_equal, "table")
+        ));
+    } else {
+        text.push_str("; no rows were recorded to compare");
+    }
+    if restored.checksums_equal > 0 {
+        text.push_str(", checksums equal");
+    }
+    text
+}

@@ -1,0 +1,32 @@
+//! The `mysql_dump` source: databases of MySQL and MariaDB, as `mysqldump` writes them.
+//!
+//! ```text
+//! dumps/NAME.sql        tables, routines, triggers, events: to be fed to a client that is in an empty database
+//! dumps/NAME.views.sql  views, after all tables
+//! facts/NAME.json       what the database is, and rows per table in the snapshot of the dump
+//! users.sql             users, roles, rights
+//! server.json           the server, and its position in the binary log
+//! ```
+
+mod choose;
+mod client;
+mod conninfo;
+mod definers;
+mod files;
+mod look;
+mod probe;
+mod restore;
+mod server;
+mod snapshot;
+mod source;
+mod split;
+mod swap;
+mod tools;
+
+pub use choose::Which;
+pub use conninfo::{Settings, SslMode};
+pub use files::{Facts, Overview, Position, Table};
+pub use restore::{DatabasePlan, Difference, Done, Options, Restored, Restoring};
+pub use server::{ThrowawayServer, end_leftover};
+pub use source::{Config, KIND, MysqlSource};
+pub use split::{Part, Splitter};
