@@ -120,12 +120,10 @@ impl Error {
             std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
             _ => ErrorKind::Failed,
         };
-        // An `Error` that travelled through an `io::Read` or `io::Write` seam keeps its own kind.
+        // An `Error` that travelled through an `io::Read` or `io::Write` seam keeps its own kind and
+        // says what to do.
         match source.downcast::<Error>() {
-            Ok(inner) => {
-                let kind = inner.kind();
-                Self::new(kind, message).with_source(inner)
-            }
+            Ok(inner) => inner.context(message),
             Err(source) => Self::new(kind, message).with_source(source),
         }
     }

@@ -24,6 +24,7 @@ mod inspect;
 mod live;
 mod metrics;
 mod mistakes;
+mod mysql_binlog;
 mod mysql_dump;
 mod notify;
 mod policy;

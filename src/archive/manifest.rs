@@ -132,12 +132,27 @@ pub struct RecoveryPoint {
     /// The cluster.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "as_text")]
     pub system_id: Option<u64>,
+    /// The same as a position in a MySQL server's binary log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binlog: Option<BinlogPosition>,
+}
+
+/// A position in a server's binary log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BinlogPosition {
+    /// The log's name.
+    pub file: String,
+    /// Bytes into it.
+    pub position: u64,
+    /// The transactions up to there, as the server writes them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub gtid: String,
 }
 
 impl RecoveryPoint {
     /// An instant, without any position in a log.
     pub fn at(time: Timestamp) -> Self {
-        Self { time, lsn: None, timeline: None, system_id: None }
+        Self { time, lsn: None, timeline: None, system_id: None, binlog: None }
     }
 }
 

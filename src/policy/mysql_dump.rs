@@ -24,6 +24,10 @@ pub struct MysqlDump {
     /// counted in it then, and its position in the binary log is known.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub lock: bool,
+    /// Whether incremental backups archive the server's binary logs since the last dump, for recovery
+    /// to any moment. Every backup begins a new log then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub binlog: bool,
     /// Whether rows are counted, in the snapshot of the dump, to check a restore by.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub counts: bool,

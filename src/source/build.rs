@@ -67,6 +67,7 @@ fn mysql_config(config: &policy::MysqlDump) -> mysql::Config {
             Some(Databases::Names(names)) => mysql::Which::Names(names.clone()),
         },
         lock: config.lock,
+        binlog: config.binlog,
         counts: config.counts,
         checksums: config.checksums,
         programs: config.programs.clone(),

@@ -206,6 +206,8 @@ pub struct Captured {
     pub vanished: u64,
     /// What it can be restored to, where that is not the moment at which reading began.
     pub recovery: Option<RecoveryPoint>,
+    /// The first instant that it can be restored to, where that is not the only one.
+    pub since: Option<RecoveryPoint>,
     /// WAL that it needs.
     pub wal: Option<NeededWal>,
     /// The server it was taken of.

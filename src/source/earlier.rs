@@ -96,6 +96,15 @@ impl Earlier {
         Ok(Some(entry))
     }
 
+    /// Gives every entry of it to `take`.
+    pub fn each(&self, take: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+        let mut index = self.store.index(&self.manifest, &self.keys, &self.reporter)?;
+        while let Some(entry) = index.next_entry()? {
+            take(entry)?;
+        }
+        Ok(())
+    }
+
     /// Gives the plain bytes of one of its objects to `take`; an error if they are not those that
     /// were stored, which `take` may have had by then.
     pub fn read(

@@ -71,6 +71,8 @@ impl Server {
                 .arg(format!("--socket={}", self.socket().display()))
                 .arg(format!("--pid-file={}", self.path("pid").display()))
                 .arg(format!("--port={}", self.port))
+                // Two servers that have one tell their files not apart.
+                .arg(format!("--tmpdir={}", self.dir.path().display()))
                 .args(&self.arguments);
             command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
             let mut process = command.process_group(0).spawn().unwrap();

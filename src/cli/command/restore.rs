@@ -133,7 +133,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     if restore_mysql::is_meant(&args.to, &manifest) {
         let (to, yes) = (args.to.as_str(), args.yes);
         let (args, request, address) = (&args.database, &request, &address);
-        return restore_mysql::Restore { app, args, request, address, to, yes }.run();
+        return restore_mysql::Restore { app, args, request, address, to, yes, at }.run();
     }
     if restore_database::is_meant(&args.to, &manifest)? {
         let restore = restore_database::Restore {

@@ -55,13 +55,22 @@ pub struct DatabaseArgs {
     role: Option<String>,
 
     /// Write each dump to this directory first, for --jobs and for dumps in directory format. For
-    /// a database out of a base backup: where the cluster is recovered, with room for all of it.
+    /// a database out of a base backup, and to replay binary logs: where a server is recovered, with
+    /// room for all of it.
     #[arg(long, value_name = "DIR")]
     pub(super) scratch: Option<PathBuf>,
 
     /// Tables restored at once; needs --scratch.
     #[arg(long, value_name = "N", requires = "scratch")]
     jobs: Option<usize>,
+
+    /// Of MySQL: replay binary logs up to this position, FILE:POSITION. Needs --scratch.
+    #[arg(long, value_name = "FILE:POS", group = "goal")]
+    pub(super) binlog: Option<String>,
+
+    /// Of MariaDB: replay binary logs up to this set of transactions. Needs --scratch.
+    #[arg(long, value_name = "GTID", group = "goal")]
+    pub(super) gtid: Option<String>,
 
     /// The directory of the server's programs; looked for if left out.
     #[arg(long, value_name = "DIR")]
@@ -77,6 +86,8 @@ impl DatabaseArgs {
             ("--table", !self.table.is_empty()),
             ("--no-owner", self.no_owner),
             ("--role", self.role.is_some()),
+            ("--binlog", self.binlog.is_some()),
+            ("--gtid", self.gtid.is_some()),
             ("--scratch", self.scratch.is_some()),
             ("--programs", self.programs.is_some() && !whole_cluster),
         ];
@@ -96,7 +107,6 @@ impl DatabaseArgs {
             ("--table", !self.table.is_empty()),
             ("--role", self.role.is_some()),
             ("--jobs", self.jobs.is_some()),
-            ("--scratch", self.scratch.is_some()),
         ];
         match used.iter().find(|(_, used)| *used) {
             None => Ok(()),

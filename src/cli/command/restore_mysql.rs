@@ -1,7 +1,8 @@
 //! The part of `backstay restore` that puts dumps back into a MySQL or MariaDB server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::restore_database::DatabaseArgs;
@@ -11,8 +12,9 @@ use crate::cli::{ExitStatus, confirm, format};
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::policy::SourceSpec;
-use crate::run::restore::{BackupFiles, Request};
-use crate::source::mysql::{Done, KIND, Options, Restored, Restoring, Settings};
+use crate::run::restore::{BackupFiles, Request, has_logs, replayed};
+use crate::source::StoredFiles;
+use crate::source::mysql::{Done, Goal, KIND, Options, Restored, Restoring, Settings};
 
 /// The target that means the policy's own server.
 const OWN_SERVER: &str = "server";
@@ -36,6 +38,8 @@ pub struct Restore<'a> {
     pub to: &'a str,
     /// Do not ask.
     pub yes: bool,
+    /// The instant that is asked for.
+    pub at: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -52,18 +56,83 @@ struct Report<'a> {
 }
 
 impl Restore<'_> {
-    /// Plans, asks where something is replaced, restores, compares.
+    /// Replays binary logs where there are some, and restores.
     pub fn run(&self) -> Result<ExitStatus> {
         let Self { app, args, request, .. } = self;
         args.check_mysql()?;
         let files = BackupFiles::open(request, &app.cx)?;
         let (settings, programs) = self.target()?;
+        let programs = args.programs.clone().or(programs);
+        let goal = self.goal()?;
+        if !has_logs(&files) {
+            if goal != Goal::End && self.at.is_none() {
+                return Err(Error::not_found(format!(
+                    "{} has no binary logs",
+                    request.manifest.backup
+                ))
+                .hint("incremental backups have them, with `binlog: true` in the policy"));
+            }
+            return self.restore_from(&files, &settings, programs.as_deref());
+        }
+        let Some(scratch) = args.scratch.as_deref() else {
+            return Err(Error::usage(format!(
+                "{} has binary logs, which a server of its own replays",
+                request.manifest.backup
+            ))
+            .hint("--scratch DIR, with room for all databases; it is empty afterwards"));
+        };
+        if request.dry_run {
+            app.printer.talk(format!(
+                "would: restore all databases in {}, replay binary logs, and dump from there",
+                scratch.display()
+            ));
+            self.report(Vec::new(), None)?;
+            return Ok(ExitStatus::Done);
+        }
+        let (replayed, dumps) = app.display.during(&app.cx.reporter, || {
+            let bytes = request.manifest.counts.bytes;
+            let place = (scratch, programs.as_deref());
+            let replayed = replayed(&files, place, bytes, &goal, &app.cx)?;
+            if let Some(found) =
+                replayed.done.databases.iter().flat_map(|database| &database.differ).next()
+            {
+                return Err(Error::damaged(format!(
+                    "{} has {} and had {} in the snapshot: nothing was replayed over that",
+                    found.table, found.found, found.recorded
+                )));
+            }
+            let dumps = replayed.dumped(programs.as_deref(), &app.cx)?;
+            Ok::<_, Error>((replayed, dumps))
+        })?;
+        app.printer
+            .talk(format!("replayed {}", format::count(replayed.logs.0 as u64, "binary log")));
+        let status = self.restore_from(&dumps, &settings, programs.as_deref());
+        replayed.stop();
+        status
+    }
+
+    /// Up to where binary logs are replayed.
+    fn goal(&self) -> Result<Goal> {
+        Ok(match (&self.args.binlog, &self.args.gtid, self.at) {
+            (Some(position), _, _) => Goal::position(position)?,
+            (_, Some(gtid), _) => Goal::Gtid(gtid.clone()),
+            (_, _, Some(at)) => Goal::Time(at),
+            _ => Goal::End,
+        })
+    }
+
+    /// Plans, asks where something is replaced, restores, compares.
+    fn restore_from(
+        &self,
+        files: &dyn StoredFiles,
+        settings: &Settings,
+        programs: Option<&Path>,
+    ) -> Result<ExitStatus> {
+        let Self { app, args, request, .. } = self;
         let options =
             Options { databases: args.database.clone(), no_owner: args.no_owner, swap: args.swap };
-        let programs = args.programs.clone().or(programs);
         let stamp = app.cx.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
-        let restoring =
-            Restoring::prepare(&files, options, &settings, programs.as_deref(), &stamp)?;
+        let restoring = Restoring::prepare(files, options, settings, programs, &stamp)?;
         let lines = restoring.describe();
         if request.dry_run {
             self.report(lines.clone(), None)?;

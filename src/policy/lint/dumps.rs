@@ -59,6 +59,13 @@ pub(super) fn check_mysql(findings: &mut Findings<'_>, name: &str, dump: &MysqlD
             "remove one of both",
         );
     }
+    if dump.binlog && !dump.lock {
+        findings.error(
+            &[at[0], at[1], at[2], "lock"],
+            "binary logs go on from the position that `lock` finds out",
+            "remove `lock: false`, or `binlog`",
+        );
+    }
     if let Some(path) = &dump.programs {
         absolute(findings, &[at[0], at[1], at[2], "programs"], path);
     }

@@ -362,9 +362,12 @@ impl Finishing<'_> {
             epoch: 0,
             start: *start,
             end: writing.cx.clock.now(),
-            recovery_points: vec![
-                captured.recovery.clone().unwrap_or_else(|| RecoveryPoint::at(*start)),
-            ],
+            recovery_points: captured
+                .since
+                .iter()
+                .cloned()
+                .chain([captured.recovery.clone().unwrap_or_else(|| RecoveryPoint::at(*start))])
+                .collect(),
             server: captured.server.clone(),
             wal: captured.wal.clone(),
             tainted: captured.tainted.clone(),

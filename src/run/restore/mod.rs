@@ -5,6 +5,7 @@
 //! against its digest, and write. Links and devices come after all files, attributes of
 //! directories last, and `sync` before success.
 
+mod binlog;
 mod cluster;
 mod files;
 mod layers;
@@ -19,6 +20,7 @@ mod selection;
 mod tree;
 mod worker;
 
+pub use binlog::{Replayed, has_logs, replayed};
 pub use cluster::{CLUSTER_KIND, ClusterPlan, TablespaceChoice, restore_cluster};
 pub use files::BackupFiles;
 pub use member::SegmentCursor;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::split::Part;
+pub use crate::archive::manifest::BinlogPosition as Position;
 use crate::source::postgres::dump::{decode_name, encode_name};
 
 /// The users of the server, and what they may do.
@@ -94,16 +95,4 @@ pub struct Overview {
     pub databases: Vec<String>,
     /// Whether `users.sql` is there.
     pub users: bool,
-}
-
-/// A position in a server's binary log.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// The log's name.
-    pub file: String,
-    /// Bytes into it.
-    pub position: u64,
-    /// The transactions up to there, as the server writes them.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub gtid: String,
 }

@@ -5,14 +5,18 @@
 //! dumps/NAME.views.sql  views, after all tables
 //! facts/NAME.json       what the database is, and rows per table in the snapshot of the dump
 //! users.sql             users, roles, rights
+//! binlog/NAME           binary logs since the dump, in incremental backups
 //! server.json           the server, and its position in the binary log
 //! ```
 
+mod binlog;
 mod choose;
 mod client;
 mod conninfo;
 mod definers;
 mod files;
+mod incremental;
+mod local;
 mod look;
 mod probe;
 mod restore;
@@ -23,10 +27,12 @@ mod split;
 mod swap;
 mod tools;
 
+pub use binlog::{BINLOG, Goal};
 pub use choose::Which;
 pub use conninfo::{Settings, SslMode};
-pub use files::{Facts, Overview, Position, Table};
-pub use restore::{DatabasePlan, Difference, Done, Options, Restored, Restoring};
+pub use files::{Facts, OVERVIEW, Overview, Position, Table};
+pub use local::LocalDumps;
+pub use restore::{DatabasePlan, Difference, Done, Options, Restored, Restoring, replay_into};
 pub use server::{ThrowawayServer, end_leftover};
 pub use source::{Config, KIND, MysqlSource};
 pub use split::{Part, Splitter};

@@ -10,12 +10,13 @@ use crate::source::{ProbeNote, SourceProbe};
 const MOST: usize = 50;
 
 /// Rights that a dump needs on everything it dumps, and what for.
-const RIGHTS: [(&str, &str); 5] = [
+const RIGHTS: [(&str, &str); 6] = [
     ("SELECT", "rows"),
     ("SHOW VIEW", "views"),
     ("TRIGGER", "triggers"),
     ("EVENT", "events"),
     ("RELOAD", "a snapshot with counted rows and a known position; or `lock: false`"),
+    ("REPLICATION SLAVE", "binary logs"),
 ];
 
 /// An error with its hints, on one line.
@@ -106,6 +107,7 @@ fn rights(source: &MysqlSource, client: &mut Client, notes: &mut Vec<ProbeNote>)
     let missing: Vec<&(&str, &str)> = RIGHTS
         .iter()
         .filter(|(right, _)| *right != "RELOAD" || source.config.lock)
+        .filter(|(right, _)| *right != "REPLICATION SLAVE" || source.config.binlog)
         .filter(|(right, _)| !has(right))
         .collect();
     if missing.is_empty() {
@@ -118,7 +120,7 @@ fn rights(source: &MysqlSource, client: &mut Client, notes: &mut Vec<ProbeNote>)
         "on the whole server the user lacks {}: GRANT {list} ON *.* TO the user, unless it has them in each database",
         why.join(", ")
     );
-    let fault = missing.iter().any(|(right, _)| *right == "RELOAD");
+    let fault = missing.iter().any(|(right, _)| ["RELOAD", "REPLICATION SLAVE"].contains(right));
     notes.push(if fault { ProbeNote::fault(text) } else { ProbeNote::warning(text) });
     Ok(())
 }

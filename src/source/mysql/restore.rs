@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::binlog::{Goal, replay};
 use super::client::{Client, ident, literal};
 use super::conninfo::Settings;
 use super::definers::WithoutDefiners;
@@ -390,6 +391,22 @@ impl<'a> Restoring<'a> {
         }
         Ok(())
     }
+}
+
+/// Replays binary logs that lie in `directory` into a server.
+pub fn replay_into(
+    settings: &Settings,
+    programs: Option<&Path>,
+    directory: &Path,
+    logs: (&[String], u64),
+    goal: &Goal,
+    reporter: &Reporter,
+) -> Result<()> {
+    let mut client = Client::open(settings)?;
+    let tools = Tools::find(programs, client.server())?;
+    let encrypted = is_encrypted(&mut client)?;
+    let credentials = Credentials::write(settings, &tools, encrypted)?;
+    replay(&tools, &credentials, directory, logs, goal, reporter)
 }
 
 /// A regular expression for text that names something in a database.

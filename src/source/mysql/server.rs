@@ -134,9 +134,14 @@ impl ThrowawayServer {
         }
     }
 
+    /// How it is reached, as a connection string.
+    pub fn connection(&self) -> String {
+        format!("socket='{}' user=root", self.socket.display())
+    }
+
     /// How it is reached.
     pub fn settings(&self) -> Result<Settings> {
-        Settings::parse(&format!("socket='{}' user=root", self.socket.display()))
+        Settings::parse(&self.connection())
     }
 
     /// Ends it.

@@ -7,11 +7,11 @@ use super::choose::{Which, choose};
 use super::client::Client;
 use super::conninfo::{Settings, SslMode};
 use super::files::{DUMPS, FACTS, Facts, OVERVIEW, Overview, USERS, dump_path, facts_path};
-use super::look;
 use super::snapshot::{Snapshot, Wanted};
 use super::tools::{Credentials, Tools};
+use super::{incremental, look};
 use crate::archive::entry::{Entry, EntryType};
-use crate::archive::manifest::Form;
+use crate::archive::manifest::{Form, RecoveryPoint};
 use crate::error::{Error, Result};
 use crate::id::BackupKind;
 use crate::source::command::Pipeline;
@@ -33,6 +33,8 @@ pub struct Config {
     pub which: Which,
     /// Writers may be stopped for a moment.
     pub lock: bool,
+    /// Incremental backups are binary logs.
+    pub binlog: bool,
     /// Count rows.
     pub counts: bool,
     /// And make checksums.
@@ -167,7 +169,7 @@ impl Source for MysqlSource {
 
     fn kind_for(&self, asked: BackupKind) -> BackupKind {
         match asked {
-            BackupKind::Incremental => BackupKind::Full,
+            BackupKind::Incremental if !self.config.binlog => BackupKind::Full,
             other => other,
         }
     }
@@ -185,6 +187,9 @@ impl Source for MysqlSource {
     }
 
     fn backup(&self, cx: &SourceContext, sink: &mut dyn EntrySink) -> Result<Captured> {
+        if let Some(earlier) = cx.earlier.as_ref().filter(|_| self.config.binlog) {
+            return incremental::archive(self, cx, sink, earlier);
+        }
         let mut client = Client::open(&self.settings()?)?;
         let tools = self.tools(&client)?;
         let databases = self.choice(&mut client)?;
@@ -207,7 +212,7 @@ impl Source for MysqlSource {
             pipeline: &pipeline,
             facts: facts.clone(),
             lock: self.config.lock,
-            flush: false,
+            flush: self.config.binlog,
             counts: self.config.counts,
             checksums: self.config.checksums,
         };
@@ -222,6 +227,10 @@ impl Source for MysqlSource {
             sink.file(file(&dump_path(&part), now), None, &mut snapshot.dump)?;
         }
         let (taken, position) = (snapshot.taken.clone(), snapshot.position.clone());
+        if self.config.binlog && position.is_none() {
+            return Err(Error::failed("the server writes no binary log")
+                .hint("set log_bin in its configuration, or `binlog: false`"));
+        }
         cx.reporter.phase("counting rows");
         let facts = snapshot.finish(facts)?;
         for facts in &facts {
@@ -244,12 +253,15 @@ impl Source for MysqlSource {
             server: server.text.clone(),
             program: tools.text.clone(),
             taken: taken.clone(),
-            position,
+            position: position.clone(),
             databases,
             users: users.is_some(),
         };
         bring(sink, OVERVIEW, now, &json(&overview)?)?;
-        let recovery = taken.parse().ok().map(crate::archive::manifest::RecoveryPoint::at);
+        let recovery = taken
+            .parse()
+            .ok()
+            .map(|time| RecoveryPoint { binlog: position, ..RecoveryPoint::at(time) });
         Ok(Captured { server: Some(server.name()), recovery, ..Captured::default() })
     }
 }

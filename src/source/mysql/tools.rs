@@ -92,6 +92,11 @@ impl Tools {
         )
     }
 
+    /// The program that reads binary logs.
+    pub fn binlog(&self) -> Result<PathBuf> {
+        self.sibling(["mariadb-binlog", "mysqlbinlog"])
+    }
+
     /// The client that takes SQL.
     pub fn client(&self) -> Result<PathBuf> {
         self.sibling(["mariadb", "mysql"])

@@ -252,6 +252,7 @@ impl Source for ClusterSource {
                 lsn: Some(stop),
                 timeline: Some(timeline),
                 system_id: Some(identity.system_id),
+                binlog: None,
             }),
             wal: Some(NeededWal { system_id: identity.system_id, segment_size, ranges, tail }),
             server: Some(format!("PostgreSQL {version}")),
