@@ -56,6 +56,8 @@ mod soak;
 mod sources;
 mod space;
 mod sqlite;
+mod starrocks_backup;
+mod starrocks_chain;
 mod state;
 mod state_postgres;
 mod status;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::entry::SegmentRef;
+use super::snapshot::Snapshots;
 use super::wal::{Lsn, WalRange, is_segment_size};
 use crate::error::{Error, Result};
 use crate::id::{BackupId, BackupKind, SourceAddress};
@@ -348,6 +349,9 @@ pub struct Manifest {
     /// What the next incremental backup of a PostgreSQL cluster needs to know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterFacts>,
+    /// What StarRocks wrote beside the backup by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Snapshots>,
     /// The key, if encrypted.
     #[serde(default)]
     pub encryption: Option<Encryption>,
@@ -448,7 +452,8 @@ impl Manifest {
 
     /// Objects that only the next incremental needs.
     pub fn beside(&self) -> impl Iterator<Item = &StoredObject> {
-        self.cluster.iter().flat_map(ClusterFacts::objects)
+        let listing = self.snapshots.iter().filter_map(|snapshots| snapshots.listing.as_ref());
+        self.cluster.iter().flat_map(ClusterFacts::objects).chain(listing)
     }
 
     /// What SHA256SUMS lists, in its order. What only the next incremental needs stands there if
@@ -492,6 +497,9 @@ impl Manifest {
             !is_segment_size(wal.segment_size) || wal.ranges.iter().any(|r| r.stop < r.start)
         }) {
             return Err(damaged("needs WAL that cannot be".into()));
+        }
+        if self.snapshots.as_ref().is_some_and(|snapshots| !snapshots.is_sane()) {
+            return Err(damaged("needs snapshots that cannot be".into()));
         }
         if let Some(path) = self.misplaced() {
             return Err(damaged(format!("names {path} where it cannot be")));

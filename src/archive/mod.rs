@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod member;
 pub mod pool;
 pub mod segment;
+pub mod snapshot;
 pub mod sort;
 pub mod table;
 pub mod wal;

@@ -14,6 +14,7 @@ mod programs;
 mod repositories;
 mod sections;
 mod sources;
+mod starrocks;
 
 use super::{
     diagnostic::{Problem, Severity},

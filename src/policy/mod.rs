@@ -46,6 +46,7 @@ mod retention;
 mod schedule;
 mod source;
 mod sqlite;
+mod starrocks;
 mod suggest;
 mod value;
 mod window;
@@ -81,6 +82,7 @@ pub use source::{
     SourceKind, SourceSpec, Wal, WalArchive,
 };
 pub use sqlite::Sqlite;
+pub use starrocks::{StarRocks, StarRocksStorage, StarRocksTls};
 pub use suggest::{hint as hint_at, hint_near};
 pub use value::{Period, Setting, Size, ValueError, is_valid_name};
 pub use window::{CivilTime, When, Window};

@@ -11,6 +11,7 @@ use super::{
     objective::Targets,
     postgres_dump::PostgresDump,
     sqlite::Sqlite,
+    starrocks::StarRocks,
     value::{Period, Setting, Size},
 };
 use crate::secret::SecretRef;
@@ -49,6 +50,8 @@ pub enum SourceSpec {
     Sqlite(Sqlite),
     /// Databases of a MySQL or MariaDB server, as dumps.
     MysqlDump(MysqlDump),
+    /// Databases of a StarRocks cluster, by its own snapshots.
+    StarRocks(StarRocks),
 }
 
 /// The kinds of [`SourceSpec`].
@@ -68,11 +71,13 @@ pub enum SourceKind {
     Sqlite,
     /// [`SourceSpec::MysqlDump`].
     MysqlDump,
+    /// [`SourceSpec::StarRocks`].
+    StarRocks,
 }
 
 impl SourceKind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Directory,
         Self::Command,
         Self::Secrets,
@@ -80,6 +85,7 @@ impl SourceKind {
         Self::PostgresDump,
         Self::Sqlite,
         Self::MysqlDump,
+        Self::StarRocks,
     ];
 
     /// The key in a policy.
@@ -92,6 +98,7 @@ impl SourceKind {
             Self::PostgresDump => "postgres_dump",
             Self::Sqlite => "sqlite",
             Self::MysqlDump => "mysql_dump",
+            Self::StarRocks => "starrocks",
         }
     }
 
@@ -112,6 +119,7 @@ impl Source {
             SourceSpec::PostgresDump(_) => SourceKind::PostgresDump,
             SourceSpec::Sqlite(_) => SourceKind::Sqlite,
             SourceSpec::MysqlDump(_) => SourceKind::MysqlDump,
+            SourceSpec::StarRocks(_) => SourceKind::StarRocks,
         }
     }
 
@@ -152,6 +160,9 @@ struct Written {
     /// Dumps of MySQL or MariaDB databases. Exactly one kind is needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     mysql_dump: Option<MysqlDump>,
+    /// Databases of a StarRocks cluster. Exactly one kind is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    starrocks: Option<StarRocks>,
     /// The repository; the first of the policy if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<String>,
@@ -177,6 +188,7 @@ impl TryFrom<Written> for Source {
             written.postgres_dump.map(SourceSpec::PostgresDump),
             written.sqlite.map(SourceSpec::Sqlite),
             written.mysql_dump.map(SourceSpec::MysqlDump),
+            written.starrocks.map(SourceSpec::StarRocks),
         ];
         let mut kinds = kinds.into_iter().flatten();
         let (Some(spec), None) = (kinds.next(), kinds.next()) else {
@@ -209,6 +221,7 @@ impl From<Source> for Written {
             SourceSpec::PostgresDump(spec) => written.postgres_dump = Some(spec),
             SourceSpec::Sqlite(spec) => written.sqlite = Some(spec),
             SourceSpec::MysqlDump(spec) => written.mysql_dump = Some(spec),
+            SourceSpec::StarRocks(spec) => written.starrocks = Some(spec),
         }
         written
     }

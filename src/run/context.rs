@@ -35,6 +35,7 @@ impl Context {
             dry_run: false,
             wal: None,
             earlier: None,
+            snapshots: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::postgres::cluster::{self, ClusterSource};
 use super::postgres::dump::{self, DumpSource};
 use super::secrets::SecretsSource;
 use super::sqlite::{self, SqliteSource};
+use super::starrocks::StarRocksSource;
 use super::{Source, command::Config};
 use crate::error::Result;
 use crate::policy::{self, Databases, Program, Setting, SourceSpec};
@@ -33,6 +34,7 @@ pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
             path: config.path.clone(),
             scratch: config.scratch.clone(),
         }))),
+        SourceSpec::StarRocks(config) => Ok(Box::new(StarRocksSource::new(config.clone()))),
         SourceSpec::PostgresCluster(config) => Ok(Box::new(ClusterSource::new(cluster::Config {
             connection: config.connection.clone(),
             fast_checkpoint: config.checkpoint == policy::Checkpoint::Fast,

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::earlier::Earlier;
 use crate::archive::entry::Entry;
 use crate::archive::manifest::{Form, NeededWal, RecoveryPoint, Tainted};
+use crate::archive::snapshot::Snapshots;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::id::BackupKind;
-use crate::store::WalStore;
+use crate::id::{BackupId, BackupKind, SourceAddress};
+use crate::store::{SnapshotStore, WalStore};
 use crate::telemetry::Reporter;
 
 /// What a source works with.
@@ -26,6 +27,19 @@ pub struct SourceContext {
     pub wal: Option<WalStore>,
     /// What an incremental backup builds on, for sources that look things up in it.
     pub earlier: Option<Arc<Earlier>>,
+    /// Where an engine writes snapshots by itself.
+    pub snapshots: Option<SnapshotPlace>,
+}
+
+/// Where an engine writes snapshots by itself, and for which backup.
+#[derive(Debug, Clone)]
+pub struct SnapshotPlace {
+    /// The source's own place in its repository.
+    pub store: SnapshotStore,
+    /// The source.
+    pub address: SourceAddress,
+    /// The backup that is made, if one is.
+    pub backup: Option<BackupId>,
 }
 
 /// Something that can be protected. Holds its configuration, and nothing open.
@@ -216,6 +230,8 @@ pub struct Captured {
     pub tainted: Option<Tainted>,
     /// Whether a cluster's pages have checksums.
     pub checksums: Option<bool>,
+    /// Snapshots that an engine wrote by itself.
+    pub snapshots: Option<Snapshots>,
 }
 
 /// One entry on its way into a backup.

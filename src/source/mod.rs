@@ -14,10 +14,11 @@ pub mod mysql;
 pub mod postgres;
 pub mod secrets;
 pub mod sqlite;
+pub mod starrocks;
 
 pub use build::build;
 pub use contract::{
-    Arriving, Captured, Content, EntrySink, Increment, Item, OpenError, Order, ProbeNote, Source,
-    SourceContext, SourceProbe, StoredFiles, Survey, Weight,
+    Arriving, Captured, Content, EntrySink, Increment, Item, OpenError, Order, ProbeNote,
+    SnapshotPlace, Source, SourceContext, SourceProbe, StoredFiles, Survey, Weight,
 };
 pub use earlier::{Earlier, PAGE_DIGEST, Refusal};

@@ -25,6 +25,7 @@ pub struct Store {
     download: Arc<RateLimit>,
     parts: Arc<tokio::sync::Semaphore>,
     place: Place,
+    bucket: Option<Arc<BucketAddress>>,
 }
 
 /// Parts in memory on their way to the store, over all uploads of this store.
@@ -42,6 +43,21 @@ pub struct Listed {
     pub size: u64,
     /// When the store took it, by the store's clock.
     pub stored_at: Timestamp,
+}
+
+/// Where a bucket is: all that somebody else needs to reach it, but for a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BucketAddress {
+    /// The bucket.
+    pub bucket: String,
+    /// Prefix within it, without slashes at the ends.
+    pub prefix: String,
+    /// The server's URL; `None` is AWS.
+    pub endpoint: Option<String>,
+    /// The region, if one is given.
+    pub region: Option<String>,
+    /// `bucket.endpoint` instead of `endpoint/bucket`.
+    pub virtual_hosted: bool,
 }
 
 /// What the store said of an object it took.
@@ -62,6 +78,7 @@ impl Store {
             download: Arc::default(),
             parts: Arc::new(tokio::sync::Semaphore::new(PARTS_IN_FLIGHT)),
             place: Place::Other,
+            bucket: None,
         }
     }
 
@@ -70,6 +87,18 @@ impl Store {
     pub(super) fn at(mut self, place: Place) -> Self {
         self.place = place;
         self
+    }
+
+    /// Says where the bucket is, for programs that reach it by themselves.
+    #[must_use]
+    pub(super) fn in_bucket(mut self, address: BucketAddress) -> Self {
+        self.bucket = Some(Arc::new(address));
+        self
+    }
+
+    /// Where the bucket is, if it is one.
+    pub fn bucket(&self) -> Option<&BucketAddress> {
+        self.bucket.as_deref()
     }
 
     pub(super) fn place(&self) -> &Place {

@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::blocking::Store;
+use super::blocking::{BucketAddress, Store};
 use super::erase::Place;
 use super::error::{StoreError, no_credentials};
 use super::http::Connector;
@@ -213,7 +213,16 @@ impl Location {
                 }
             }
         };
-        let store = Store::new(objects, runtime.clone(), &self.name()).at(place);
+        let mut store = Store::new(objects, runtime.clone(), &self.name()).at(place);
+        if let Self::S3(s3) = self {
+            store = store.in_bucket(BucketAddress {
+                bucket: s3.bucket.clone(),
+                prefix: s3.prefix.clone(),
+                endpoint: s3.endpoint.clone(),
+                region: s3.region.clone(),
+                virtual_hosted: s3.virtual_hosted,
+            });
+        }
         if let Some((hasty, credentials)) = greeted {
             greet(&Store::new(hasty, runtime.clone(), &self.name()), &credentials)?;
         }

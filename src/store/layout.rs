@@ -2,6 +2,7 @@
 
 use crate::archive::entry::SegmentRef;
 use crate::archive::manifest::SegmentType;
+use crate::archive::snapshot;
 use crate::archive::wal::is_archived_name;
 use crate::id::{BackupId, SourceAddress};
 
@@ -136,8 +137,28 @@ pub fn wal_suffix(encrypted: bool) -> &'static str {
     if encrypted { ".zst.age" } else { ".zst" }
 }
 
-/// The backup in whose directory an object lies, from its path relative to the source.
+/// Where StarRocks writes its snapshots, relative to the source.
+pub const SNAPSHOTS: &str = snapshot::DIRECTORY;
+
+/// The name of a backup's snapshot; `number` tells databases and attempts apart. StarRocks takes a
+/// name only once, whatever became of it.
+pub fn snapshot_label(backup: &BackupId, number: u32) -> String {
+    format!("bs_{}_{number}", backup.as_str().replace('-', "_"))
+}
+
+/// The backup that a snapshot of this name was made for.
+pub fn backup_of_label(label: &str) -> Option<BackupId> {
+    let (backup, number) = label.strip_prefix("bs_")?.rsplit_once('_')?;
+    number.parse::<u32>().ok()?;
+    BackupId::parse(&backup.replace('_', "-")).ok()
+}
+
+/// The backup that an object belongs to, from its path relative to the source.
 pub fn backup_of(path: &str) -> Option<BackupId> {
+    if let Some(rest) = path.strip_prefix("starrocks/__starrocks_repository_") {
+        let (label, name) = rest.split_once("/__ss_")?.1.split_once('/')?;
+        return if name.is_empty() { None } else { backup_of_label(label) };
+    }
     let (backup, name) = path.strip_prefix("data/")?.split_once('/')?;
     if name.is_empty() { None } else { BackupId::parse(backup).ok() }
 }

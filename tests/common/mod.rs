@@ -11,6 +11,7 @@ pub mod moto;
 pub mod mysql;
 pub mod postgres;
 pub mod s3;
+pub mod starrocks;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

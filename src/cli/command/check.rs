@@ -12,8 +12,8 @@ use crate::cli::{ExitStatus, printer::Printer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BackupKind, SourceAddress};
 use crate::policy::{self, Diagnostic, Policy, SourceSpec, Storage, Work};
-use crate::source::{self, Weight};
-use crate::store::{Repository, layout};
+use crate::source::{self, SnapshotPlace, SourceContext, Weight};
+use crate::store::{Repository, SnapshotStore, SourceStore, layout};
 
 /// Lint policies, and look whether their sources and repositories would work.
 ///
@@ -175,7 +175,7 @@ fn look_at_source(app: &App, args: &Args, policy: &Policy, name: &str) -> Source
             line.ready &= error.kind() == ErrorKind::Unsupported;
             line.notes.push(error.chain());
         }
-        Ok(source) if !args.offline => match source.probe(&app.cx.for_source()) {
+        Ok(source) if !args.offline => match source.probe(&context(app, policy, name)) {
             Ok(probe) => {
                 line.ready &= probe.notes.iter().all(|note| note.weight != Weight::Fault);
                 let (warnings, notes): (Vec<_>, Vec<_>) =
@@ -191,6 +191,21 @@ fn look_at_source(app: &App, args: &Args, policy: &Policy, name: &str) -> Source
         Ok(_) => {}
     }
     line
+}
+
+/// What the source is looked at with: one that writes into the bucket by itself is told where.
+fn context(app: &App, policy: &Policy, name: &str) -> SourceContext {
+    let mut cx = app.cx.for_source();
+    if matches!(policy.sources[name].spec, SourceSpec::StarRocks(_))
+        && let Some((_, config)) = policy.repository_of(name)
+        // A bucket that does not answer is told of where repositories are looked at.
+        && let Ok(store) = app.connect(config, false)
+    {
+        let address = SourceAddress::new(&policy.stack, name);
+        let store = SnapshotStore::of(&SourceStore::new(&store, &address));
+        cx.snapshots = Some(SnapshotPlace { store, address, backup: None });
+    }
+    cx
 }
 
 fn look_at_repository(app: &App, policy: &Policy, name: &str) -> RepositoryLine {

@@ -25,6 +25,7 @@ pub mod restore_database;
 mod restore_mysql;
 pub mod restore_part;
 mod restore_sqlite;
+pub mod restore_starrocks;
 pub mod runs;
 pub mod schema;
 pub mod show;

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{restore_cluster, restore_database, restore_mysql, restore_part, restore_sqlite, show};
+use super::{
+    restore_cluster, restore_database, restore_mysql, restore_part, restore_sqlite,
+    restore_starrocks, show,
+};
 use crate::archive::manifest::{Form, Manifest};
 use crate::cli::setup::{App, Opened};
 use crate::cli::time::{instant, whole_second};
@@ -134,6 +137,10 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         let (to, yes) = (args.to.as_str(), args.yes);
         let (args, request, address) = (&args.database, &request, &address);
         return restore_mysql::Restore { app, args, request, address, to, yes, at }.run();
+    }
+    if restore_starrocks::is_meant(&args.to, &manifest.source_kind) {
+        let options = args.database.of_starrocks()?;
+        return restore_starrocks::run(app, &options, args.yes, &address, &request);
     }
     if restore_database::is_meant(&args.to, &manifest)? {
         let restore = restore_database::Restore {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::restore_starrocks::KIND as STARROCKS_KIND;
 use crate::archive::manifest::Manifest;
 use crate::cli::setup::App;
 use crate::cli::{ExitStatus, confirm, format};
@@ -17,6 +18,7 @@ use crate::source::mysql;
 use crate::source::postgres::dump::{CUSTOM, dump_path};
 use crate::source::postgres::restore::{Done, Options, Restored, Restoring};
 use crate::source::postgres::{Settings, Surroundings};
+use crate::source::starrocks;
 
 /// The kind of source these options are for.
 const KIND: &str = "postgres_dump";
@@ -78,6 +80,25 @@ pub struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
+    /// The options as those of a restore into a StarRocks cluster.
+    pub fn of_starrocks(&self) -> Result<starrocks::restore::Options> {
+        let used = [
+            ("--schema", !self.schema.is_empty()),
+            ("--no-owner", self.no_owner),
+            ("--role", self.role.is_some()),
+            ("--scratch", self.scratch.is_some()),
+            ("--programs", self.programs.is_some()),
+        ];
+        match used.iter().find(|(_, used)| *used) {
+            Some((option, _)) => Err(Error::usage(format!("{option} is for dumps of PostgreSQL"))),
+            None => Ok(starrocks::restore::Options {
+                databases: self.database.clone(),
+                tables: self.table.clone(),
+                swap: self.swap,
+            }),
+        }
+    }
+
     /// Refuses options that mean nothing where the target is no server.
     pub fn check_unused(&self, whole_cluster: bool) -> Result<()> {
         let used = [
@@ -118,7 +139,7 @@ impl DatabaseArgs {
 
 /// The `--path` patterns: databases given by name stand for their dumps.
 pub fn paths(given: &[OsString], args: &DatabaseArgs, manifest: &Manifest) -> Vec<OsString> {
-    if manifest.source_kind == CLUSTER_KIND {
+    if [CLUSTER_KIND, STARROCKS_KIND].contains(&manifest.source_kind.as_str()) {
         return given.to_vec();
     }
     if manifest.source_kind == mysql::KIND {

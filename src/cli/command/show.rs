@@ -89,6 +89,23 @@ fn lines(opened: &Opened, manifest: &Manifest) -> Vec<(&'static str, String)> {
             format!("needs {} of cluster {}", format::count(count, "segment"), wal.system_id),
         ));
     }
+    for one in manifest.snapshots.iter().flat_map(|snapshots| &snapshots.list) {
+        lines.push((
+            "snapshot",
+            format!(
+                "{} of {}, timestamp {}: {} in {}, {}",
+                one.label,
+                one.database,
+                one.timestamp,
+                format::size(one.bytes),
+                format::count(one.objects, "object"),
+                format::count(one.partitions, "partition")
+            ),
+        ));
+    }
+    if manifest.snapshots.is_some() {
+        lines.push(("", "StarRocks wrote these by itself: not encrypted by backstay".to_owned()));
+    }
     if let Some(tainted) = &manifest.tainted {
         lines.push((
             "damage",

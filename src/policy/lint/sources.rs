@@ -4,7 +4,7 @@ use std::path::Path;
 
 use globset::Glob;
 
-use super::{Findings, dumps, programs, repositories::check_key_material};
+use super::{Findings, dumps, programs, repositories::check_key_material, starrocks};
 use crate::policy::{
     redact::has_secret_within,
     source::{DirectorySource, PostgresCluster, Source, SourceSpec},
@@ -45,6 +45,7 @@ pub(super) fn check(findings: &mut Findings<'_>) {
                     absolute(findings, &[at[0], at[1], at[2], "scratch"], scratch);
                 }
             }
+            SourceSpec::StarRocks(starrocks) => starrocks::check(findings, name, starrocks),
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::archive::manifest::{
     SegmentType, StoredObject, VERSION, Writer,
 };
 use crate::archive::segment::{SealedWriter, sealed, unseal};
+use crate::archive::snapshot::Snapshots;
 use crate::archive::sort::{Sorted, Sorter};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::run::context::host_name;
@@ -121,6 +122,7 @@ struct Contents {
     large: Option<StoredObject>,
     counts: Counts,
     cluster: Option<ClusterFacts>,
+    snapshots: Option<Snapshots>,
 }
 
 impl Contents {
@@ -131,6 +133,7 @@ impl Contents {
             large: base.manifest.large.clone(),
             counts: shared_counts(base, captured),
             cluster: base.manifest.cluster.clone(),
+            snapshots: base.manifest.snapshots.clone(),
         }
     }
 }
@@ -184,10 +187,14 @@ impl Finishing<'_> {
         counts.stored_bytes += index.size + large.as_ref().map_or(0, |large| large.size);
         let older = self.older_segments(&live, dead, &mut counts)?;
         let segments = in_order(older, own, &slices, last)?;
-        let BesideObjects { listing, pages } = beside;
+        let BesideObjects { mut listing, pages } = beside;
+        let snapshots = captured
+            .snapshots
+            .clone()
+            .map(|snapshots| Snapshots { listing: listing.take(), ..snapshots });
         let cluster =
             captured.checksums.map(|checksums| ClusterFacts { checksums, layered, listing, pages });
-        Ok(Contents { segments, index, large, counts, cluster })
+        Ok(Contents { segments, index, large, counts, cluster, snapshots })
     }
 
     /// Writes the index, and beside it the list of large files. Also returns the slices in the
@@ -342,7 +349,7 @@ impl Finishing<'_> {
 
     fn manifest(&self, contents: Contents, captured: &Captured) -> Result<Manifest> {
         let Self { writing, request, base, start, .. } = self;
-        let Contents { segments, index, large, counts, cluster } = contents;
+        let Contents { segments, index, large, counts, cluster, snapshots } = contents;
         let mut keys: BTreeSet<String> = writing.key.iter().cloned().collect();
         if let Some(encryption) = base.and_then(|base| base.manifest.encryption.as_ref()) {
             keys.extend(encryption.keys.iter().cloned());
@@ -372,6 +379,7 @@ impl Finishing<'_> {
             wal: captured.wal.clone(),
             tainted: captured.tainted.clone(),
             cluster,
+            snapshots,
             encryption: writing
                 .key
                 .clone()

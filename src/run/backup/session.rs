@@ -21,8 +21,8 @@ use crate::run::Context;
 use crate::run::context::host_name;
 use crate::run::crew::crew;
 use crate::run::space::{self, Room};
-use crate::source::{Captured, Earlier, Order, Refusal, SourceContext};
-use crate::store::{CommitRef, Intent, Repository, SourceStore, Worker, layout};
+use crate::source::{Captured, Earlier, Order, Refusal, SnapshotPlace, SourceContext};
+use crate::store::{CommitRef, Intent, Repository, SnapshotStore, SourceStore, Worker, layout};
 use crate::store::{KeyInfo, WalStore};
 use crate::telemetry::{Event, WarningCode, failpoint};
 
@@ -291,6 +291,9 @@ fn run(
         Some(base) => unusable(writing, base)?,
         None => BTreeSet::new(),
     };
+    if let Some(why) = base.as_ref().and_then(|base| lacks_snapshots(writing, base, &marked)) {
+        return Err(refusal.refuse(why));
+    }
     let arrives = request.source.order() == Order::Arrival;
     let base = base.map(|manifest| Base::new(manifest, &marked, arrives)).transpose()?;
     if let Some(base) = base.as_ref().filter(|base| arrives && !base.is_sharable()) {
@@ -315,6 +318,25 @@ fn run(
     let (manifest, unchanged) = finish::finish(&finishing, tally, gathered, &captured)?;
     let counts = manifest.counts.clone();
     Ok((Some(Box::new(manifest)), unchanged, counts, base_id))
+}
+
+/// Why snapshots of the base cannot be referred to.
+fn lacks_snapshots(
+    writing: &Writing<'_>,
+    base: &Manifest,
+    marked: &BTreeSet<String>,
+) -> Option<String> {
+    let snapshots = base.snapshots.as_ref()?;
+    let store = SnapshotStore::of(&writing.source);
+    snapshots.directories().find_map(|(snapshot, directory)| {
+        if marked.iter().any(|path| path.starts_with(&directory)) {
+            return Some(format!("the snapshot {} is about to be removed", snapshot.label));
+        }
+        let there = store.objects(&snapshots.repository, &snapshot.label).ok()?;
+        let bytes = there.iter().fold(0, |sum: u64, object| sum.saturating_add(object.size));
+        let whole = there.len() as u64 >= snapshot.objects && bytes >= snapshot.bytes;
+        (!whole).then(|| format!("the snapshot {} lost objects", snapshot.label))
+    })
 }
 
 /// Objects of the base that a new backup must not refer to.
@@ -395,6 +417,11 @@ fn gather(
             dry_run: request.dry_run,
             earlier,
             wal: Some(WalStore::new(&writing.source, &writing.content)),
+            snapshots: Some(SnapshotPlace {
+                store: SnapshotStore::of(&writing.source),
+                address: request.address.clone(),
+                backup: Some(writing.backup.clone()),
+            }),
             ..writing.cx.for_source()
         };
         match request.source.backup(&source_cx, &mut sink) {
@@ -470,7 +497,16 @@ fn explain(error: Error, writing: &Writing<'_>, request: &Request<'_>) -> Error 
         return failed;
     }
     let left = writing.source.key(&layout::data(&writing.backup));
-    match writing.source.store().list(&left) {
+    let engine = writing.source.store().list(&writing.source.key(layout::SNAPSHOTS));
+    let engine = engine.unwrap_or_default().into_iter().filter(|object| {
+        let path = object.key.strip_prefix(&writing.source.key("")).unwrap_or_default();
+        layout::backup_of(path).as_ref() == Some(&writing.backup)
+    });
+    let listed = writing.source.store().list(&left).map(|mut listed| {
+        listed.extend(engine);
+        listed
+    });
+    match listed {
         Ok(objects) if objects.is_empty() => {
             // Nothing stored: nothing for prune to do either.
             let _ = writing.source.delete_intent(&writing.backup);

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::object;
-use super::plan::{PlannedCopy, plan, sizes};
+use super::object::{self, Proof};
+use super::plan::{PlannedCopy, below, plan, sizes};
 use super::request::{Copied, Outcome, Request};
 use super::wal;
 use crate::archive::manifest::Manifest;
@@ -16,8 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::run::context::host_name;
 use crate::run::{Context, hold};
 use crate::store::{
-    Intent, Lease, Repository, SourceStore, Terms, WalStore, Worker, copy_keys, copy_policies,
-    layout,
+    Intent, Lease, Repository, SnapshotStore, SourceStore, Terms, WalStore, Worker, copy_keys,
+    copy_policies, layout,
 };
 use crate::telemetry::{Event, WarningCode, failpoint};
 
@@ -125,13 +125,15 @@ impl Work<'_> {
         let manifest = self.source.manifest(&planned.backup)?;
         let _held = hold::hold(&self.source, &manifest, "copy", self.cx)?;
         let body = self.source.commit_bytes(&planned.backup)?;
-        self.announce(&manifest)?;
+        let snapshots = self.snapshots_of(&manifest)?;
+        let needed = || needed_by(&manifest, &snapshots);
+        self.announce(&manifest, needed().collect())?;
         failpoint::reach("copy.intent");
         // Refused or not, the intent stays: it is why a prune spares what the next attempt needs.
-        self.check_marks(&manifest)?;
-        let copied = self.send_all(&manifest)?;
+        self.check_marks(needed())?;
+        let copied = self.send_all(&manifest, &snapshots)?;
         self.send_wal(&manifest)?;
-        self.check_arrived(&manifest)?;
+        self.check_arrived(&manifest, &snapshots)?;
         failpoint::reach("copy.before_commit");
         if !self.target.commit_copy(&planned.backup, &body)? {
             return Err(Error::new(
@@ -147,7 +149,7 @@ impl Work<'_> {
 
     /// Says what the manifest needs, before anything of it is relied on. An intent that lies there
     /// is of an attempt that did not come to its end: it says the same.
-    fn announce(&self, manifest: &Manifest) -> Result<()> {
+    fn announce(&self, manifest: &Manifest, objects: Vec<String>) -> Result<()> {
         let now = self.cx.clock.now();
         let expires = now.checked_add(SignedDuration::from_hours(INTENT_HOURS));
         let intent = Intent {
@@ -160,7 +162,7 @@ impl Work<'_> {
             writer: self.by.clone(),
             run: None,
             nonce: manifest.nonce.clone(),
-            objects: needed_by(manifest).collect(),
+            objects,
         };
         match self.target.create_intent(&intent) {
             Err(error) if error.kind() == ErrorKind::Conflict => {
@@ -174,19 +176,28 @@ impl Work<'_> {
         }
     }
 
-    fn check_marks(&self, manifest: &Manifest) -> Result<()> {
+    fn check_marks(&self, mut needed: impl Iterator<Item = String>) -> Result<()> {
         let marked = self.target.marked()?;
-        let Some(path) = needed_by(manifest).find(|path| marked.contains(path)) else {
+        let Some(path) = needed.find(|path| marked.contains(path)) else {
             return Ok(());
         };
         Err(Error::new(ErrorKind::Busy, format!("a prune of the target is about to remove {path}"))
             .hint("it is copied once that prune is finished, which takes its grace period"))
     }
 
-    fn send_all(&self, manifest: &Manifest) -> Result<Copied> {
+    /// Objects that StarRocks wrote for the backup, with their sizes.
+    fn snapshots_of(&self, manifest: &Manifest) -> Result<Vec<(String, u64)>> {
+        let Some(snapshots) = &manifest.snapshots else { return Ok(Vec::new()) };
+        let there = sizes(&self.source)?;
+        Ok(snapshots.directories().flat_map(|(_, directory)| below(&there, &directory)).collect())
+    }
+
+    fn send_all(&self, manifest: &Manifest, snapshots: &[(String, u64)]) -> Result<Copied> {
         let there = sizes(&self.target)?;
-        let mut objects: Vec<(&str, u64, &str)> =
-            manifest.objects().filter(|(path, size, _)| there.get(*path) != Some(size)).collect();
+        let own = manifest.objects().map(|(path, size, sum)| (path, size, Proof::Sha256(sum)));
+        let engine = snapshots.iter().map(|(path, size)| (path.as_str(), *size, Proof::Name));
+        let mut objects: Vec<(&str, u64, Proof<'_>)> =
+            own.chain(engine).filter(|(path, size, _)| there.get(*path) != Some(size)).collect();
         // Older segments first: what is cut short is then of most use to the next attempt.
         objects.sort_by(|a, b| a.0.cmp(b.0));
         let (source, target, reporter) = (&self.source, &self.target, &self.cx.reporter);
@@ -212,6 +223,10 @@ impl Work<'_> {
         });
         if let Some(error) = lock(&failed).take() {
             return Err(error);
+        }
+        if let Some(snapshots) = &manifest.snapshots {
+            let (from, to) = (SnapshotStore::of(source), SnapshotStore::of(target));
+            to.copy_repository_info(&from, &snapshots.repository)?;
         }
         Ok(Copied {
             backup: manifest.backup.clone(),
@@ -247,11 +262,13 @@ impl Work<'_> {
     }
 
     /// Asks the target what it has before anybody is told that the copy exists.
-    fn check_arrived(&self, manifest: &Manifest) -> Result<()> {
+    fn check_arrived(&self, manifest: &Manifest, snapshots: &[(String, u64)]) -> Result<()> {
         let there: BTreeMap<String, u64> = sizes(&self.target)?;
-        match manifest.objects().find(|(path, size, _)| there.get(*path) != Some(size)) {
+        let own = manifest.objects().map(|(path, size, _)| (path, size));
+        let engine = snapshots.iter().map(|(path, size)| (path.as_str(), *size));
+        match own.chain(engine).find(|(path, size)| there.get(*path) != Some(size)) {
             None => Ok(()),
-            Some((path, size, _)) => Err(Error::damaged(format!(
+            Some((path, size)) => Err(Error::damaged(format!(
                 "the target took {path} and does not list it with its {size} bytes"
             ))
             .hint("`backstay check` probes the store")),
@@ -260,13 +277,14 @@ impl Work<'_> {
 }
 
 /// Everything that lies in the target before a copy is announced, its WAL included.
-fn needed_by(manifest: &Manifest) -> impl Iterator<Item = String> {
+fn needed_by(manifest: &Manifest, snapshots: &[(String, u64)]) -> impl Iterator<Item = String> {
     let encrypted = manifest.is_encrypted();
     let wal = manifest.wal.iter().flat_map(move |needed| {
         let path = move |name: String| layout::wal_file(needed.system_id, &name, encrypted);
         needed.segments().map(path)
     });
-    manifest.objects().map(|(path, _, _)| path.to_owned()).chain(wal)
+    let engine = snapshots.iter().map(|(path, _)| path.clone());
+    manifest.objects().map(|(path, _, _)| path.to_owned()).chain(engine).chain(wal)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -19,7 +19,7 @@ mod request;
 mod wal;
 
 pub use execute::{check_fit, copy, prepare};
-pub(super) use object::send;
+pub(super) use object::{Proof, send};
 pub(super) use plan::sizes;
 pub use plan::{Plan, PlannedCopy, Why, plan};
 pub use request::{Copied, Outcome, Request};

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::request::Request;
 use super::wal::{self, WalPlan};
 use crate::archive::manifest::{Manifest, NeededWal};
+use crate::archive::snapshot::Snapshots;
 use crate::error::Result;
 use crate::id::BackupId;
 use crate::policy::{Candidate, Keep, plan_retention};
@@ -209,9 +210,16 @@ fn one(
     rule: Option<Keep>,
     there: &BTreeMap<String, u64>,
 ) -> Side {
-    let needs: Vec<(String, u64)> =
+    let mut needs: Vec<(String, u64)> =
         manifest.objects().map(|(path, size, _)| (path.to_owned(), size)).collect();
-    let lost = needs.iter().filter(|(path, size)| there.get(path) != Some(size)).count() as u64;
+    let mut lost = needs.iter().filter(|(path, size)| there.get(path) != Some(size)).count() as u64;
+    for (snapshot, directory) in manifest.snapshots.iter().flat_map(Snapshots::directories) {
+        let found = below(there, &directory);
+        let bytes = found.iter().fold(0, |sum: u64, (_, size)| sum.saturating_add(*size));
+        let missing = snapshot.objects.saturating_sub(found.len() as u64);
+        lost += missing.max(u64::from(bytes != snapshot.bytes));
+        needs.extend(found);
+    }
     Side {
         commit,
         job: manifest.job.clone(),
@@ -225,10 +233,20 @@ fn one(
     }
 }
 
+/// Objects in a directory, of those that were listed; `directory` ends in a slash.
+pub fn below(there: &BTreeMap<String, u64>, directory: &str) -> Vec<(String, u64)> {
+    there
+        .range(directory.to_owned()..)
+        .take_while(|(path, _)| path.starts_with(directory))
+        .map(|(path, size)| (path.clone(), *size))
+        .collect()
+}
+
 /// Objects of a source with their sizes, by path.
 pub fn sizes(source: &SourceStore) -> Result<BTreeMap<String, u64>> {
     let root = source.key("");
-    let listed = source.store().list(&source.key(layout::DATA))?;
+    let mut listed = source.store().list(&source.key(layout::DATA))?;
+    listed.extend(source.store().list(&source.key(layout::SNAPSHOTS))?);
     let path = |key: &str| key.strip_prefix(&root).map(str::to_owned);
     Ok(listed.into_iter().filter_map(|object| Some((path(&object.key)?, object.size))).collect())
 }

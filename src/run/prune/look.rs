@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::request::{Request, Times};
 use super::wal::{self, WalFile};
 use crate::archive::manifest::Manifest;
+use crate::archive::snapshot::Snapshots;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::BackupId;
 use crate::policy::Keep;
@@ -92,6 +93,13 @@ pub struct Looked {
 }
 
 impl Looked {
+    /// The numbers of the objects whose paths begin so.
+    pub fn below(&self, directory: &str) -> std::ops::Range<usize> {
+        let start = self.objects.partition_point(|object| object.path.as_str() < directory);
+        let rest = self.objects[start..].iter();
+        start..start + rest.take_while(|object| object.path.starts_with(directory)).count()
+    }
+
     /// The number of an object, if it is there.
     pub fn number(&self, path: &str) -> Option<usize> {
         self.objects.binary_search_by(|object| object.path.as_str().cmp(path)).ok()
@@ -193,7 +201,8 @@ fn living(holds: Vec<(String, Hold)>, now: Timestamp) -> (Vec<Hold>, Vec<String>
 
 fn objects(source: &SourceStore) -> Result<Vec<Object>> {
     let root = source.key("");
-    let listed = source.store().list(&source.key(layout::DATA))?;
+    let mut listed = source.store().list(&source.key(layout::DATA))?;
+    listed.extend(source.store().list(&source.key(layout::SNAPSHOTS))?);
     let mut objects: Vec<Object> = listed
         .into_iter()
         .filter_map(|object| {
@@ -305,6 +314,11 @@ fn add(
             }
             None => lost += 1,
         }
+    }
+    for (snapshot, directory) in manifest.snapshots.iter().flat_map(Snapshots::directories) {
+        let numbers = looked.below(&directory);
+        lost += snapshot.objects.saturating_sub(numbers.len() as u64);
+        needs.extend(numbers);
     }
     if let Some(needed) = &manifest.wal {
         for name in needed.segments() {

@@ -8,7 +8,7 @@ use super::manifest::{Found, look};
 use super::outcome::{Mended, Outcome, Pair};
 use crate::archive::manifest::Manifest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::run::copy::{send, sizes};
+use crate::run::copy::{Proof, send, sizes};
 use crate::run::hold;
 use crate::run::verify::digest_of;
 use crate::store::SourceStore;
@@ -106,7 +106,8 @@ fn one(
         let sound = is_sound(pair.there, object, pair)?;
         return Ok(if sound { Outcome::WouldFetch } else { Outcome::AlteredThere });
     }
-    match send(pair.there, pair.here, object, false, &pair.cx.reporter) {
+    let proven = (path, size, Proof::Sha256(object.2));
+    match send(pair.there, pair.here, proven, false, &pair.cx.reporter) {
         Err(error) if error.kind() == ErrorKind::Damaged => return Ok(Outcome::AlteredThere),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Outcome::NotThere),
         sent => sent?,

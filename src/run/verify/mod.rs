@@ -16,6 +16,7 @@ mod proofs;
 mod report;
 mod scope;
 mod segments;
+mod snapshots;
 mod stored;
 mod sums;
 mod totals;

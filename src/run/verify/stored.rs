@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::content;
 use super::report::{Cost, Depth, Finding, Report};
 use super::scope::Scope;
+use super::snapshots;
 use super::wal;
 use crate::archive::crypt::Keyring;
 use crate::archive::digest::Digest;
@@ -75,6 +76,7 @@ pub fn verify_part(
     }
     if !matches!(scope, Scope::Only(_)) {
         wal::check(source, manifest, depth, keys, cx, &mut report)?;
+        snapshots::check(source, manifest, depth, cx, &mut report)?;
     }
     if !report.findings.is_empty() {
         // Where no hold could be written it may have expired: what is missing then is no damage.
