@@ -20,6 +20,7 @@
 //! | [`cli`] | one file per command; output, progress, exit codes |
 //! | [`daemon`] | the policy engine: what is due when, and what comes of it |
 //! | [`http`] | what programs read of a daemon: metrics and health |
+//! | [`playbook`] | recovering and moving step by step, each written down before it happens |
 //! | [`run`] | the verbs: backup, restore, verify |
 //! | [`notify`] | telling people and programs what is wrong |
 //! | [`source`] | what can be backed up: directories, commands, secrets, databases |
@@ -35,7 +36,7 @@
 //! Imports point right only, and `tests/architecture.rs` keeps it so:
 //!
 //! ```text
-//! main → cli → http → daemon → run → {source, notify} → {store, state} → archive → policy → {telemetry, secret, clock, id, error}
+//! main → cli → http → daemon → playbook → run → {source, notify} → {store, state} → archive → policy → {telemetry, secret, clock, id, error}
 //! ```
 //!
 //! Only `store` sees object stores and, beside the server in `http`, the async runtime (which `cli` starts); everything else is
@@ -49,6 +50,7 @@ pub mod error;
 pub mod http;
 pub mod id;
 pub mod notify;
+pub mod playbook;
 pub mod policy;
 pub mod run;
 pub mod secret;

@@ -64,6 +64,7 @@ const VERBS: &[Verb] = &[
     removes("prune --yes"),
     reads("list"),
     reads("status"),
+    reads("playbook history"),
     reads("show {id}"),
     reads("ls {id}"),
     reads("find below/two.txt"),

@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
     backup, cancel, check, completions, copy, daemon, delete, diff, find, init, key, list, logs,
-    ls, man, notify, pin, plan, prune, restore, runs, schema, show, state, status, trigger, unpin,
-    verify, wal,
+    ls, man, notify, pin, plan, playbook, prune, restore, runs, schema, show, state, status,
+    trigger, unpin, verify, wal,
 };
 
 /// Backup, restore and disaster recovery for data platforms.
@@ -126,6 +126,7 @@ pub enum Command {
     Check(check::Args),
     Schema(schema::Args),
     Plan(plan::Args),
+    Playbook(Box<playbook::Args>),
     Daemon(daemon::Args),
     Status(status::Args),
     Runs(runs::Args),

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,15 +25,39 @@ use crate::clock;
 use crate::daemon::supervise::{LEASE, SUPERVISOR};
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Context, Tuning};
+use crate::source::command::GUARD;
 use crate::source::directory::raise_file_limit;
 use crate::telemetry::Reporter;
 
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|first| first == GUARD) {
+        return become_guarded(&arguments[2..]);
+    }
     let contract = Contract::of(&arguments);
     let code = std::panic::catch_unwind(|| run(&arguments, contract));
     ExitCode::from(code.unwrap_or_else(|_| contract.panicked()))
+}
+
+/// Becomes a program that ends when the one that asked for it does: `PID PROGRAM ARGUMENTS…`. What is
+/// run for somebody who was killed would go on beside what the next one does.
+fn become_guarded(arguments: &[OsString]) -> ExitCode {
+    let told = |why: &str| {
+        let _ = writeln!(std::io::stderr(), "{why}");
+        ExitCode::from(127)
+    };
+    let (Some(parent), Some(program)) = (arguments.first(), arguments.get(1)) else {
+        return told("no program is named");
+    };
+    let set = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    // It may be gone already: then nobody is going to tell.
+    let found = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
+    if set.is_err() || found.is_none_or(|found| *parent != *found) {
+        return told("whoever started this is gone");
+    }
+    let error = std::process::Command::new(program).args(&arguments[2..]).exec();
+    told(&format!("failed to start `{}`: {error}", program.display()))
 }
 
 fn run(arguments: &[OsString], contract: Contract) -> u8 {
@@ -142,6 +168,7 @@ fn start(cli: Cli, printer: &Printer, contract: Contract) -> Result<ExitStatus> 
         Command::Show(args) => command::show::run(&app, args),
         Command::Ls(args) => command::ls::run(&app, args),
         Command::Plan(args) => command::plan::run(&app, args),
+        Command::Playbook(args) => command::playbook::run(&app, args),
         Command::Daemon(args) => command::daemon::run(&app, args),
         Command::Status(args) => command::status::run(&app, args),
         Command::Runs(args) => command::runs::run(&app, args),

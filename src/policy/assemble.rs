@@ -11,6 +11,7 @@ use super::{
     diagnostic::Problem,
     job::Job,
     model::Policy,
+    playbook::{ActionSpec, Phase},
     repository::Repository,
     source::{Program, Source, SourceKind},
     suggest,
@@ -54,7 +55,7 @@ impl Sections<'_> {
             compression: self.optional("compression").unwrap_or_default(),
             role: self.optional("role"),
             sites: self.items("sites", |_, _| None),
-            playbooks: self.items("playbooks", |_, _| None),
+            playbooks: self.items("playbooks", |_, node| unread_action(node)),
             drills: self.items("drills", |_, _| None),
             notify: self.optional("notify"),
             state: self.optional("state"),
@@ -156,6 +157,16 @@ impl Sections<'_> {
         }
         items
     }
+}
+
+/// Finds a step without exactly one action: its error is to be at the key, which `serde` does not
+/// know.
+fn unread_action(playbook: &Node) -> Option<Problem> {
+    let phases = Phase::ALL.iter().filter_map(|phase| playbook.get(phase.word()));
+    phases.flat_map(Node::entries).find_map(|(key, step)| {
+        let at_key = Node { place: key.place, ..step.clone() };
+        one_kind(&at_key, step, ActionSpec::KINDS, "step")
+    })
 }
 
 /// Finds a mapping without exactly one of `kinds`.

@@ -10,6 +10,7 @@ mod execution;
 mod jobs;
 mod names;
 mod notify;
+mod playbooks;
 mod programs;
 mod repositories;
 mod sections;
@@ -35,6 +36,7 @@ pub(super) fn lint(policy: &Policy, root: &Node, complete: bool) -> Vec<Problem>
     execution::check_windows(&mut findings);
     sections::check(&mut findings);
     notify::check(&mut findings);
+    playbooks::check(&mut findings);
     let broken = findings.problems.iter().any(|problem| problem.severity == Severity::Error);
     if complete && !broken {
         coverage::check(&mut findings);

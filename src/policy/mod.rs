@@ -21,10 +21,12 @@
 //! | `schedule`, `cron`, `window` | when a job runs, and the longest interval between runs |
 //! | `execution` | how its runs behave |
 //! | `notify` | who is told what |
+//! | `playbook`, `action` | what is done to recover or to move, step by step |
 //! | `lint` | the rules across fields |
 //! | `redact` | which parts of a text must not be shown |
 //! | `diagnostic`, `suggest` | how a problem is shown |
 
+mod action;
 mod assemble;
 mod cron;
 mod decode;
@@ -38,6 +40,7 @@ mod model;
 mod mysql_dump;
 mod notify;
 mod objective;
+mod playbook;
 mod postgres_dump;
 mod recipient;
 mod redact;
@@ -52,6 +55,10 @@ mod value;
 mod window;
 mod yaml;
 
+pub use action::{
+    ApprovalAction, BackupAction, CommandAction, ManualAction, Port, RestoreAction, TcpAction,
+    WaitAction,
+};
 pub use cron::{Cron, Due};
 pub use diagnostic::{Diagnostic, Severity, render, render_all};
 pub use execution::{CatchUp, Execution, Hook, Hooks, Overlap, Retry};
@@ -67,6 +74,9 @@ pub use notify::{
     AlertSeverity, Alertmanager, Language, Notify, NotifyCommand, Ping, Robot, Webhook, Wecom,
 };
 pub use objective::{Objectives, Targets, Tier};
+pub use playbook::{
+    ActionSpec, Condition, Mode, OF_RUN, OnFailure, Phase, Placed, Playbook, Step, uses,
+};
 pub use postgres_dump::{Databases, PostgresDump};
 pub use recipient::{RecipientError, check_recipient};
 pub use repository::{

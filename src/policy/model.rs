@@ -12,6 +12,7 @@ use super::{
     job::Work,
     notify::Notify,
     objective::{Objectives, Targets, Tier},
+    playbook::Playbook,
     repository::Repository,
     retention::Keep,
     source::{Compression, Source},
@@ -71,7 +72,7 @@ pub struct Policy {
     pub sites: IndexMap<String, serde_json::Value>,
     /// What is done to recover or to move.
     #[serde(default)]
-    pub playbooks: IndexMap<String, serde_json::Value>,
+    pub playbooks: IndexMap<String, Playbook>,
     /// Playbooks that are rehearsed on a schedule.
     #[serde(default)]
     pub drills: IndexMap<String, serde_json::Value>,

@@ -1,6 +1,6 @@
 //! From a policy's source to a source.
 
-use super::command::{self, CommandSource, Pipeline, Stage};
+use super::command::{CommandSource, Pipeline};
 use super::directory::{self, DirectorySource};
 use super::mysql::{self, MysqlSource};
 use super::postgres::cluster::{self, ClusterSource};
@@ -90,7 +90,7 @@ fn command_source(name: &str, config: &policy::CommandSource) -> Result<CommandS
         environment: environment.clone(),
         directory: config.directory.clone(),
         timeout: config.timeout.map(policy::Period::get),
-        ..stages(program)
+        ..Pipeline::of(program)
     };
     Ok(CommandSource::new(Config {
         name: name.to_owned(),
@@ -98,15 +98,4 @@ fn command_source(name: &str, config: &policy::CommandSource) -> Result<CommandS
         consume: config.restore.as_ref().map(pipeline),
         allow_empty: config.allow_empty,
     }))
-}
-
-fn stages(program: &Program) -> Pipeline {
-    match program {
-        Program::Argv(argv) => Pipeline::argv(argv.clone()),
-        Program::Pipeline(stages) => Pipeline {
-            stages: stages.iter().map(|argv| Stage { argv: argv.clone() }).collect(),
-            ..command::Pipeline::default()
-        },
-        Program::Shell(line) => Pipeline::shell(line.clone()),
-    }
 }

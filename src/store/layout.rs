@@ -56,6 +56,21 @@ pub fn sources(stack: &str) -> String {
     format!("{stack}/sources")
 }
 
+/// Where the journals of a stack's playbooks lie, a directory for each run.
+pub fn journals(stack: &str) -> String {
+    format!("{stack}/journal")
+}
+
+/// A record of a journal; `number` counts from 1.
+pub fn journal_record(stack: &str, run: &str, number: u64) -> String {
+    format!("{stack}/journal/{run}/{number:08}.json")
+}
+
+/// The number in the key of a record.
+pub fn journal_number(key: &str) -> Option<u64> {
+    key.rsplit('/').next()?.strip_suffix(".json")?.parse().ok()
+}
+
 /// Where the commits of a source lie, relative to it.
 pub const COMMITS: &str = "commits";
 /// Where the intents of a source lie, relative to it.

@@ -2,7 +2,7 @@
 //!
 //! In release builds [`reach`] does nothing. In debug builds `BACKSTAY_FAILPOINT=NAME` kills the
 //! process with SIGKILL when it reaches the step, `BACKSTAY_FAILPOINT=NAME:stop` sends SIGSTOP and
-//! `BACKSTAY_FAILPOINT=NAME:panic` panics, the first time it gets there.
+//! `BACKSTAY_FAILPOINT=NAME:panic` panics, the first time it gets there; with `NAME@3` the third time.
 
 /// Every step there is, in the order a backup reaches them. Tests go through all of them.
 pub const ALL: &[&str] = &[
@@ -38,6 +38,18 @@ pub const ALL: &[&str] = &[
     "prune.marked",
     "prune.expiring",
     "prune.expired",
+    "playbook.started",
+    "playbook.before_intent",
+    "playbook.after_intent",
+    "playbook.mid_apply",
+    "playbook.after_apply",
+    "playbook.after_result",
+    "playbook.unwinding",
+    "playbook.undo_intent",
+    "playbook.mid_undo",
+    "playbook.after_undo",
+    "playbook.after_undo_result",
+    "playbook.before_end",
 ];
 
 /// Marks a step.
@@ -46,8 +58,13 @@ pub fn reach(name: &str) {
     debug_assert!(ALL.contains(&name), "{name} is not in failpoint::ALL");
     let Ok(wanted) = std::env::var("BACKSTAY_FAILPOINT") else { return };
     let (wanted, action) = wanted.split_once(':').unwrap_or((&wanted, "kill"));
-    static REACHED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-    if wanted != name || REACHED.swap(true, std::sync::atomic::Ordering::Relaxed) {
+    let (wanted, time) = wanted.split_once('@').unwrap_or((wanted, "1"));
+    static REACHED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    if wanted != name {
+        return;
+    }
+    let before = REACHED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    if Ok(before + 1) != time.parse() {
         return;
     }
     assert!(action != "panic", "{name} was to panic");

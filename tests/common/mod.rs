@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod faulty;
 pub mod moto;
 pub mod mysql;
+pub mod playbook;
 pub mod postgres;
 pub mod s3;
 pub mod starrocks;

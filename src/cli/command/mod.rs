@@ -18,6 +18,7 @@ pub mod man;
 pub mod notify;
 pub mod pin;
 pub mod plan;
+pub mod playbook;
 pub mod prune;
 pub mod restore;
 pub mod restore_cluster;

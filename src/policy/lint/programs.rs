@@ -34,7 +34,7 @@ pub(super) fn check_hook(findings: &mut Findings<'_>, at: &[&str], hook: &Hook) 
     }
 }
 
-fn check_program(findings: &mut Findings<'_>, at: &[&str], program: &Program) {
+pub(super) fn check_program(findings: &mut Findings<'_>, at: &[&str], program: &Program) {
     match program {
         Program::Argv(words) => check_words(findings, &[at, &["argv"]].concat(), words),
         Program::Pipeline(stages) => {
@@ -90,7 +90,7 @@ fn check_words(findings: &mut Findings<'_>, path: &[&str], words: &[String]) {
     }
 }
 
-fn check_text(findings: &mut Findings<'_>, path: &[&str], text: &str) {
+pub(super) fn check_text(findings: &mut Findings<'_>, path: &[&str], text: &str) {
     check_key_material(findings, path, text);
     if has_secret_within(text) {
         findings.error(
@@ -107,7 +107,12 @@ fn check_text(findings: &mut Findings<'_>, path: &[&str], text: &str) {
     }
 }
 
-fn check_variable(findings: &mut Findings<'_>, path: &[&str], name: &str, value: &Setting) {
+pub(super) fn check_variable(
+    findings: &mut Findings<'_>,
+    path: &[&str],
+    name: &str,
+    value: &Setting,
+) {
     if name.is_empty() || name.contains(['=', '\0']) || name.contains(char::is_whitespace) {
         findings.error_at_key(
             path,

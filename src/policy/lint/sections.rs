@@ -12,7 +12,7 @@ use crate::policy::{
 };
 
 /// The sections this version reads and checks, but does not act on.
-const NOT_ACTED_ON: &[&str] = &["role", "sites", "playbooks", "drills"];
+const NOT_ACTED_ON: &[&str] = &["role", "sites", "drills"];
 
 pub(super) fn check(findings: &mut Findings<'_>) {
     for section in NOT_ACTED_ON {
@@ -78,7 +78,7 @@ fn suggest_playbook(findings: &Findings<'_>) -> String {
 /// Secrets in bodies that are not interpreted yet.
 fn check_free_form(findings: &mut Findings<'_>) {
     let root = findings.root;
-    for section in ["sites", "playbooks", "drills"] {
+    for section in ["sites", "drills"] {
         if let Some(node) = root.get(section) {
             check_body(findings, node, "");
         }

@@ -3,5 +3,5 @@
 mod pipeline;
 mod source;
 
-pub use pipeline::{Pipeline, Running, Stage};
+pub use pipeline::{GUARD, Pipeline, Running, Stage};
 pub use source::{CommandSource, Config};

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::policy::Program;
 use crate::secret;
 use crate::telemetry::Reporter;
 
@@ -45,7 +46,13 @@ pub struct Pipeline {
     pub directory: Option<PathBuf>,
     /// How long it may take.
     pub timeout: Option<Duration>,
+    /// Its programs end when this process does, however that ended.
+    pub guarded: bool,
 }
+
+/// The first argument with which this program is started to become another one, which ends when the
+/// process with the number in the second does.
+pub const GUARD: &str = "--become-guarded";
 
 impl Pipeline {
     /// One command.
@@ -56,6 +63,18 @@ impl Pipeline {
     /// A line for `bash`, which fails if any part of a pipe fails.
     pub fn shell(line: String) -> Self {
         Self::argv(vec!["bash".into(), "-o".into(), "pipefail".into(), "-c".into(), line])
+    }
+
+    /// What a policy says is to be run.
+    pub fn of(program: &Program) -> Self {
+        match program {
+            Program::Argv(argv) => Self::argv(argv.clone()),
+            Program::Pipeline(stages) => Self {
+                stages: stages.iter().map(|argv| Stage { argv: argv.clone() }).collect(),
+                ..Self::default()
+            },
+            Program::Shell(line) => Self::shell(line.clone()),
+        }
     }
 
     /// The programs, for people. Arguments may hold secrets and are not shown.
@@ -96,7 +115,13 @@ impl Pipeline {
 
     fn spawn(&self, stage: &Stage, stdin: Stdio, stdout: Stdio) -> Result<Child> {
         let program = stage.argv.first().ok_or_else(|| Error::usage("an empty command"))?;
-        let mut command = Command::new(program);
+        let mut command = if self.guarded {
+            let mut guard = Command::new("/proc/self/exe");
+            guard.arg(GUARD).arg(std::process::id().to_string()).arg(program);
+            guard
+        } else {
+            Command::new(program)
+        };
         command.args(&stage.argv[1..]).stdin(stdin).stdout(stdout).stderr(Stdio::piped());
         // A group of its own: Ctrl-C reaches us first, and we end it with all its children.
         command.process_group(0);
@@ -222,13 +247,20 @@ impl Running {
     }
 
     /// Waits for all stages. An error unless every one of them ended with status 0.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(self) -> Result<()> {
+        self.finish_as(&[0]).map(drop)
+    }
+
+    /// The same, but the last stage may also end with one of these statuses: which one it was.
+    pub fn finish_as(mut self, expected: &[i32]) -> Result<i32> {
         self.stdin = None;
         self.stdout = None;
         let mut failures = Vec::new();
+        let mut code = 0;
+        let last = self.children.len();
         let children = std::mem::take(&mut self.children);
-        for ((program, mut child), (kept, thread)) in
-            children.into_iter().zip(std::mem::take(&mut self.talk))
+        for (number, ((program, mut child), (kept, thread))) in
+            (1..).zip(children.into_iter().zip(std::mem::take(&mut self.talk)))
         {
             let status = child
                 .wait()
@@ -236,7 +268,9 @@ impl Running {
             // What it left running may hold its standard error open, and would be waited for.
             kill_group(child.id());
             let _ = thread.join();
-            if !status.success() {
+            let found = status.code().filter(|found| number == last && expected.contains(found));
+            code = found.unwrap_or(code);
+            if found.is_none() && !status.success() {
                 let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 let broken_pipe = status.signal() == Some(Signal::PIPE.as_raw());
                 failures.push((failure(&program, status, &kept), broken_pipe));
@@ -254,7 +288,7 @@ impl Running {
                 // The first stage to fail is the cause more often than those it fed; one that
                 // could not write any more died of another's end.
                 Some(at) => Err(failures.swap_remove(at).0),
-                None => failures.into_iter().next().map_or(Ok(()), |(error, _)| Err(error)),
+                None => failures.into_iter().next().map_or(Ok(code), |(error, _)| Err(error)),
             },
         }
     }

@@ -1,0 +1,25 @@
+//! From the settings of a step to its action.
+
+use std::sync::Arc;
+
+use super::backup::Backup;
+use super::command::Command;
+use super::gate::Gate;
+use super::restore::Restore;
+use super::tcp::Tcp;
+use super::wait::Wait;
+use crate::error::Result;
+use crate::playbook::action::{Action, Means};
+use crate::policy::ActionSpec;
+
+/// The action that a step's settings describe.
+pub fn build(spec: &ActionSpec, means: &Arc<Means>) -> Result<Box<dyn Action>> {
+    Ok(match spec {
+        ActionSpec::Command(spec) => Box::new(Command(spec.clone())),
+        ActionSpec::Wait(spec) => Box::new(Wait(spec.clone())),
+        ActionSpec::Tcp(spec) => Box::new(Tcp(spec.clone())),
+        ActionSpec::Restore(spec) => Box::new(Restore::new(spec.clone(), means.clone())),
+        ActionSpec::Backup(spec) => Box::new(Backup::new(spec.clone(), means.clone())),
+        ActionSpec::Manual(_) | ActionSpec::Approval(_) => Box::new(Gate(spec.clone())),
+    })
+}

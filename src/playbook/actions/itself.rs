@@ -1,0 +1,32 @@
+//! Other commands of this program, run as a person would run them: each is a process of its own, as
+//! the daemon's runs are.
+
+use serde_json::Value;
+
+use super::program::{Surroundings, run};
+use crate::error::{Error, Result};
+use crate::playbook::action::{Job, Means};
+use crate::policy::Program;
+
+/// Runs a command of this program and gives what it reports.
+pub fn backstay(means: &Means, job: &Job<'_>, arguments: &[String]) -> Result<Value> {
+    let mut argv: Vec<String> = vec!["/proc/self/exe".into()];
+    let fixed: [(&str, String); 3] = [
+        ("--policy", means.policy_path.display().to_string()),
+        ("--state-dir", means.state_directory.display().to_string()),
+        ("--output", "json".to_owned()),
+    ];
+    for (name, value) in fixed {
+        argv.extend([name.to_owned(), value]);
+    }
+    argv.push("--no-progress".to_owned());
+    for identity in &means.identity {
+        argv.extend(["--identity".to_owned(), identity.display().to_string()]);
+    }
+    argv.extend(arguments.iter().cloned());
+    let ran = run(&Program::Argv(argv), &Surroundings::default(), job, &[0], || {
+        crate::telemetry::failpoint::reach("playbook.mid_apply");
+    })?;
+    serde_json::from_str(&ran.output)
+        .map_err(|error| Error::failed("failed to read what it reported").with_source(error))
+}

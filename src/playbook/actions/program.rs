@@ -1,0 +1,90 @@
+//! Programs that actions run: they end when this process does, and are told what they are run for.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use secrecy::SecretString;
+
+use crate::error::{Error, Result};
+use crate::playbook::action::Job;
+use crate::policy::{Program, Setting};
+use crate::source::command::Pipeline;
+
+/// How much of what a program writes is read: outputs are short.
+const MOST: u64 = 64 << 10;
+
+/// How a program is run.
+#[derive(Debug, Default)]
+pub struct Surroundings<'a> {
+    /// Variables.
+    pub environment: Option<&'a IndexMap<String, Setting>>,
+    /// The working directory.
+    pub directory: Option<PathBuf>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub struct Ran {
+    /// The status that it ended with.
+    pub code: i32,
+    /// The beginning of what it wrote to its standard output.
+    pub output: String,
+}
+
+/// Runs a program. An error unless it ends with one of the `expected` statuses.
+pub fn run(
+    program: &Program,
+    around: &Surroundings<'_>,
+    job: &Job<'_>,
+    expected: &[i32],
+    started: impl FnOnce(),
+) -> Result<Ran> {
+    let mut environment: Vec<(String, SecretString)> = vec![
+        ("BACKSTAY_RUN".into(), job.run.into()),
+        ("BACKSTAY_STACK".into(), job.stack.into()),
+        ("BACKSTAY_STEP".into(), job.step.into()),
+        ("BACKSTAY_STEP_KEY".into(), job.key().into()),
+        ("BACKSTAY_ATTEMPT".into(), job.attempt.to_string().into()),
+        ("BACKSTAY_RUN_EPOCH".into(), job.epoch.to_string().into()),
+        ("BACKSTAY_MODE".into(), job.mode.word().into()),
+    ];
+    environment
+        .extend(job.before.iter().map(|(name, value)| (variable(name), value.clone().into())));
+    for (name, value) in around.environment.into_iter().flatten() {
+        let value = match value {
+            Setting::Plain(text) => text.clone().into(),
+            Setting::Secret(reference) => reference.resolve()?,
+        };
+        environment.push((name.clone(), value));
+    }
+    let pipeline = Pipeline {
+        environment,
+        // A program that runs this one must not be stopped where it is.
+        without: vec!["BACKSTAY_FAILPOINT".to_owned()],
+        directory: around.directory.clone(),
+        timeout: job.left(),
+        guarded: true,
+        ..Pipeline::of(program)
+    };
+    let mut running = pipeline.start(false, true, &job.cx.reporter)?;
+    started();
+    let mut output = Vec::new();
+    if let Some(mut from) = running.take_output() {
+        let read = from.by_ref().take(MOST).read_to_end(&mut output);
+        read.map_err(|error| Error::io(format!("failed to read from {}", pipeline.name()), error))?;
+        // What is not read would stop it.
+        let _ = std::io::copy(&mut from, &mut std::io::sink());
+    }
+    let code = running.finish_as(expected)?;
+    Ok(Ran { code, output: String::from_utf8_lossy(&output).into_owned() })
+}
+
+/// How things were before, for programs.
+fn variable(name: &str) -> String {
+    let name: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+        .collect();
+    format!("BACKSTAY_BEFORE_{name}")
+}

@@ -1,0 +1,138 @@
+//! `restore`: a source, of the newest point not after the instant that was asked for.
+//!
+//! Which backup that is, is decided once, before the step begins, and written down: whoever goes on
+//! restores the same one.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::itself::backstay;
+use crate::error::{Error, Result};
+use crate::id::SourceAddress;
+use crate::playbook::action::{Action, Job, Means, Observed, Preview};
+use crate::playbook::record::Outputs;
+use crate::policy::{RestoreAction, SourceSpec};
+use crate::run::{BackupChoice, find_backup};
+
+/// Options of `backstay restore` that say how far a cluster recovers.
+const GOALS: [&str; 8] =
+    ["--immediate", "--latest", "--at", "--lsn", "--xid", "--name", "--standby", "--backup"];
+
+/// Restores a source.
+pub struct Restore {
+    spec: RestoreAction,
+    means: Arc<Means>,
+}
+
+impl Restore {
+    /// As a step says.
+    pub fn new(spec: RestoreAction, means: Arc<Means>) -> Self {
+        Self { spec, means }
+    }
+
+    fn address(&self) -> SourceAddress {
+        SourceAddress::new(&self.means.policy.stack, &self.spec.source)
+    }
+
+    /// Whether WAL leads to any instant, and not only to that of a backup.
+    fn is_continuous(&self) -> bool {
+        let source = self.means.policy.sources.get(&self.spec.source);
+        source.is_some_and(|source| matches!(source.spec, SourceSpec::PostgresCluster(_)))
+    }
+
+    /// The backup that is restored, and the point it leads to.
+    fn choose(&self, job: &Job<'_>) -> Result<(String, Timestamp)> {
+        let policy = &self.means.policy;
+        let own = policy.repository_of(&self.spec.source).map(|(name, _)| name);
+        let name = self.spec.repository.as_deref().or(own);
+        let name = name.ok_or_else(|| Error::usage("the source has no repository"))?;
+        let repository = (self.means.open)(name)?;
+        // Not "latest": what is made while the run goes on must not change what is restored.
+        let at = job.at.unwrap_or(job.started);
+        let manifest = find_backup(&repository, &self.address(), &BackupChoice::At(at))?;
+        let reached = manifest.recovery_points.iter().map(|point| point.time).filter(|t| *t <= at);
+        let point = reached.max().unwrap_or(manifest.start);
+        let point = if self.is_continuous() && job.at.is_some() { at } else { point };
+        Ok((manifest.backup.to_string(), point))
+    }
+
+    fn arguments(&self, job: &Job<'_>) -> Result<Vec<String>> {
+        let backup = job.before.get("backup").cloned();
+        let backup = backup.ok_or_else(|| Error::failed("no backup was chosen"))?;
+        let own_goal = self.spec.options.iter().any(|option| {
+            GOALS.iter().any(|goal| option == goal || option.starts_with(&format!("{goal}=")))
+        });
+        let mut arguments: Vec<String> = Vec::new();
+        if let Some(repository) = &self.spec.repository {
+            arguments.extend(["--repository".to_owned(), repository.clone()]);
+        }
+        for identity in &self.spec.identity {
+            arguments.extend(["--identity".to_owned(), identity.display().to_string()]);
+        }
+        arguments.extend(["restore".to_owned(), self.address().to_string()]);
+        match job.at {
+            Some(at) if self.is_continuous() && !own_goal => {
+                arguments.extend(["--at".to_owned(), at.to_string()]);
+            }
+            _ if own_goal && self.is_continuous() => {}
+            _ => arguments.extend(["--backup".to_owned(), backup]),
+        }
+        arguments.extend(["--to".to_owned(), self.spec.to.clone(), "--yes".to_owned()]);
+        let begun = job.attempt > 1 && Path::new(&self.spec.to).is_dir();
+        // Nobody else's files are replaced: there were none when the step first began.
+        let own = job.before.get("was_empty").is_some_and(|empty| empty == "yes");
+        if begun && own && !self.spec.options.iter().any(|option| option == "--overwrite") {
+            // What the attempt before put there is right, or is replaced.
+            arguments.push("--delta".to_owned());
+        }
+        arguments.extend(self.spec.options.iter().cloned());
+        Ok(arguments)
+    }
+}
+
+impl Action for Restore {
+    fn preview(&self, job: &Job<'_>) -> Result<Preview> {
+        let (backup, point) = self.choose(job)?;
+        let what =
+            format!("restores {}@{backup} to {}, as of {point}", self.address(), self.spec.to);
+        let preview = Preview::of(what);
+        let keeps = ["--overwrite", "--delta"];
+        let replaces = self.spec.options.iter().any(|option| keeps.contains(&option.as_str()));
+        if Path::new(&self.spec.to).is_absolute() && is_used(Path::new(&self.spec.to)) && !replaces
+        {
+            return Ok(preview.missing(format!("{} is not empty", self.spec.to)));
+        }
+        Ok(preview)
+    }
+
+    fn before(&self, job: &Job<'_>) -> Result<Outputs> {
+        let (backup, point) = self.choose(job)?;
+        Ok(Outputs::from([
+            ("backup".to_owned(), backup),
+            ("recovery_point".to_owned(), point.to_string()),
+            ("target".to_owned(), self.spec.to.clone()),
+            (
+                "was_empty".to_owned(),
+                if is_used(Path::new(&self.spec.to)) { "no" } else { "yes" }.to_owned(),
+            ),
+        ]))
+    }
+
+    fn observe(&self, _job: &Job<'_>) -> Result<Observed> {
+        // Done again it keeps what is right already.
+        Ok(Observed::Unknown("whether all of it was restored is seen by restoring it".to_owned()))
+    }
+
+    fn apply(&self, job: &Job<'_>) -> Result<Outputs> {
+        backstay(&self.means, job, &self.arguments(job)?)
+            .map_err(|error| error.context(format!("failed to restore {}", self.address())))?;
+        Ok(job.before.clone())
+    }
+}
+
+/// Whether a directory has anything in it.
+fn is_used(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut names| names.next().is_some())
+}

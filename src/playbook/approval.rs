@@ -1,0 +1,49 @@
+//! What people agree to: the plan, and what is known when they do. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::compile::PlannedStep;
+use super::record::Outputs;
+use super::view::RunView;
+use crate::archive::digest::sha256_hex;
+use crate::error::{Error, Result};
+use crate::policy::ActionSpec;
+
+/// What an approval is bound to, as hex: the hash of the plan, the step, and everything that the
+/// steps before it found, such as recovery points and the loss that is to be expected. When any of
+/// it changes, an approval no longer counts.
+pub fn binds(view: &RunView, step: &PlannedStep) -> Result<String> {
+    let text = serde_json::to_vec(&(&view.hash, &step.name, known(view, step)))
+        .map_err(|error| Error::failed("failed to write what is approved").with_source(error))?;
+    Ok(sha256_hex(&text))
+}
+
+/// What the steps before `step` left, by step.
+pub fn known<'a>(view: &'a RunView, step: &'a PlannedStep) -> BTreeMap<&'a str, &'a Outputs> {
+    view.earlier(step)
+        .into_iter()
+        .filter_map(|one| Some((one.name.as_str(), &view.steps.get(&one.name)?.outputs)))
+        .filter(|(_, outputs)| !outputs.is_empty())
+        .collect()
+}
+
+/// How many people agreed to what is known now, and how many have to.
+pub fn count(view: &RunView, step: &PlannedStep) -> Result<(u32, u32)> {
+    let ActionSpec::Approval(wanted) = &step.action else { return Ok((0, 1)) };
+    let binds = binds(view, step)?;
+    let given = view.steps.get(&step.name).map(|step| step.approvals.as_slice());
+    let people: BTreeSet<&str> = given
+        .unwrap_or_default()
+        .iter()
+        .filter(|approval| approval.binds == binds)
+        .map(|approval| approval.who.name.as_str())
+        .filter(|name| wanted.from.is_empty() || wanted.from.iter().any(|one| one == name))
+        .collect();
+    Ok((people.len() as u32, wanted.of))
+}
+
+/// Whether enough people agreed.
+pub fn is_granted(view: &RunView, step: &PlannedStep) -> Result<bool> {
+    let (given, wanted) = count(view, step)?;
+    Ok(given >= wanted)
+}

@@ -1,0 +1,47 @@
+//! The runs there are.
+
+use super::compile::Plan;
+use super::journal::{Journal, Place};
+use super::view::RunView;
+use crate::error::{Error, ErrorKind, Result};
+use crate::policy::Mode;
+use crate::store::{JournalStore, Store, last_records};
+
+/// The runs of a stack that are not over, from their last records.
+pub fn open_runs(store: &Store, stack: &str) -> Result<Vec<String>> {
+    let over = |bytes: &[u8]| {
+        serde_json::from_slice::<serde_json::Value>(bytes)
+            .is_ok_and(|record| record["event"] == "ended")
+    };
+    let last = last_records(store, stack)?;
+    Ok(last.into_iter().filter(|(_, bytes)| !over(bytes)).map(|(run, _)| run).collect())
+}
+
+/// Refuses to begin beside a run that is not over. Drills keep to themselves.
+pub fn refuse_open(place: &Place, plan: &Plan) -> Result<()> {
+    for run in open_runs(place.at.store(), &plan.stack)? {
+        let Some(view) = read(place, &plan.stack, &run)? else { continue };
+        if (view.plan.mode == Mode::Drill) != (plan.mode == Mode::Drill) {
+            continue;
+        }
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("run {run} of playbook {} is not over", view.plan.playbook),
+        )
+        .hint(format!("`backstay playbook show {run}` tells where it stands"))
+        .hint(format!("`backstay playbook resume {run}` goes on with it, `abort` takes it back")));
+    }
+    Ok(())
+}
+
+/// Where a run stands, read beside whoever acts for it. `None` where there is no such run.
+pub fn read(place: &Place, stack: &str, run: &str) -> Result<Option<RunView>> {
+    let place = Place {
+        at: JournalStore::new(place.at.store(), stack, run),
+        run: run.to_owned(),
+        local: None,
+        ..place.clone()
+    };
+    let (_, records) = Journal::open(&place)?;
+    RunView::replay(&records)
+}
