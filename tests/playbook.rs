@@ -129,7 +129,7 @@ fn sorted(text: String) -> String {
     let mut lines: Vec<&str> = text.lines().collect();
     let both = |line: &&str| line.contains(" left ") || line.contains(" right ");
     let told = |line: &&str| both(line) && line.contains("Z  ");
-    let (first, last) = (lines.iter().position(|l| told(l)), lines.iter().rposition(|l| told(l)));
+    let (first, last) = (lines.iter().position(&told), lines.iter().rposition(told));
     if let (Some(first), Some(last)) = (first, last) {
         lines[first..=last].sort_by_key(|line| line.split("Z  ").nth(1).unwrap_or("").to_owned());
     }
