@@ -14,7 +14,7 @@ build="cc:build-essential make:make git:git"
 tools="age:age zstd:zstd tar:tar curl:curl python3:python3 getfattr:attr setfattr:attr setfacl:acl"
 case ${1-} in
     build) want=$build ;;
-    test) want="$build $tools shellcheck:shellcheck sqlite3:sqlite3 promtool:prometheus /usr/sbin/mariadbd:mariadb-server-core mariadb-dump:mariadb-client" ;;
+    test) want="$build $tools shellcheck:shellcheck sqlite3:sqlite3 promtool:prometheus /usr/sbin/mariadbd:mariadb-server-core mariadb-dump:mariadb-client haproxy:haproxy redis-server:redis-server" ;;
     demo) want="$build $tools sqlite3:sqlite3" ;;
     bench) want="$build $tools restic:restic borg:borgbackup /usr/bin/time:time" ;;
     *)

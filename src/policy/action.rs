@@ -12,6 +12,7 @@ use super::{
     source::Program,
     value::{Period, Setting},
 };
+use crate::secret::SecretRef;
 
 /// A program of yours.
 ///
@@ -140,6 +141,250 @@ pub struct BackupAction {
     pub kind: BackupKind,
 }
 
+/// A page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpAction {
+    /// `http://…` or `https://…`.
+    pub url: String,
+    /// Headers; secrets as references.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub headers: IndexMap<String, Setting>,
+    /// The statuses that are well; 200 to 299 if left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub status: Vec<u16>,
+    /// A text that the answer has to have in it: a status alone often says little.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contains: Option<String>,
+    /// The pause between two tries.
+    #[serde(default = "two_seconds")]
+    pub every: Period,
+}
+
+/// A query of PostgreSQL, in a transaction that can only read. Its first value is the output `value`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SqlAction {
+    /// A libpq connection string or URI; `password=` only as a reference.
+    pub connection: String,
+    /// One query.
+    pub query: String,
+    /// What its first value has to be.
+    #[serde(default)]
+    pub expect: Expectation,
+    /// The pause between two tries.
+    #[serde(default = "two_seconds")]
+    pub every: Period,
+}
+
+/// What a value has to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expectation {
+    /// This.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is: Option<String>,
+    /// Anything but this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_not: Option<String>,
+    /// A number, and not less than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<i64>,
+    /// A number, and not more than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<i64>,
+}
+
+impl Expectation {
+    /// Why a value is not what is expected; `None` if it is.
+    pub fn missed(&self, found: &str) -> Option<String> {
+        let number = || found.trim().parse::<f64>().ok();
+        if self.is.as_deref().is_some_and(|wanted| wanted != found) {
+            return Some(format!("it is `{found}`, and not `{}`", self.is.as_deref()?));
+        }
+        if self.is_not.as_deref() == Some(found) {
+            return Some(format!("it is `{found}`"));
+        }
+        for (bound, less) in [(self.at_least, true), (self.at_most, false)] {
+            let Some(bound) = bound else { continue };
+            let Some(found) = number() else { return Some(format!("`{found}` is no number")) };
+            if (less && found < bound as f64) || (!less && found > bound as f64) {
+                let what = if less { "less" } else { "more" };
+                return Some(format!("it is {found}, {what} than {bound}"));
+            }
+        }
+        None
+    }
+}
+
+/// Services, of one manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceAction {
+    /// What is done with them.
+    #[serde(rename = "do")]
+    pub verb: ServiceVerb,
+    /// Who manages them.
+    pub manager: Manager,
+    /// They start in this order, and stop in the reverse one.
+    pub names: Vec<String>,
+    /// The host that they are on, as `ssh` takes it; this one if left out. It is never asked for a
+    /// password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// For `start` with `kubectl`: how many of each, as a `stop` before left them in its output
+    /// `replicas`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<String>,
+}
+
+/// What is done with services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceVerb {
+    /// They are started.
+    Start,
+    /// They are stopped.
+    Stop,
+    /// They have to run.
+    Check,
+}
+
+/// Who manages services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Manager {
+    /// Units of systemd.
+    Systemd {},
+    /// Services of Docker Compose.
+    Compose {
+        /// Its file.
+        file: PathBuf,
+    },
+    /// What Kubernetes can scale: `deployment/web`.
+    Kubectl {
+        /// The namespace.
+        namespace: String,
+    },
+}
+
+/// Servers behind an HAProxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HaproxyAction {
+    /// Its runtime API with level `admin`: the path of a socket, or `HOST:PORT`.
+    pub socket: String,
+    /// `BACKEND/SERVER`, and what it has to do.
+    pub servers: IndexMap<String, ServerState>,
+    /// Sessions with servers that are sent to rest are ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub end_sessions: bool,
+}
+
+/// What a server behind an HAProxy does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerState {
+    /// It works.
+    Ready,
+    /// It finishes what it has.
+    Drain,
+    /// It rests.
+    Maint,
+}
+
+impl ServerState {
+    /// The word, as in a policy and in HAProxy.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
+
+/// Databases of a Redis that are emptied: caches and queues know more than what was restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RedisFlushAction {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// Their numbers.
+    pub databases: Vec<u32>,
+    /// What it asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<SecretRef>,
+}
+
+/// Something that is done to a PostgreSQL server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PostgresAction {
+    /// How much would be lost if a standby took over now, as it can tell: outputs `lsn`, `bytes`
+    /// (behind the primary, where that answers), `seconds` and `over` (`yes` where that is more
+    /// than the limit).
+    Loss {
+        /// The standby.
+        standby: String,
+        /// The primary, where it may be asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        primary: Option<String>,
+        /// How much may be lost; the RPO of the stack if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<Period>,
+    },
+    /// Ends all sessions of clients, and lets later ones only read. Output `lsn`: where its WAL ends.
+    StopWriters {
+        /// The server, as a superuser.
+        connection: String,
+    },
+    /// Tries to write to a server that must refuse it: a server that does not answer proves nothing.
+    ProveFenced {
+        /// The server, as somebody who may write where anybody may.
+        connection: String,
+    },
+    /// Waits until a standby has replayed its way to here.
+    WaitFor {
+        /// The standby.
+        connection: String,
+        /// The position in WAL.
+        lsn: String,
+    },
+    /// Makes a standby a primary. Outputs `lsn` and `timeline`.
+    Promote {
+        /// The standby, as a superuser.
+        connection: String,
+    },
+}
+
+impl PostgresAction {
+    /// What it is called.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Loss { .. } => "loss",
+            Self::StopWriters { .. } => "stop_writers",
+            Self::ProveFenced { .. } => "prove_fenced",
+            Self::WaitFor { .. } => "wait_for",
+            Self::Promote { .. } => "promote",
+        }
+    }
+
+    /// The servers that it speaks to, by the key that names each.
+    pub fn connections(&self) -> Vec<(&'static str, &str)> {
+        match self {
+            Self::Loss { standby, primary, .. } => {
+                let primary = primary.iter().map(|primary| ("primary", primary.as_str()));
+                std::iter::once(("standby", standby.as_str())).chain(primary).collect()
+            }
+            Self::StopWriters { connection }
+            | Self::ProveFenced { connection }
+            | Self::WaitFor { connection, .. }
+            | Self::Promote { connection } => vec![("connection", connection)],
+        }
+    }
+}
+
 const fn two_seconds() -> Period {
     Period::from_secs(2)
 }
@@ -158,14 +403,31 @@ impl ActionSpec {
     pub const fn is_read_only(&self) -> bool {
         match self {
             Self::Command(command) => command.read_only,
-            Self::Wait(_) | Self::Tcp(_) | Self::Approval(_) => true,
-            Self::Manual(_) | Self::Restore(_) | Self::Backup(_) => false,
+            Self::Wait(_) | Self::Tcp(_) | Self::Http(_) | Self::Sql(_) | Self::Approval(_) => true,
+            Self::Service(service) => matches!(service.verb, ServiceVerb::Check),
+            Self::Postgres(postgres) => matches!(
+                postgres,
+                PostgresAction::Loss { .. }
+                    | PostgresAction::ProveFenced { .. }
+                    | PostgresAction::WaitFor { .. }
+            ),
+            Self::Manual(_)
+            | Self::Restore(_)
+            | Self::Backup(_)
+            | Self::Haproxy(_)
+            | Self::RedisFlush(_) => false,
         }
     }
 
     /// Whether it can be taken back.
     pub const fn can_undo(&self) -> bool {
-        matches!(self, Self::Command(command) if command.undo.is_some())
+        match self {
+            Self::Command(command) => command.undo.is_some(),
+            Self::Service(service) => !matches!(service.verb, ServiceVerb::Check),
+            Self::Postgres(postgres) => matches!(postgres, PostgresAction::StopWriters { .. }),
+            Self::Haproxy(_) => true,
+            _ => false,
+        }
     }
 
     /// Whether it may be done again where nobody knows whether it was.
@@ -182,7 +444,23 @@ impl ActionSpec {
             Self::Command(command) => return command.outputs.clone(),
             Self::Restore(_) => &["backup", "recovery_point", "target"],
             Self::Backup(_) => &["backups"],
-            Self::Wait(_) | Self::Manual(_) | Self::Approval(_) | Self::Tcp(_) => &[],
+            Self::Sql(_) => &["value"],
+            Self::Service(service) if matches!(service.verb, ServiceVerb::Stop) => &["replicas"],
+            Self::Postgres(postgres) => match postgres {
+                PostgresAction::Loss { .. } => &["lsn", "bytes", "seconds", "over"],
+                PostgresAction::StopWriters { .. } => &["lsn"],
+                PostgresAction::ProveFenced { .. } => &["proof"],
+                PostgresAction::Promote { .. } => &["lsn", "timeline"],
+                PostgresAction::WaitFor { .. } => &[],
+            },
+            Self::Wait(_)
+            | Self::Manual(_)
+            | Self::Approval(_)
+            | Self::Tcp(_)
+            | Self::Http(_)
+            | Self::Service(_)
+            | Self::Haproxy(_)
+            | Self::RedisFlush(_) => &[],
         };
         names.iter().map(|name| (*name).to_owned()).collect()
     }

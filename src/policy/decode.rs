@@ -279,7 +279,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'de> {
 }
 
 /// Enums whose every choice has settings, so that a bare word is never one.
-const NEVER_BARE: [&str; 3] = ["Schedule", "Program", "State"];
+const NEVER_BARE: [&str; 4] = ["Schedule", "Program", "State", "PostgresAction"];
 
 fn listed(names: &[&str]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();

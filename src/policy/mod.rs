@@ -56,8 +56,9 @@ mod window;
 mod yaml;
 
 pub use action::{
-    ApprovalAction, BackupAction, CommandAction, ManualAction, Port, RestoreAction, TcpAction,
-    WaitAction,
+    ApprovalAction, BackupAction, CommandAction, Expectation, HaproxyAction, HttpAction, Manager,
+    ManualAction, Port, PostgresAction, RedisFlushAction, RestoreAction, ServerState,
+    ServiceAction, ServiceVerb, SqlAction, TcpAction, WaitAction,
 };
 pub use cron::{Cron, Due};
 pub use diagnostic::{Diagnostic, Severity, render, render_all};

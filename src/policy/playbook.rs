@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     action::{
-        ApprovalAction, BackupAction, CommandAction, ManualAction, RestoreAction, TcpAction,
+        ApprovalAction, BackupAction, CommandAction, HaproxyAction, HttpAction, ManualAction,
+        PostgresAction, RedisFlushAction, RestoreAction, ServiceAction, SqlAction, TcpAction,
         WaitAction,
     },
     execution::Retry,
@@ -364,6 +365,18 @@ actions! {
     approval: Approval(ApprovalAction),
     /// Waits until a port takes connections.
     tcp: Tcp(TcpAction),
+    /// Waits until a page answers as expected.
+    http: Http(HttpAction),
+    /// Waits until a query of PostgreSQL answers as expected.
+    sql: Sql(SqlAction),
+    /// Starts or stops services, or looks whether they run.
+    service: Service(ServiceAction),
+    /// Sends servers behind an HAProxy to work or to rest.
+    haproxy: Haproxy(HaproxyAction),
+    /// Empties databases of a Redis.
+    redis_flush: RedisFlush(RedisFlushAction),
+    /// Does something to a PostgreSQL server.
+    postgres: Postgres(PostgresAction),
     /// Restores a source.
     restore: Restore(RestoreAction),
     /// Backs sources up.

@@ -5,7 +5,13 @@ use std::sync::Arc;
 use super::backup::Backup;
 use super::command::Command;
 use super::gate::Gate;
+use super::haproxy::Haproxy;
+use super::http::Http;
+use super::postgres::Postgres;
+use super::redis::RedisFlush;
 use super::restore::Restore;
+use super::service::Service;
+use super::sql::Sql;
 use super::tcp::Tcp;
 use super::wait::Wait;
 use crate::error::Result;
@@ -18,6 +24,12 @@ pub fn build(spec: &ActionSpec, means: &Arc<Means>) -> Result<Box<dyn Action>> {
         ActionSpec::Command(spec) => Box::new(Command(spec.clone())),
         ActionSpec::Wait(spec) => Box::new(Wait(spec.clone())),
         ActionSpec::Tcp(spec) => Box::new(Tcp(spec.clone())),
+        ActionSpec::Http(spec) => Box::new(Http::new(spec.clone(), means.clone())),
+        ActionSpec::Sql(spec) => Box::new(Sql(spec.clone())),
+        ActionSpec::Service(spec) => Box::new(Service(spec.clone())),
+        ActionSpec::Haproxy(spec) => Box::new(Haproxy(spec.clone())),
+        ActionSpec::RedisFlush(spec) => Box::new(RedisFlush(spec.clone())),
+        ActionSpec::Postgres(spec) => Box::new(Postgres::new(spec.clone(), means.clone())),
         ActionSpec::Restore(spec) => Box::new(Restore::new(spec.clone(), means.clone())),
         ActionSpec::Backup(spec) => Box::new(Backup::new(spec.clone(), means.clone())),
         ActionSpec::Manual(_) | ActionSpec::Approval(_) => Box::new(Gate(spec.clone())),

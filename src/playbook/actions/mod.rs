@@ -4,9 +4,15 @@ mod backup;
 mod build;
 mod command;
 mod gate;
+mod haproxy;
+mod http;
 mod itself;
+mod postgres;
 mod program;
+mod redis;
 mod restore;
+mod service;
+mod sql;
 mod tcp;
 mod wait;
 

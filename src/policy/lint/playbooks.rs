@@ -1,5 +1,7 @@
 //! Playbooks: names, order, and what steps use of each other.
 
+mod actions;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Findings, programs};
@@ -375,12 +377,13 @@ impl<'a> StepOf<'a> {
                 }
             }
             ActionSpec::Wait(_) => {}
+            more => actions::check(findings, &self.path(&[more.kind()]), more),
         }
     }
 }
 
 /// `HOST:PORT`, where either may still be an output.
-fn is_address(text: &str) -> bool {
+pub(super) fn is_address(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return text.contains("{{") };
     let port_ok = port.contains("}}") || port.parse::<u16>().is_ok_and(|port| port > 0);
     !host.is_empty() && !host.contains('/') && port_ok
