@@ -369,3 +369,88 @@ fn a_wrong_password_and_a_directory_are_refused_early() {
     let ran = fixture.run(&["backup", "sr/warehouse"]).expect(1);
     assert!(ran.stderr.contains("Access denied for user 'backup'"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_label_that_is_taken_is_never_taken_again() {
+    let fixture = Fixture::new("4.2.0-rc01");
+    fixture.cluster.world().faults.labels_taken = 2;
+    let id = fixture.backup(&[]);
+    let labels = fixture.labels(&id);
+    assert!(labels[0].ends_with("_3") && labels[1].ends_with("_4"), "{labels:?}");
+}
+
+#[test]
+fn a_partition_that_goes_while_a_backup_is_made_is_named() {
+    let fixture = Fixture::new("3.3.5-6d81f75");
+    let full = fixture.backup(&["--kind", "full"]);
+    {
+        let mut world = fixture.cluster.world();
+        world.load("dw", "orders", "p20260102", &["5,e"]);
+        world.faults.drop_partition = Some(("dw".into(), "orders".into(), "p20260102".into()));
+    }
+    let ran = fixture.run(&["backup", "sr/warehouse"]).expect(1);
+    assert!(
+        ran.stderr.contains("partition[p20260102] does not exist  in tableorders"),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stderr.contains("a partition was dropped meanwhile: run it again"),
+        "{}",
+        ran.stderr
+    );
+    // And so it is: what is gone is told, and the backup before is whole.
+    let ran = fixture.run(&["backup", "sr/warehouse"]).expect(0);
+    assert!(ran.stderr.contains("partition `p20260102` of `orders` is gone"), "{}", ran.stderr);
+    fixture.run(&["verify", &full, "--depth", "stored"]).expect(0);
+}
+
+#[test]
+fn a_bucket_that_takes_nothing_commits_nothing() {
+    let fixture = Fixture::new("3.3.5-6d81f75");
+    let id = fixture.backup(&["--kind", "full"]);
+    // The key that the cluster was given is not valid any more.
+    fixture.cluster.world().faults.uploads_fail = u32::MAX;
+    fixture.cluster.world().ticks_a_look = 400;
+    let ran = fixture.run(&["backup", "sr/warehouse", "--kind", "full"]).expect(1);
+    assert!(
+        ran.stderr.contains("curlCode: 28") && ran.stderr.contains("[TIMEOUT"),
+        "{}",
+        ran.stderr
+    );
+    let listed = fixture.run(&["list", "--output", "json"]).expect(0).json();
+    let listed: Vec<&str> =
+        listed.as_array().unwrap().iter().map(|line| line["backup"].as_str().unwrap()).collect();
+    assert_eq!(listed, [id.as_str()]);
+}
+
+#[test]
+fn a_user_that_sees_no_jobs_is_told_so_or_gets_a_whole_backup() {
+    let fixture = Fixture::new("3.3.5-6d81f75");
+    fixture.cluster.world().faults.hidden = true;
+    // Jobs go on while nobody sees them: the repository tells when they are done.
+    let ran = fixture.run(&["backup", "sr/warehouse"]).expect(0);
+    assert!(ran.stderr.contains("does the user lack EXPORT?"), "{}", ran.stderr);
+    let id = ran.stdout.trim().rsplit('@').next().unwrap().to_owned();
+    assert_eq!(fixture.labels(&id).len(), 2);
+}
+
+#[test]
+fn with_tls_the_server_has_to_prove_who_it_is() {
+    let fixture = Fixture::new("3.5.1-aa");
+    let path = fixture.sandbox.path("ca.pem");
+    let settings = format!("      tls: {{ ca_file: {} }}\n", path.display());
+    fs::write(&path, fixture.cluster.enable_tls()).unwrap();
+    fixture.write_policy(&settings);
+    fixture.backup(&[]);
+    // Another authority than the one that signed.
+    let keystore = fixture.cluster.world().tls.clone();
+    fs::write(&path, fixture.cluster.enable_tls()).unwrap();
+    fixture.cluster.world().tls = keystore;
+    let ran = fixture.run(&["backup", "sr/warehouse"]).expect(1);
+    assert!(ran.stderr.contains("failed to connect to StarRocks"), "{}", ran.stderr);
+    // No TLS at all is no way round it.
+    fixture.cluster.world().tls = None;
+    let ran = fixture.run(&["backup", "sr/warehouse"]).expect(1);
+    assert!(ran.stderr.contains("failed to connect to StarRocks"), "{}", ran.stderr);
+}

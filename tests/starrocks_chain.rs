@@ -105,7 +105,7 @@ fn prune_removes_snapshots_that_no_backup_needs_and_no_other() {
         fixture.run(&["delete", id, "--yes"]).expect(0);
     }
     for _ in 0..3 {
-        fixture.run(&["prune"]).expect(0);
+        fixture.run(&["prune", "--yes"]).expect(0);
     }
     let keys = fixture.snapshot_keys();
     let left: std::collections::BTreeSet<&str> =
@@ -124,7 +124,7 @@ fn prune_keeps_old_snapshots_that_hold_a_partition_of_a_younger_backup() {
     let (fixture, full, second) = chain();
     fixture.run(&["delete", &full, "--yes"]).expect(0);
     for _ in 0..3 {
-        fixture.run(&["prune"]).expect(0);
+        fixture.run(&["prune", "--yes"]).expect(0);
     }
     fixture.run(&["verify", &second, "--depth", "stored"]).expect(0);
     let ran = fixture.run_with_key(&[
@@ -161,7 +161,7 @@ fn what_a_cancelled_job_left_goes_as_well() {
     assert!(left > fixture.manifest(&first)["snapshots"]["list"].as_array().unwrap().len() * 3);
     std::thread::sleep(std::time::Duration::from_millis(300));
     for _ in 0..4 {
-        fixture.run(&["prune"]).expect(0);
+        fixture.run(&["prune", "--yes"]).expect(0);
     }
     let keys = fixture.snapshot_keys();
     let labels = fixture.labels(&first);
@@ -357,4 +357,99 @@ fn a_snapshot_of_one_site_is_restored_at_the_other() {
     let ran = fixture.run(&["backup", "sr/warehouse"]);
     assert_ne!(ran.code, 0);
     assert!(ran.stderr.contains("the cluster only reads the repository"), "{}", ran.stderr);
+}
+
+#[test]
+fn partitions_that_are_too_old_for_the_table_stay() {
+    let fixture = Fixture::new(VERSION);
+    {
+        let mut world = fixture.cluster.world();
+        world.databases.get_mut("dw").unwrap().tables.get_mut("orders").unwrap().dynamic = true;
+    }
+    fixture.backup(&[]);
+    fixture.cluster.world().faults.scheduler = true;
+    let args = ["restore", "sr/warehouse", "--to", "server", "--database", "dw=new"];
+    let ran = fixture.run_with_key(&args).expect(0);
+    assert!(
+        ran.stderr.contains("no longer makes and drops partitions of 1 table by itself: orders"),
+        "{}",
+        ran.stderr
+    );
+    let sent = fixture.sent("ALTER TABLE");
+    assert_eq!(sent, ["ALTER TABLE `new`.`orders` SET (\"dynamic_partition.enable\" = \"false\")"]);
+    assert_eq!(fixture.cluster.world().rows("new", "orders").len(), 4);
+}
+
+#[test]
+fn an_incremental_without_the_writers_key_is_a_full() {
+    let (fixture, ..) = chain();
+    fs::remove_file(fixture.sandbox.path("writer.key")).unwrap();
+    fixture.sandbox.run_bare(&["key", "generate", "--out", "writer.key"]).expect(0);
+    let ran = fixture.run(&["backup", "sr/warehouse"]).expect(0);
+    let id = ran.stdout.trim().rsplit('@').next().unwrap().to_owned();
+    assert_eq!(fixture.manifest(&id)["kind"], "full", "{}", ran.stderr);
+}
+
+#[test]
+fn a_dry_run_of_a_restore_names_the_jobs_and_begins_none() {
+    let (fixture, full, second) = chain();
+    let args = ["restore", "sr/warehouse", "--to", "server", "--database", "dw=new", "--dry-run"];
+    let ran = fixture.run_with_key(&args).expect(0);
+    for id in [&full, &second] {
+        let label = format!("bs_{}_1", id.replace('-', "_"));
+        let part = format!("into `new` from {label}");
+        assert!(ran.stderr.contains(&part), "{part} is not in\n{}", ran.stderr);
+    }
+    assert!(fixture.sent("CREATE DATABASE").is_empty() && fixture.sent("RESTORE").is_empty());
+}
+
+#[test]
+fn views_and_rights_come_back_on_request() {
+    let fixture = Fixture::new(VERSION);
+    {
+        // One view is of another, and comes first by its name.
+        let mut world = fixture.cluster.world();
+        let text = "CREATE VIEW `above` AS SELECT `id` FROM `dw`.`v`".to_owned();
+        world.database("dw").views.insert("above".into(), text);
+    }
+    fixture.backup(&[]);
+    let beside = ["restore", "sr/warehouse", "--to", "server", "--database", "dw=other", "--views"];
+    let ran = fixture.run_with_key(&beside);
+    assert!(ran.stderr.contains("the views of `dw` are of tables in `dw`"), "{}", ran.stderr);
+    // Everything is gone, and one of the users.
+    {
+        let mut world = fixture.cluster.world();
+        world.databases.clear();
+        world.roles.retain(|role| role != "readers");
+        world.users.retain(|user| !user.contains("analyst"));
+    }
+    let args = [
+        "restore",
+        "sr/warehouse",
+        "--to",
+        "server",
+        "--database",
+        "dw",
+        "--swap",
+        "--yes",
+        "--views",
+        "--grants",
+    ];
+    let ran = fixture.run_with_key(&args).expect(0);
+    assert!(ran.stderr.contains("made 3 views anew"), "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .contains("StarRocks refused GRANT SELECT ON TABLE `dw`.`orders` TO 'analyst'@'%'"),
+        "{}",
+        ran.stderr
+    );
+    let world = fixture.cluster.world();
+    let database = &world.databases["dw"];
+    assert_eq!(database.views.keys().collect::<Vec<_>>(), ["above", "v"]);
+    assert_eq!(database.materialized.keys().collect::<Vec<_>>(), ["mv"]);
+    assert!(world.roles.contains(&"readers".to_owned()));
+    assert!(
+        !world.users.iter().any(|user| user.contains("analyst")),
+        "nobody is made without a password"
+    );
 }

@@ -37,7 +37,8 @@ pub struct Args {
     /// A directory; for a stream and a SQLite database also a file; `-` is standard output, `consumer` the command
     /// that the policy names in `restore:`. For dumps of databases, and for databases out of a
     /// base backup, also a server: a connection string, `postgresql://…`, `mysql://…`, or `server`,
-    /// the one that the policy names.
+    /// the one that the policy names. For snapshots of StarRocks `server`, the cluster that the
+    /// policy names.
     #[arg(long, value_name = "TARGET")]
     pub(super) to: String,
 
@@ -82,6 +83,10 @@ pub struct Args {
     /// For dumps of databases.
     #[command(flatten)]
     pub(super) database: restore_database::DatabaseArgs,
+
+    /// For snapshots of StarRocks.
+    #[command(flatten)]
+    pub(super) starrocks: restore_starrocks::StarRocksArgs,
 
     /// For base backups.
     #[command(flatten)]
@@ -140,8 +145,9 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     }
     if restore_starrocks::is_meant(&args.to, &manifest.source_kind) {
         let options = args.database.of_starrocks()?;
-        return restore_starrocks::run(app, &options, args.yes, &address, &request);
+        return restore_starrocks::run(app, &args.starrocks, options, args.yes, &address, &request);
     }
+    args.starrocks.check_unused()?;
     if restore_database::is_meant(&args.to, &manifest)? {
         let restore = restore_database::Restore {
             app,

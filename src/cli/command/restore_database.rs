@@ -95,6 +95,7 @@ impl DatabaseArgs {
                 databases: self.database.clone(),
                 tables: self.table.clone(),
                 swap: self.swap,
+                ..starrocks::restore::Options::default()
             }),
         }
     }

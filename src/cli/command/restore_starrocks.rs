@@ -1,5 +1,6 @@
 //! The part of `backstay restore` that puts snapshots back into a StarRocks cluster.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use serde::Serialize;
@@ -11,7 +12,7 @@ use crate::id::SourceAddress;
 use crate::policy::{SourceSpec, StarRocks};
 use crate::run::restore::{BackupFiles, Request};
 use crate::source::starrocks::restore::{Done, Options, Restored, Restoring};
-use crate::source::starrocks::{LISTING, Listing};
+use crate::source::starrocks::{GRANTS, LISTING, Listing, View, views_path};
 use crate::source::{SnapshotPlace, StoredFiles as _};
 use crate::store::SnapshotStore;
 
@@ -21,6 +22,32 @@ pub const KIND: &str = "starrocks";
 const OWN_SERVER: &str = "server";
 /// The largest list of partitions that is read.
 const LIMIT: u64 = 1 << 30;
+
+/// Options for snapshots of StarRocks.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Snapshots of StarRocks, into its cluster")]
+pub struct StarRocksArgs {
+    /// Make views and materialized views anew, once everything has its own name.
+    #[arg(long)]
+    views: bool,
+
+    /// Make roles and give rights as they were. Users are not made: nobody knows their passwords.
+    #[arg(long)]
+    grants: bool,
+}
+
+impl StarRocksArgs {
+    /// Refuses options that mean nothing for anything else.
+    pub fn check_unused(&self) -> Result<()> {
+        let used = [("--views", self.views), ("--grants", self.grants)];
+        match used.iter().find(|(_, used)| *used) {
+            None => Ok(()),
+            Some((option, _)) => {
+                Err(Error::usage(format!("{option} goes with --to server, of a StarRocks source")))
+            }
+        }
+    }
+}
 
 /// Whether the cluster is meant, and no directory.
 pub fn is_meant(to: &str, kind: &str) -> bool {
@@ -42,13 +69,21 @@ struct Report<'a> {
 /// Plans, asks where something is replaced, restores, compares.
 pub fn run(
     app: &App,
-    options: &Options,
+    args: &StarRocksArgs,
+    mut options: Options,
     yes: bool,
     address: &SourceAddress,
     request: &Request<'_>,
 ) -> Result<ExitStatus> {
     let config = of_policy(app, address)?;
-    let listing = listing(app, request)?;
+    let files = BackupFiles::open(request, &app.cx)?;
+    let listing = Listing::parse(&read(&files, LISTING)?)?;
+    if args.views {
+        options.views = views(&files, &listing)?;
+    }
+    if args.grants {
+        options.grants = grants(&files)?;
+    }
     let mut cx = app.cx.for_source();
     cx.snapshots = Some(SnapshotPlace {
         store: SnapshotStore::of(&request.source),
@@ -57,7 +92,7 @@ pub fn run(
     });
     let stamp = app.cx.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let taken = (request.manifest, &listing);
-    let restoring = Restoring::prepare(&config, &cx, taken, options, &stamp)?;
+    let restoring = Restoring::prepare(&config, &cx, taken, &options, &stamp)?;
     let lines = restoring.describe();
     if request.dry_run {
         report(app, address, request, lines.clone(), None)?;
@@ -96,15 +131,46 @@ fn of_policy(app: &App, address: &SourceAddress) -> Result<StarRocks> {
     }
 }
 
-fn listing(app: &App, request: &Request<'_>) -> Result<Listing> {
-    let files = BackupFiles::open(request, &app.cx)?;
+fn read(files: &BackupFiles<'_>, path: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     files
-        .open(LISTING)?
+        .open(path)?
         .take(LIMIT)
         .read_to_end(&mut bytes)
-        .map_err(|error| Error::io(format!("failed to read {LISTING}"), error))?;
-    Listing::parse(&bytes)
+        .map_err(|error| Error::io(format!("failed to read {path}"), error))?;
+    Ok(bytes)
+}
+
+fn has(files: &BackupFiles<'_>, path: &str) -> bool {
+    files.paths().iter().any(|known| known == path)
+}
+
+/// Views of every database that has some.
+fn views(files: &BackupFiles<'_>, listing: &Listing) -> Result<BTreeMap<String, Vec<View>>> {
+    let mut found = BTreeMap::new();
+    for database in listing.databases.keys() {
+        let path = views_path(database);
+        if has(files, &path) {
+            let views = serde_json::from_slice(&read(files, &path)?)
+                .map_err(|error| Error::damaged(format!("{path} is damaged")).with_source(error))?;
+            found.insert(database.clone(), views);
+        }
+    }
+    Ok(found)
+}
+
+/// Statements, one a line.
+fn grants(files: &BackupFiles<'_>) -> Result<Vec<String>> {
+    if !has(files, GRANTS) {
+        return Err(Error::not_found("the backup has no roles and rights").hint(
+            "the user may not have been allowed to ask for them; `backstay ls` shows what there is",
+        ));
+    }
+    let bytes = read(files, GRANTS)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--"));
+    Ok(lines.map(|line| line.trim_end_matches(';').to_owned()).collect())
 }
 
 fn report(
@@ -157,6 +223,15 @@ fn conclude(app: &App, done: &Done) -> Result<ExitStatus> {
                 table.found
             ));
         }
+    }
+    if !done.views.is_empty() {
+        printer.talk(format!("made {} anew", format::count(done.views.len() as u64, "view")));
+    }
+    if done.grants > 0 {
+        printer.talk(format!("gave rights by {}", format::count(done.grants as u64, "statement")));
+    }
+    for refused in &done.refused {
+        printer.warning(&format!("StarRocks refused {refused}"));
     }
     let differ: usize = done.databases.iter().map(|one| one.differing().count()).sum();
     if differ == 0 {

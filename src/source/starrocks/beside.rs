@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::cluster::{Cluster, Facts};
 use super::content::Database;
 use super::rows::Rows;
 use super::sql;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Where what belongs to the whole cluster lies.
 pub const CLUSTER: &str = "cluster";
@@ -34,6 +34,34 @@ pub struct Lacking {
     pub what: String,
     /// Why.
     pub why: String,
+}
+
+/// A view, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Its name.
+    pub name: String,
+    /// It has rows of its own, which are not kept.
+    pub materialized: bool,
+    /// The statement that makes it.
+    pub definition: String,
+}
+
+/// Where the views of a database are kept; no such file if there are none.
+pub fn views_path(database: &str) -> String {
+    format!("{DATABASES}/{}.views.json", file_name(database))
+}
+
+fn views_of(database: &Database) -> Vec<View> {
+    let of = |materialized: bool| {
+        move |(name, definition): &(String, String)| View {
+            name: name.clone(),
+            materialized,
+            definition: definition.clone(),
+        }
+    };
+    let views = database.views.iter().map(of(false));
+    views.chain(database.materialized.iter().map(of(true))).collect()
 }
 
 /// Asks for everything; what is refused is told, and the rest is taken.
@@ -76,6 +104,13 @@ impl<'a> Beside<'a> {
             path: format!("{place}.sql"),
             content: definitions(database).into_bytes(),
         });
+        let views = views_of(database);
+        if !views.is_empty() {
+            let content = serde_json::to_vec_pretty(&views).map_err(|error| {
+                Error::failed("failed to write definitions of views").with_source(error)
+            })?;
+            self.made.push(Made { path: views_path(&database.name), content });
+        }
         self.rows_at(&format!("{place}.functions"), &sql::functions(&database.name))?;
         self.rows_at(&format!("{place}.routine_loads"), &sql::routine_loads(&database.name))
     }
@@ -91,8 +126,8 @@ impl<'a> Beside<'a> {
         }
         let users = users.iter().flat_map(Rows::iter).map(|row| row.at(0).to_owned());
         for user in users.filter(|user| user != "'root'@'%'").collect::<Vec<_>>() {
-            let _ = writeln!(script, "-- its password is not known to anybody but StarRocks");
-            let _ = writeln!(script, "CREATE USER IF NOT EXISTS {user};");
+            // Made without its password it would have none, and let everybody in.
+            let _ = writeln!(script, "-- CREATE USER {user} IDENTIFIED BY '…';");
             self.rights(&mut script, &format!("user {user}"), &sql::grants_of_user(&user))?;
         }
         self.made.push(Made { path: GRANTS.to_owned(), content: script.into_bytes() });

@@ -157,6 +157,20 @@ impl Cluster {
         answer
     }
 
+    /// Sends a statement whose names are of `database`. Both go over the same connection.
+    pub fn submit_in(&mut self, database: &str, statement: &str) -> Result<Rows, Failure> {
+        let (target, session) = self.connect()?;
+        let target = target.clone();
+        let answer = session
+            .query(&sql::use_database(database), &target)
+            .and_then(|_| session.query(statement, &target));
+        if matches!(answer, Err(Failure::Lost(_))) {
+            self.session = None;
+            self.leader = None;
+        }
+        answer
+    }
+
     /// Goes over to the leader: only it knows how far a restore is.
     pub fn follow_leader(&mut self) -> Result<()> {
         let frontends =

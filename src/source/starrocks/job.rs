@@ -188,7 +188,7 @@ impl Job<'_> {
     fn watch(&mut self) -> Result<Option<End>> {
         let mut pause = Pause::new();
         let (mut told, mut troubled) = (String::new(), String::new());
-        let mut nowhere = 0;
+        let (mut nowhere, mut hidden) = (0, false);
         let mut job = String::new();
         loop {
             pause.wait(self.reporter)?;
@@ -202,7 +202,16 @@ impl Job<'_> {
                     if self.work == Work::Backup && self.is_in_repository()? {
                         return Ok(Some(End::Finished));
                     }
-                    nowhere += 1;
+                    if rows.rows.is_empty() && self.is_hidden()? {
+                        if !hidden {
+                            let message = "StarRocks shows no job: does the user lack EXPORT? The repository is asked until it has the snapshot";
+                            let about = self.database.to_owned();
+                            self.reporter.warn(WarningCode::Other, about, message);
+                            hidden = true;
+                        }
+                    } else {
+                        nowhere += 1;
+                    }
                     if nowhere > LOST_AFTER {
                         return Ok(Some(End::Lost));
                     }
@@ -252,6 +261,19 @@ impl Job<'_> {
                 self.work.cancel(self.database)
             ))
         })
+    }
+
+    /// Whether neither kind of job is shown: then none took the place of this one, and it may well
+    /// run where the user cannot see it.
+    fn is_hidden(&mut self) -> Result<bool> {
+        if self.work != Work::Backup {
+            return Ok(false);
+        }
+        let other = Work::Restore.show(self.database);
+        let rows = self.cluster.ask(&other).map_err(|failure| {
+            failure.into_error(&format!("look who has the place of the job {}", self.label))
+        })?;
+        Ok(rows.rows.is_empty())
     }
 
     /// Whether the repository has the snapshot, whole as far as StarRocks knows.

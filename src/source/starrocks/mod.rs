@@ -33,6 +33,7 @@ mod version;
 pub mod restore;
 pub mod sql;
 
+pub use beside::{GRANTS, View, views_path};
 pub use cluster::{Cluster, Login, Target};
 pub use partitions::{LISTING, Listing};
 pub use repository::Bucket;

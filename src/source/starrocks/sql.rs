@@ -201,6 +201,11 @@ pub fn drop_partition(database: &str, table: &str, partition: &str) -> String {
     )
 }
 
+/// Makes a database the one that names without one are of.
+pub fn use_database(database: &str) -> String {
+    format!("USE {}", name(database))
+}
+
 /// Gives a database another name.
 pub fn rename_database(database: &str, to: &str) -> String {
     format!("ALTER DATABASE {} RENAME {}", name(database), name(to))

@@ -11,7 +11,12 @@ use super::wire::Answer;
 type Said = Result<Answer, String>;
 
 /// Carries a statement out, as frontend `number`.
-pub fn answer(world: &Mutex<World>, number: usize, text: &str) -> Answer {
+pub fn answer(
+    world: &Mutex<World>,
+    number: usize,
+    text: &str,
+    current: &mut Option<String>,
+) -> Answer {
     let mut world = world.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     world.log.push(text.to_owned());
     if let Some(start) = world.faults.denied
@@ -29,7 +34,7 @@ pub fn answer(world: &Mutex<World>, number: usize, text: &str) -> Answer {
         Ok(statement) => statement,
         Err(message) => return Answer::Error(1064, message),
     };
-    let said = carry_out(&mut world, number, statement);
+    let said = carry_out(&mut world, number, statement, current);
     if let Some(start) = world.faults.no_reply
         && text.starts_with(start)
     {
@@ -57,7 +62,12 @@ fn database<'a>(world: &'a World, name: &str) -> Result<&'a Database, String> {
     world.databases.get(name).ok_or_else(|| format!("Unknown database '{name}'"))
 }
 
-fn carry_out(world: &mut World, number: usize, statement: Statement) -> Said {
+fn carry_out(
+    world: &mut World,
+    number: usize,
+    statement: Statement,
+    current: &mut Option<String>,
+) -> Said {
     match statement {
         Statement::ShowFrontends => Ok(frontends(world)),
         Statement::ShowBackends => Ok(backends(world)),
@@ -207,11 +217,32 @@ fn carry_out(world: &mut World, number: usize, statement: Statement) -> Said {
             Ok(Answer::Ok)
         }
         Statement::Grant(text) => {
+            let user =
+                text.rsplit_once(" TO ").map(|(_, user)| user.to_owned()).unwrap_or_default();
+            let role = user.trim_start_matches("ROLE ").trim_matches('`').to_owned();
+            if !world.users.contains(&user) && !world.roles.contains(&role) {
+                return Err(format!(
+                    "Getting analyzing error. Detail message: cannot find user {user}."
+                ));
+            }
             world.grants.push(text);
             Ok(Answer::Ok)
         }
-        Statement::CreateTable(..) | Statement::CreateView(..) => {
-            Err("No database selected".into())
+        Statement::CreateTable(..) => Err("No database selected".into()),
+        Statement::Use(name) => {
+            database(world, &name)?;
+            *current = Some(name);
+            Ok(Answer::Ok)
+        }
+        Statement::CreateView(name, text) => {
+            let made = in_current(world, current.as_deref(), &text)?;
+            made.views.insert(name, text);
+            Ok(Answer::Ok)
+        }
+        Statement::CreateMaterialized(name, text) => {
+            let made = in_current(world, current.as_deref(), &text)?;
+            made.materialized.insert(name, text);
+            Ok(Answer::Ok)
         }
         Statement::ShowCatalogs => {
             let row =
@@ -225,6 +256,27 @@ fn carry_out(world: &mut World, number: usize, statement: Statement) -> Said {
             Ok(rows(&["Catalog", "Create Catalog"], vec![vec![name, text]]))
         }
     }
+}
+
+/// The database that a view is made in, if what it is of is there.
+fn in_current<'a>(
+    world: &'a mut World,
+    current: Option<&str>,
+    text: &str,
+) -> Result<&'a mut Database, String> {
+    let of = text.rsplit_once("FROM ").ok_or("no FROM")?.1.trim_matches('`');
+    let (db, table) = of.split_once("`.`").ok_or("names without a database")?;
+    let known = database(world, db)?;
+    let there = known.tables.contains_key(table)
+        || known.views.contains_key(table)
+        || known.materialized.contains_key(table);
+    if !there {
+        return Err(format!(
+            "Getting analyzing error. Detail message: Unknown table '{db}.{table}'."
+        ));
+    }
+    let current = current.ok_or("No database selected")?;
+    world.databases.get_mut(current).ok_or_else(|| format!("Unknown database '{current}'"))
 }
 
 fn frontends(world: &World) -> Answer {
@@ -311,7 +363,17 @@ fn tables(world: &World, name: &str) -> Answer {
     rows(&["TABLE_NAME", "TABLE_TYPE", "ENGINE"], list)
 }
 
-fn partitions(world: &World, db: &str, table: &str) -> Said {
+fn partitions(world: &mut World, db: &str, table: &str) -> Said {
+    if world.faults.scheduler
+        && let Some(found) = world.databases.get_mut(db).and_then(|db| db.tables.get_mut(table))
+        && found.dynamic
+        && found.partitions.len() > 1
+    {
+        // What is old goes, and only the youngest stays.
+        let last = found.partitions.pop_last().unwrap();
+        found.partitions.clear();
+        found.partitions.insert(last.0, last.1);
+    }
     let found = database(world, db)?.tables.get(table);
     let found = found.ok_or_else(|| format!("Unknown table '{table}'"))?;
     let range = if found.by_list { "List" } else { "Range" };
@@ -444,6 +506,10 @@ fn submit_backup(
     check_slot(world, db)?;
     if known.read_only {
         return Err(format!("Repository {repository} is read only"));
+    }
+    if world.faults.labels_taken > 0 {
+        world.faults.labels_taken -= 1;
+        return Err(format!("Snapshot with name '{label}' already exist in repository"));
     }
     let names = known.names(&known.root())?;
     if names.iter().any(|name| *name == format!("__ss_{label}")) {

@@ -64,6 +64,8 @@ pub enum Statement {
     Grant(String),
     CreateTable(String, String),
     CreateView(String, String),
+    CreateMaterialized(String, String),
+    Use(String),
     ShowCatalogs,
     ShowCreateCatalog(String),
 }
@@ -341,6 +343,9 @@ impl Parser {
             let database = self.in_database()?.ok_or("NullPointerException")?;
             return Ok(Statement::CancelRestore(database));
         }
+        if self.take("USE") {
+            return Ok(Statement::Use(self.identifier()?));
+        }
         if self.take("DROP REPOSITORY") {
             return Ok(Statement::DropRepository(self.identifier()?));
         }
@@ -390,14 +395,19 @@ impl Parser {
             self.need_mark('@')?;
             return Ok(Statement::CreateUser(format!("'{user}'@'{}'", self.text()?)));
         }
-        let kind = if self.take("TABLE") { "table" } else { "view" };
-        if kind == "view" {
+        let kind = if self.take("TABLE") {
+            "table"
+        } else if self.take("MATERIALIZED VIEW") {
+            "materialized"
+        } else {
             self.need("VIEW")?;
-        }
+            "view"
+        };
         let name = self.identifier()?;
         self.at = self.tokens.len();
         Ok(match kind {
             "table" => Statement::CreateTable(name, text.to_owned()),
+            "materialized" => Statement::CreateMaterialized(name, text.to_owned()),
             _ => Statement::CreateView(name, text.to_owned()),
         })
     }

@@ -34,6 +34,8 @@ pub struct World {
     pub roles: Vec<String>,
     pub grants: Vec<String>,
     pub runtime: tokio::runtime::Runtime,
+    /// The keystore, if there is one.
+    pub tls: Option<std::sync::Arc<rustls::ServerConfig>>,
 }
 
 /// What goes wrong.
@@ -61,6 +63,10 @@ pub struct Faults {
     pub die_in: Option<&'static str>,
     /// Somebody else's job takes the slot when a job reaches this state.
     pub taken_in: Option<&'static str>,
+    /// So many labels are taken already.
+    pub labels_taken: u32,
+    /// Partitions of tables that look after them themselves are dropped by their age.
+    pub scheduler: bool,
     /// Rows vanish on the way back.
     pub lose_rows: bool,
 }
@@ -131,6 +137,7 @@ impl World {
                 .enable_all()
                 .build()
                 .unwrap(),
+            tls: None,
         }
     }
 

@@ -19,8 +19,14 @@ pub enum Answer {
 
 const SCRAMBLE: &[u8; 20] = b"abcdefghijklmnopqrst";
 
+/// A connection, plain or within TLS.
+trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
 struct Packets {
-    socket: TcpStream,
+    socket: Box<dyn Stream>,
+    raw: TcpStream,
     sequence: u8,
 }
 
@@ -39,7 +45,8 @@ impl Packets {
         let length = (body.len() as u32).to_le_bytes();
         self.socket.write_all(&[length[0], length[1], length[2], self.sequence])?;
         self.sequence = self.sequence.wrapping_add(1);
-        self.socket.write_all(body)
+        self.socket.write_all(body)?;
+        self.socket.flush()
     }
 
     fn ok(&mut self) -> io::Result<()> {
@@ -62,7 +69,7 @@ impl Packets {
 impl Drop for Packets {
     fn drop(&mut self) {
         // Others hold the socket as well.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let _ = self.raw.shutdown(std::net::Shutdown::Both);
     }
 }
 
@@ -84,12 +91,22 @@ fn lenenc(out: &mut Vec<u8>, text: &[u8]) {
 /// Serves one connection of frontend `number` until it ends.
 pub fn serve(socket: TcpStream, world: &Mutex<World>, number: usize) {
     let _ = socket.set_nodelay(true);
-    let _ = run(&mut Packets { socket, sequence: 0 }, world, number);
+    let Ok(raw) = socket.try_clone() else { return };
+    let _ = run(&mut Packets { socket: Box::new(socket), raw, sequence: 0 }, world, number);
 }
 
 fn run(packets: &mut Packets, world: &Mutex<World>, number: usize) -> io::Result<()> {
-    packets.write(&greeting())?;
-    let response = packets.read()?;
+    let tls = world.lock().unwrap().tls.clone();
+    packets.write(&greeting(tls.is_some()))?;
+    let mut response = packets.read()?;
+    if let Some(config) = tls
+        && response.len() == 32
+    {
+        let connection = rustls::ServerConnection::new(config).map_err(io::Error::other)?;
+        let raw = packets.raw.try_clone()?;
+        packets.socket = Box::new(rustls::StreamOwned::new(connection, raw));
+        response = packets.read()?;
+    }
     let (user, proof) = login(&response).ok_or(io::ErrorKind::InvalidData)?;
     let allowed = {
         let world = world.lock().unwrap();
@@ -100,6 +117,7 @@ fn run(packets: &mut Packets, world: &Mutex<World>, number: usize) -> io::Result
             .error(1045, &format!("Access denied for user '{user}' (using password: YES)"));
     }
     packets.ok()?;
+    let mut current = None;
     loop {
         packets.sequence = 0;
         let command = packets.read()?;
@@ -111,7 +129,7 @@ fn run(packets: &mut Packets, world: &Mutex<World>, number: usize) -> io::Result
             // COM_QUERY
             Some(3) => {
                 let statement = String::from_utf8_lossy(&command[1..]).into_owned();
-                let answer = super::answer::answer(world, number, &statement);
+                let answer = super::answer::answer(world, number, &statement, &mut current);
                 match answer {
                     Answer::Ok => packets.ok()?,
                     Answer::Error(code, message) => packets.error(code, &message)?,
@@ -155,8 +173,9 @@ fn send_rows(
 
 /// LONG_FLAG, CONNECT_WITH_DB, PROTOCOL_41, SECURE_CONNECTION, PLUGIN_AUTH, CONNECT_ATTRS; neither
 /// transactions nor several statements, and the old end of rows.
-fn greeting() -> Vec<u8> {
-    let capabilities: u32 = 0x4 | 0x8 | 0x200 | 0x8000 | 0x8_0000 | 0x10_0000;
+fn greeting(tls: bool) -> Vec<u8> {
+    let tls = if tls { 0x800 } else { 0 };
+    let capabilities: u32 = tls | 0x4 | 0x8 | 0x200 | 0x8000 | 0x8_0000 | 0x10_0000;
     let bits = capabilities.to_le_bytes();
     let mut body = vec![10];
     body.extend(b"5.1.0\0");

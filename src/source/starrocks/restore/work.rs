@@ -1,6 +1,6 @@
 //! Carrying a plan out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use jiff::SignedDuration;
@@ -11,6 +11,7 @@ use crate::archive::manifest::Manifest;
 use crate::archive::snapshot::Snapshots;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::StarRocks;
+use crate::source::starrocks::beside::View;
 use crate::source::starrocks::cluster::{Cluster, Facts, Login};
 use crate::source::starrocks::content;
 use crate::source::starrocks::job::{self, End, Job, Pause, State, Work};
@@ -33,6 +34,10 @@ pub struct Options {
     pub tables: Vec<String>,
     /// Put what was restored in the place of what is in use.
     pub swap: bool,
+    /// Views of each database, to be made anew.
+    pub views: BTreeMap<String, Vec<View>>,
+    /// Statements that give rights, to be carried out.
+    pub grants: Vec<String>,
 }
 
 /// A restore that was planned and not begun.
@@ -43,6 +48,8 @@ pub struct Restoring<'a> {
     repository: String,
     bucket: Bucket,
     plans: Vec<Plan>,
+    views: BTreeMap<String, Vec<View>>,
+    grants: Vec<String>,
     /// Databases that are swapped: the one in use, and the name it gets.
     swaps: Vec<Option<String>>,
 }
@@ -52,6 +59,20 @@ pub struct Restoring<'a> {
 pub struct Done {
     /// Databases, in order.
     pub databases: Vec<Restored>,
+    /// Views that were made anew.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub views: Vec<String>,
+    /// How many statements gave rights.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub grants: usize,
+    /// What StarRocks refused of these, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// A database that was restored.
@@ -137,6 +158,15 @@ impl<'a> Restoring<'a> {
                 )
                 .hint(format!("restore beside it: --database {from}=OTHER_NAME, or --swap")));
             }
+            // Views name the databases of their tables.
+            if options.views.contains_key(&from) && to != from && !options.swap {
+                return Err(Error::usage(format!(
+                    "the views of `{from}` are of tables in `{from}`, and it is restored as `{to}`"
+                ))
+                .hint(format!(
+                    "--views goes with --swap, or with --database {from}={from} where there is none"
+                )));
+            }
             let plan = Plan::of(listing, snapshots, (&from, &to), &options.tables, facts.backends)?;
             plans.push(plan);
             swaps.push(match (options.swap, there.contains(&live)) {
@@ -156,6 +186,8 @@ impl<'a> Restoring<'a> {
             bucket,
             plans,
             swaps: if options.swap { swaps } else { Vec::new() },
+            views: options.views.clone(),
+            grants: options.grants.clone(),
         })
     }
 
@@ -195,8 +227,50 @@ impl<'a> Restoring<'a> {
                 let restored = &mut done.databases[at];
                 self.swap(restored, aside)?;
             }
+            self.replay(&mut done)?;
         }
         Ok(done)
+    }
+
+    /// Makes views anew and gives rights. What StarRocks refuses is told; the rest is done.
+    fn replay(&mut self, done: &mut Done) -> Result<()> {
+        let lost = |failure: Failure| failure.into_error("make views and give rights");
+        let restored: BTreeSet<String> =
+            done.databases.iter().map(|restored| restored.to.clone()).collect();
+        for (database, views) in std::mem::take(&mut self.views) {
+            if !restored.contains(&database) {
+                continue;
+            }
+            // A view may be of another one, which may come later.
+            let mut open = views;
+            while !open.is_empty() {
+                let (before, mut left) = (open.len(), Vec::new());
+                let mut refused = Vec::new();
+                for view in open {
+                    match self.cluster.submit_in(&database, &view.definition) {
+                        Ok(_) => done.views.push(format!("{database}.{}", view.name)),
+                        Err(Failure::Said(why)) => {
+                            refused.push(format!("view {database}.{}: {why}", view.name));
+                            left.push(view);
+                        }
+                        Err(failure) => return Err(lost(failure)),
+                    }
+                }
+                if left.len() == before {
+                    done.refused.append(&mut refused);
+                    break;
+                }
+                open = left;
+            }
+        }
+        for statement in std::mem::take(&mut self.grants) {
+            match self.cluster.submit(&statement) {
+                Ok(_) => done.grants += 1,
+                Err(Failure::Said(why)) => done.refused.push(format!("{statement}: {why}")),
+                Err(failure) => return Err(lost(failure)),
+            }
+        }
+        Ok(())
     }
 
     fn database(&mut self, plan: &Plan) -> Result<Restored> {
