@@ -116,7 +116,7 @@ fn shipped_policies_pass_without_a_warning() {
     let set =
         policy::load(&directory("policies")).unwrap_or_else(|e| panic!("{}", e.render(false)));
     let stacks: Vec<&str> = set.policies.iter().map(|policy| policy.stack.as_str()).collect();
-    assert_eq!(stacks, ["data-platform", "redash", "starrocks", "superset"]);
+    assert_eq!(stacks, ["data-platform", "postgres-sites", "redash", "starrocks", "superset"]);
     assert_eq!(policy::render_all(&set.warnings, false), "");
     for policy in &set.policies {
         assert!(

@@ -130,6 +130,18 @@ pub struct RestoreAction {
     pub identity: Vec<PathBuf>,
 }
 
+/// Secrets that have to be those that were backed up. They are read into the state directory, for its
+/// owner alone, and removed at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretCheckAction {
+    /// A source of this policy that is `secrets`.
+    pub source: String,
+    /// Files that recover what is encrypted: `--identity`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identity: Vec<PathBuf>,
+}
+
 /// Sources that are backed up, as `backstay backup` does it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -403,7 +415,12 @@ impl ActionSpec {
     pub const fn is_read_only(&self) -> bool {
         match self {
             Self::Command(command) => command.read_only,
-            Self::Wait(_) | Self::Tcp(_) | Self::Http(_) | Self::Sql(_) | Self::Approval(_) => true,
+            Self::Wait(_)
+            | Self::Tcp(_)
+            | Self::Http(_)
+            | Self::Sql(_)
+            | Self::SecretCheck(_)
+            | Self::Approval(_) => true,
             Self::Service(service) => matches!(service.verb, ServiceVerb::Check),
             Self::Postgres(postgres) => matches!(
                 postgres,
@@ -445,6 +462,7 @@ impl ActionSpec {
             Self::Restore(_) => &["backup", "recovery_point", "target"],
             Self::Backup(_) => &["backups"],
             Self::Sql(_) => &["value"],
+            Self::SecretCheck(_) => &["checked"],
             Self::Service(service) if matches!(service.verb, ServiceVerb::Stop) => &["replicas"],
             Self::Postgres(postgres) => match postgres {
                 PostgresAction::Loss { .. } => &["lsn", "bytes", "seconds", "over"],

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     action::{
         ApprovalAction, BackupAction, CommandAction, HaproxyAction, HttpAction, ManualAction,
-        PostgresAction, RedisFlushAction, RestoreAction, ServiceAction, SqlAction, TcpAction,
-        WaitAction,
+        PostgresAction, RedisFlushAction, RestoreAction, SecretCheckAction, ServiceAction,
+        SqlAction, TcpAction, WaitAction,
     },
     execution::Retry,
     value::Period,
@@ -369,6 +369,8 @@ actions! {
     http: Http(HttpAction),
     /// Waits until a query of PostgreSQL answers as expected.
     sql: Sql(SqlAction),
+    /// Looks whether secrets are those that were backed up.
+    secret_check: SecretCheck(SecretCheckAction),
     /// Starts or stops services, or looks whether they run.
     service: Service(ServiceAction),
     /// Sends servers behind an HAProxy to work or to rest.

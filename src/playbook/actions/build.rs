@@ -10,6 +10,7 @@ use super::http::Http;
 use super::postgres::Postgres;
 use super::redis::RedisFlush;
 use super::restore::Restore;
+use super::secret_check::SecretCheck;
 use super::service::Service;
 use super::sql::Sql;
 use super::tcp::Tcp;
@@ -24,6 +25,7 @@ pub fn build(spec: &ActionSpec, means: &Arc<Means>) -> Result<Box<dyn Action>> {
         ActionSpec::Command(spec) => Box::new(Command(spec.clone())),
         ActionSpec::Wait(spec) => Box::new(Wait(spec.clone())),
         ActionSpec::Tcp(spec) => Box::new(Tcp(spec.clone())),
+        ActionSpec::SecretCheck(spec) => Box::new(SecretCheck::new(spec.clone(), means.clone())),
         ActionSpec::Http(spec) => Box::new(Http::new(spec.clone(), means.clone())),
         ActionSpec::Sql(spec) => Box::new(Sql(spec.clone())),
         ActionSpec::Service(spec) => Box::new(Service(spec.clone())),

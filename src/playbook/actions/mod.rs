@@ -11,6 +11,7 @@ mod postgres;
 mod program;
 mod redis;
 mod restore;
+mod secret_check;
 mod service;
 mod sql;
 mod tcp;

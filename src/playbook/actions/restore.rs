@@ -44,18 +44,10 @@ impl Restore {
 
     /// The backup that is restored, and the point it leads to.
     fn choose(&self, job: &Job<'_>) -> Result<(String, Timestamp)> {
-        let policy = &self.means.policy;
-        let own = policy.repository_of(&self.spec.source).map(|(name, _)| name);
-        let name = self.spec.repository.as_deref().or(own);
-        let name = name.ok_or_else(|| Error::usage("the source has no repository"))?;
-        let repository = (self.means.open)(name)?;
-        // Not "latest": what is made while the run goes on must not change what is restored.
-        let at = job.at.unwrap_or(job.started);
-        let manifest = find_backup(&repository, &self.address(), &BackupChoice::At(at))?;
-        let reached = manifest.recovery_points.iter().map(|point| point.time).filter(|t| *t <= at);
-        let point = reached.max().unwrap_or(manifest.start);
-        let point = if self.is_continuous() && job.at.is_some() { at } else { point };
-        Ok((manifest.backup.to_string(), point))
+        let (backup, point) =
+            choose(&self.means, &self.spec.source, self.spec.repository.as_deref(), job)?;
+        let point = job.at.filter(|_| self.is_continuous()).unwrap_or(point);
+        Ok((backup, point))
     }
 
     fn arguments(&self, job: &Job<'_>) -> Result<Vec<String>> {
@@ -130,6 +122,25 @@ impl Action for Restore {
             .map_err(|error| error.context(format!("failed to restore {}", self.address())))?;
         Ok(job.before.clone())
     }
+}
+
+/// The newest backup of a source from the run's instant or before, and the point it leads to.
+pub(super) fn choose(
+    means: &Means,
+    source: &str,
+    repository: Option<&str>,
+    job: &Job<'_>,
+) -> Result<(String, Timestamp)> {
+    let own = means.policy.repository_of(source).map(|(name, _)| name);
+    let name = repository.or(own).ok_or_else(|| Error::usage("the source has no repository"))?;
+    let repository = (means.open)(name)?;
+    // Not "latest": what is made while the run goes on must not change what is restored.
+    let at = job.at.unwrap_or(job.started);
+    let address = SourceAddress::new(&means.policy.stack, source);
+    let manifest = find_backup(&repository, &address, &BackupChoice::At(at))?;
+    let reached = manifest.recovery_points.iter().map(|point| point.time).filter(|t| *t <= at);
+    let point = reached.max().unwrap_or(manifest.start);
+    Ok((manifest.backup.to_string(), point))
 }
 
 /// Whether a directory has anything in it.

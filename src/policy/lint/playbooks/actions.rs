@@ -8,6 +8,7 @@ use crate::policy::{
     lint::sources::{absolute, check_connection},
     playbook::ActionSpec,
     redact::{has_secret_within, names_a_secret},
+    source::SourceKind,
 };
 
 pub(super) fn check(findings: &mut Findings<'_>, at: &[&str], action: &ActionSpec) {
@@ -42,6 +43,16 @@ pub(super) fn check(findings: &mut Findings<'_>, at: &[&str], action: &ActionSpe
                     let what = format!("the header `{name}` looks secret and is written here");
                     error(findings, &path, &what, "write ${env:NAME} or ${file:PATH}");
                 }
+            }
+        }
+        ActionSpec::SecretCheck(secrets) => {
+            let path = of(&["source"]);
+            let known = findings.policy.sources.get(&secrets.source);
+            if known.is_some_and(|source| source.kind() != SourceKind::Secrets) {
+                let what = format!("`{}` is no source of secrets", secrets.source);
+                error(findings, &path, &what, "name a source that is `secrets`");
+            } else {
+                findings.reference(&refs(&path), &secrets.source, "sources", "source");
             }
         }
         ActionSpec::Sql(sql) => {
