@@ -31,6 +31,7 @@ mod playbook;
 mod playbook_actions;
 mod playbook_crash;
 mod playbook_model;
+mod playbook_role;
 mod playbook_sites;
 mod policy;
 mod postgres_ahead;

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id::SourceAddress;
 use crate::policy::{self, Policy, PolicySet};
 use crate::run::Context;
+use crate::run::role::{Standing, check_active};
 use crate::state::{State, default_directory};
 use crate::store::{Location, Repository, Store};
 
@@ -165,6 +166,21 @@ impl App {
         let store = Location::from_policy(repository)?.connect(self.runtime.handle(), create)?;
         let rate = |limit: Option<policy::Size>| limit.map(policy::Size::bytes);
         Ok(store.limited(rate(limits.upload), rate(limits.download)))
+    }
+
+    /// Fails on a host whose site is not the active one: what writes asks before it begins.
+    pub fn check_active(&self, policy: &Policy) -> Result<()> {
+        let open = |name: &str| {
+            let config = policy.repositories.get(name).ok_or_else(|| {
+                Error::usage(format!("stack {} has no repository `{name}`", policy.stack))
+            })?;
+            self.connect(config, false)
+        };
+        if let Standing::Unknown(why) = check_active(policy, open)? {
+            self.printer
+                .warning(&format!("whether this site is the active one is not known: {why}"));
+        }
+        Ok(())
     }
 
     /// Connects to a repository by URL.

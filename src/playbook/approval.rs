@@ -27,19 +27,24 @@ pub fn known<'a>(view: &'a RunView, step: &'a PlannedStep) -> BTreeMap<&'a str, 
         .collect()
 }
 
-/// How many people agreed to what is known now, and how many have to.
-pub fn count(view: &RunView, step: &PlannedStep) -> Result<(u32, u32)> {
-    let ActionSpec::Approval(wanted) = &step.action else { return Ok((0, 1)) };
+/// Those who agreed to what is known now.
+pub fn people(view: &RunView, step: &PlannedStep) -> Result<BTreeSet<String>> {
+    let ActionSpec::Approval(wanted) = &step.action else { return Ok(BTreeSet::new()) };
     let binds = binds(view, step)?;
     let given = view.steps.get(&step.name).map(|step| step.approvals.as_slice());
-    let people: BTreeSet<&str> = given
+    Ok(given
         .unwrap_or_default()
         .iter()
         .filter(|approval| approval.binds == binds)
-        .map(|approval| approval.who.name.as_str())
-        .filter(|name| wanted.from.is_empty() || wanted.from.iter().any(|one| one == name))
-        .collect();
-    Ok((people.len() as u32, wanted.of))
+        .map(|approval| approval.who.name.clone())
+        .filter(|name| wanted.from.is_empty() || wanted.from.contains(name))
+        .collect())
+}
+
+/// How many people agreed to what is known now, and how many have to.
+pub fn count(view: &RunView, step: &PlannedStep) -> Result<(u32, u32)> {
+    let ActionSpec::Approval(wanted) = &step.action else { return Ok((0, 1)) };
+    Ok((people(view, step)?.len() as u32, wanted.of))
 }
 
 /// Whether enough people agreed.

@@ -11,6 +11,7 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use super::action::{Action, Job, Make, Observed};
+use super::approval;
 use super::compile::{Plan, PlannedStep};
 use super::decide::{Decision, Move, decide};
 use super::journal::{Journal, Place};
@@ -229,7 +230,14 @@ impl<'a> Engine<'a> {
             Move::Skip { step, why } => self.append(Event::Skipped { step, why, who: None }),
             Move::Ask(step) => self.append(Event::Asked { step }),
             Move::Grant(step) => {
-                self.append(Event::Succeeded { step, outputs: Outputs::new(), found: false })
+                let people = {
+                    let shared = self.lock();
+                    let planned = shared.view.plan.step(&step);
+                    planned.map(|planned| approval::people(&shared.view, planned)).transpose()?
+                };
+                let people = people.unwrap_or_default().into_iter().collect::<Vec<_>>().join(", ");
+                let outputs = Outputs::from([("approved_by".to_owned(), people)]);
+                self.append(Event::Succeeded { step, outputs, found: false })
             }
             Move::Unwind(why) => {
                 self.append(Event::Unwinding { why, who: None })?;

@@ -130,6 +130,27 @@ pub struct RestoreAction {
     pub identity: Vec<PathBuf>,
 }
 
+/// A site that becomes the active one: an epoch begins, of which there is only one with its number.
+///
+/// Why the site before takes no writes has to be known: `proof`, what a server of it refused, or
+/// `attested`, the people who say so, together with `unreachable`. Each is an output of a step before,
+/// so that it cannot be skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoleAction {
+    /// One of `sites`.
+    pub to: String,
+    /// `{{STEP.proof}}` of a `postgres: { prove_fenced: … }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
+    /// `{{STEP.approved_by}}` of an approval of two people or more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attested: Option<String>,
+    /// `{{STEP.state}}` of `tcp` checks that expect `closed`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<String>,
+}
+
 /// Secrets that have to be those that were backed up. They are read into the state directory, for its
 /// owner alone, and removed at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -432,6 +453,7 @@ impl ActionSpec {
             | Self::Restore(_)
             | Self::Backup(_)
             | Self::Haproxy(_)
+            | Self::Role(_)
             | Self::RedisFlush(_) => false,
         }
     }
@@ -442,7 +464,7 @@ impl ActionSpec {
             Self::Command(command) => command.undo.is_some(),
             Self::Service(service) => !matches!(service.verb, ServiceVerb::Check),
             Self::Postgres(postgres) => matches!(postgres, PostgresAction::StopWriters { .. }),
-            Self::Haproxy(_) => true,
+            Self::Haproxy(_) | Self::Role(_) => true,
             _ => false,
         }
     }
@@ -471,10 +493,11 @@ impl ActionSpec {
                 PostgresAction::Promote { .. } => &["lsn", "timeline"],
                 PostgresAction::WaitFor { .. } => &[],
             },
+            Self::Approval(_) => &["approved_by"],
+            Self::Tcp(_) => &["state"],
+            Self::Role(_) => &["epoch"],
             Self::Wait(_)
             | Self::Manual(_)
-            | Self::Approval(_)
-            | Self::Tcp(_)
             | Self::Http(_)
             | Self::Service(_)
             | Self::Haproxy(_)

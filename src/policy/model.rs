@@ -16,6 +16,7 @@ use super::{
     repository::Repository,
     retention::Keep,
     source::{Compression, Source},
+    value::Setting,
     window::Window,
 };
 
@@ -199,6 +200,13 @@ impl Policy {
 pub struct Role {
     /// A repository, best at a third place.
     pub repository: String,
+    /// Which of `sites` this host belongs to, mostly `"${env:BACKSTAY_SITE}"`. On a host of a site that is
+    /// not the active one nothing is backed up, archived or removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Setting>,
+    /// Stop also where it cannot be asked which site is active. Otherwise a warning says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub self_fence: bool,
 }
 
 /// Where runs are recorded.

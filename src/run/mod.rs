@@ -19,6 +19,7 @@ pub mod prove;
 pub mod prune;
 pub mod repair;
 pub mod restore;
+pub mod role;
 pub mod verify;
 pub mod wal;
 

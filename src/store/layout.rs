@@ -56,6 +56,16 @@ pub fn sources(stack: &str) -> String {
     format!("{stack}/sources")
 }
 
+/// Where it is recorded which site of a stack is active.
+pub fn roles(stack: &str) -> String {
+    format!("{stack}/role")
+}
+
+/// The record of one epoch, which counts from 1.
+pub fn role(stack: &str, epoch: u64) -> String {
+    format!("{stack}/role/{epoch:08}.json")
+}
+
 /// Where the journals of a stack's playbooks lie, a directory for each run.
 pub fn journals(stack: &str) -> String {
     format!("{stack}/journal")

@@ -80,6 +80,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         }
     }
     if !args.dry_run {
+        set.iter().flat_map(|set| &set.policies).try_for_each(|policy| app.check_active(policy))?;
         ask(app, &report, args.yes)?;
         for (repository, address) in &targets {
             if report.failed.iter().any(|failed| failed.source == address.to_string()) {

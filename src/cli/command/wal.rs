@@ -202,6 +202,7 @@ fn to_write(app: &App, cluster: &ClusterArgs) -> Result<Vec<Archive>> {
     let set = app.policies(false)?;
     let address = address(app, &set, cluster)?;
     let policy = app.policy_of(&set, &address)?;
+    app.check_active(policy)?;
     let mut archives = Vec::new();
     for (name, required) in repositories(policy, &address) {
         if !app.wants_repository(&name) {

@@ -10,6 +10,7 @@ use super::http::Http;
 use super::postgres::Postgres;
 use super::redis::RedisFlush;
 use super::restore::Restore;
+use super::role::Role;
 use super::secret_check::SecretCheck;
 use super::service::Service;
 use super::sql::Sql;
@@ -26,6 +27,7 @@ pub fn build(spec: &ActionSpec, means: &Arc<Means>) -> Result<Box<dyn Action>> {
         ActionSpec::Wait(spec) => Box::new(Wait(spec.clone())),
         ActionSpec::Tcp(spec) => Box::new(Tcp(spec.clone())),
         ActionSpec::SecretCheck(spec) => Box::new(SecretCheck::new(spec.clone(), means.clone())),
+        ActionSpec::Role(spec) => Box::new(Role::new(spec.clone(), means.clone())),
         ActionSpec::Http(spec) => Box::new(Http::new(spec.clone(), means.clone())),
         ActionSpec::Sql(spec) => Box::new(Sql(spec.clone())),
         ActionSpec::Service(spec) => Box::new(Service(spec.clone())),

@@ -11,6 +11,7 @@ mod postgres;
 mod program;
 mod redis;
 mod restore;
+mod role;
 mod secret_check;
 mod service;
 mod sql;

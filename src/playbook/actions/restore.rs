@@ -42,6 +42,12 @@ impl Restore {
         source.is_some_and(|source| matches!(source.spec, SourceSpec::PostgresCluster(_)))
     }
 
+    /// Whether WAL is archived as it is written.
+    fn is_archived(&self) -> bool {
+        let source = self.means.policy.sources.get(&self.spec.source);
+        source.is_some_and(crate::policy::Source::has_wal_archive)
+    }
+
     /// The backup that is restored, and the point it leads to.
     fn choose(&self, job: &Job<'_>) -> Result<(String, Timestamp)> {
         let (backup, point) =
@@ -69,6 +75,8 @@ impl Restore {
                 arguments.extend(["--at".to_owned(), at.to_string()]);
             }
             _ if own_goal && self.is_continuous() => {}
+            // Without an instant all that was archived is wanted, and not only what the backup brings.
+            None if self.is_archived() => arguments.push("--latest".to_owned()),
             _ => arguments.extend(["--backup".to_owned(), backup]),
         }
         arguments.extend(["--to".to_owned(), self.spec.to.clone(), "--yes".to_owned()]);

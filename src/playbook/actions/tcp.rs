@@ -15,6 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Tcp(pub TcpAction);
 
 impl Tcp {
+    fn found(&self) -> Outputs {
+        let state = match self.0.expect {
+            Port::Open => "open",
+            Port::Closed => "closed",
+        };
+        Outputs::from([("state".to_owned(), state.to_owned())])
+    }
+
     fn look(&self) -> Result<()> {
         let address = &self.0.address;
         let opens = connect(address);
@@ -57,11 +65,10 @@ impl Action for Tcp {
     }
 
     fn observe(&self, _job: &Job<'_>) -> Result<Observed> {
-        let done = self.look().is_ok();
-        Ok(if done { Observed::Done(Outputs::new()) } else { Observed::NotDone })
+        Ok(if self.look().is_ok() { Observed::Done(self.found()) } else { Observed::NotDone })
     }
 
     fn apply(&self, job: &Job<'_>) -> Result<Outputs> {
-        job.until(self.0.every.get(), || self.look()).map(|()| Outputs::new())
+        job.until(self.0.every.get(), || self.look()).map(|()| self.found())
     }
 }

@@ -6,8 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Findings, programs};
 use crate::policy::{
+    action::{Port, PostgresAction, RoleAction},
     diagnostic::Problem,
-    playbook::{ActionSpec, Condition, OF_RUN, OnFailure, Phase, Placed, Playbook, Step, uses},
+    playbook::{
+        ActionSpec, Condition, Mode, OF_RUN, OnFailure, Phase, Placed, Playbook, Step, uses,
+    },
     suggest,
     value::is_valid_name,
     yaml::Node,
@@ -377,7 +380,107 @@ impl<'a> StepOf<'a> {
                 }
             }
             ActionSpec::Wait(_) => {}
+            ActionSpec::Role(role) => self.check_role(findings, role),
+            ActionSpec::Postgres(PostgresAction::Promote { .. })
+                if findings.policy.role.is_some() && !self.follows_role() =>
+            {
+                findings.error_at_key(
+                    &self.path(&["postgres", "promote"]),
+                    "the standby is promoted before its site is the active one",
+                    "put a step `role: { to: SITE, … }` above it, or remove `role` of the policy",
+                );
+            }
             more => actions::check(findings, &self.path(&[more.kind()]), more),
+        }
+    }
+}
+
+impl StepOf<'_> {
+    /// Whether a site is made the active one before this step, in every mode that it is done in.
+    fn follows_role(&self) -> bool {
+        let earlier = self.earlier();
+        let modes = |step: &Step| {
+            if step.modes.is_empty() { self.definition.modes.clone() } else { step.modes.clone() }
+        };
+        let own = modes(self.one.step);
+        own.iter().all(|mode| {
+            *mode == Mode::Drill
+                || self.above.values().any(|one| {
+                    matches!(one.step.action, ActionSpec::Role(_))
+                        && earlier.contains(one.name)
+                        && modes(one.step).contains(mode)
+                })
+        })
+    }
+
+    /// The step that `{{STEP.OUTPUT}}` names, if that is all there is.
+    fn source_of(&self, text: &str, output: &str) -> Option<&Step> {
+        let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
+        let (step, found) = inner.trim().split_once('.')?;
+        (found == output).then(|| self.above.get(step).map(|one| one.step))?
+    }
+
+    fn check_role(&self, findings: &mut Findings<'_>, role: &RoleAction) {
+        findings.reference(&self.path(&["role", "to"]), &role.to, "sites", "site");
+        if findings.policy.role.is_none() {
+            findings.error_at_key(
+                &self.path(&["role"]),
+                "the policy does not say where epochs are recorded",
+                "add `role: { repository: NAME }` at the top, best of a third place",
+            );
+        }
+        match (&role.proof, &role.attested) {
+            (Some(proof), None) => {
+                let source = self.source_of(proof, "proof").map(|step| &step.action);
+                let proves = |action: &ActionSpec| {
+                    matches!(action, ActionSpec::Postgres(PostgresAction::ProveFenced { .. }))
+                };
+                if !source.is_some_and(proves) {
+                    findings.error(
+                        &self.path(&["role", "proof"]),
+                        "this proves nothing",
+                        "write `\"{{STEP.proof}}\"` of a step above that is `postgres: { prove_fenced: … }`",
+                    );
+                }
+            }
+            (None, Some(attested)) => {
+                let source = self.source_of(attested, "approved_by").map(|step| &step.action);
+                let enough = |action: &ActionSpec| matches!(action, ActionSpec::Approval(approval) if approval.of >= 2);
+                if !source.is_some_and(enough) {
+                    findings.error(
+                        &self.path(&["role", "attested"]),
+                        "two people have to attest that the site before takes no writes",
+                        "write `\"{{STEP.approved_by}}\"` of a step above that is `approval: { of: 2 }`",
+                    );
+                }
+                self.check_unreachable(findings, role);
+            }
+            _ => findings.error_at_key(
+                &self.path(&["role"]),
+                "exactly one of `proof` and `attested` is needed",
+                "a site is made the active one when the one before is known to take no writes",
+            ),
+        }
+    }
+
+    fn check_unreachable(&self, findings: &mut Findings<'_>, role: &RoleAction) {
+        if role.unreachable.is_empty() {
+            findings.error_at_key(
+                &self.path(&["role", "attested"]),
+                "nothing looks whether the site before can be reached",
+                "add `unreachable: [\"{{STEP.state}}\"]` of a step `tcp: { address: …, expect: closed }`",
+            );
+        }
+        for (index, text) in role.unreachable.iter().enumerate() {
+            let source = self.source_of(text, "state").map(|step| &step.action);
+            let closed = |action: &ActionSpec| matches!(action, ActionSpec::Tcp(tcp) if tcp.expect == Port::Closed);
+            if !source.is_some_and(closed) {
+                findings.error(
+                    &self.path(&["role", "unreachable", &index.to_string()]),
+                    "this does not show that the site before cannot be reached",
+                    "write `\"{{STEP.state}}\"` of a step `tcp: { address: …, expect: closed }`",
+                );
+            }
         }
     }
 }

@@ -8,11 +8,12 @@ use crate::policy::{
     cron::Cron,
     model::State,
     redact::{has_secret_within, names_a_secret},
+    value::Setting,
     yaml::Node,
 };
 
 /// The sections this version reads and checks, but does not act on.
-const NOT_ACTED_ON: &[&str] = &["role", "sites", "drills"];
+const NOT_ACTED_ON: &[&str] = &["drills"];
 
 pub(super) fn check(findings: &mut Findings<'_>) {
     for section in NOT_ACTED_ON {
@@ -26,6 +27,16 @@ pub(super) fn check(findings: &mut Findings<'_>) {
     }
     if let Some(role) = &findings.policy.role {
         findings.reference(&["role", "repository"], &role.repository, "repositories", "repository");
+        if let Some(Setting::Plain(site)) = &role.site {
+            findings.reference(&["role", "site"], site, "sites", "site");
+        }
+        if role.self_fence && role.site.is_none() {
+            findings.error_at_key(
+                &["role", "self_fence"],
+                "it is not said which site this host belongs to",
+                "add `site: \"${env:BACKSTAY_SITE}\"`",
+            );
+        }
     }
     for name in findings.names("drills") {
         check_drill(findings, name);

@@ -1,0 +1,127 @@
+//! `role`: a site becomes the active one. Of two that want the same epoch one wins; the hosts of the other
+//! sites find themselves fenced, and stop writing.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::playbook::action::{Action, Job, Means, Observed, Preview};
+use crate::playbook::record::Outputs;
+use crate::policy::RoleAction;
+use crate::run::host_name;
+use crate::store::{ActiveSite, RoleStore, Worker};
+
+/// Makes a site the active one.
+pub struct Role {
+    spec: RoleAction,
+    means: Arc<Means>,
+}
+
+impl Role {
+    /// As a step says.
+    pub fn new(spec: RoleAction, means: Arc<Means>) -> Self {
+        Self { spec, means }
+    }
+
+    fn store(&self) -> Result<RoleStore> {
+        let policy = &self.means.policy;
+        let role = policy.role.as_ref();
+        let role = role.ok_or_else(|| Error::usage("the policy has no `role`"))?;
+        Ok(RoleStore::new((self.means.open)(&role.repository)?.store(), &policy.stack))
+    }
+
+    /// How it is known that the site before takes no writes.
+    fn fence(&self) -> Result<String> {
+        let not_closed = self.spec.unreachable.iter().find(|state| *state != "closed");
+        if not_closed.is_some() {
+            return Err(Error::new(ErrorKind::Conflict, "the site before can be reached"));
+        }
+        match (&self.spec.proof, &self.spec.attested) {
+            (Some(proof), _) if !proof.is_empty() => Ok(format!("proven: {proof}")),
+            (_, Some(people)) if people.contains(',') => Ok(format!("attested by {people}")),
+            _ => {
+                Err(Error::new(ErrorKind::Conflict, "nothing shows that the site before is fenced"))
+            }
+        }
+    }
+
+    fn become_active(&self, site: &str, fence: &str, key: &str, job: &Job<'_>) -> Result<Outputs> {
+        let store = self.store()?;
+        let current = store.current()?;
+        if let Some(current) = current.as_ref().filter(|current| current.site == site) {
+            return Ok(epoch(current));
+        }
+        // What was active when this step began is what it takes over from.
+        let before = job.before.get("epoch").cloned().unwrap_or_default();
+        let now = current.as_ref().map_or(0, |current| current.epoch);
+        if key == job.key() && before != now.to_string() {
+            let who = current.map(|current| format!("site {} by {}", current.site, current.run));
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("epoch {now} began meanwhile: {}", who.unwrap_or_default()),
+            )
+            .hint("somebody else made a site the active one: look before anything else is done"));
+        }
+        let by = Worker::here(host_name());
+        let next = ActiveSite::new(now + 1, site, key, fence, by, job.cx.clock.now());
+        if store.begin(&next)? {
+            return Ok(epoch(&next));
+        }
+        Err(Error::new(ErrorKind::Conflict, format!("somebody else began epoch {}", now + 1)))
+    }
+}
+
+fn epoch(site: &ActiveSite) -> Outputs {
+    Outputs::from([("epoch".to_owned(), site.epoch.to_string())])
+}
+
+impl Action for Role {
+    fn preview(&self, _job: &Job<'_>) -> Result<Preview> {
+        let current = self.store()?.current()?;
+        let (site, epoch) =
+            current.map_or_else(|| ("none".to_owned(), 0), |current| (current.site, current.epoch));
+        let to = &self.spec.to;
+        let preview = Preview::of(format!(
+            "makes site {to} the active one, epoch {}; now: {site}",
+            epoch + 1
+        ));
+        Ok(if site == *to {
+            preview.missing(format!("site {to} is the active one"))
+        } else {
+            preview
+        })
+    }
+
+    fn before(&self, _job: &Job<'_>) -> Result<Outputs> {
+        let current = self.store()?.current()?;
+        let mut outputs = Outputs::from([(
+            "epoch".to_owned(),
+            current.as_ref().map_or(0, |current| current.epoch).to_string(),
+        )]);
+        if let Some(current) = current {
+            outputs.insert("site".to_owned(), current.site);
+        }
+        Ok(outputs)
+    }
+
+    fn observe(&self, _job: &Job<'_>) -> Result<Observed> {
+        Ok(match self.store()?.current()? {
+            Some(current) if current.site == self.spec.to => Observed::Done(epoch(&current)),
+            _ => Observed::NotDone,
+        })
+    }
+
+    fn apply(&self, job: &Job<'_>) -> Result<Outputs> {
+        self.become_active(&self.spec.to, &self.fence()?, &job.key(), job)
+    }
+
+    fn undo(&self, job: &Job<'_>) -> Result<()> {
+        // Epochs only go on: the site before becomes the active one again, or none if there was none.
+        let site = job.before.get("site").map_or("", String::as_str);
+        let current = self.store()?.current()?;
+        if current.is_none_or(|current| current.run != job.key()) {
+            return Ok(());
+        }
+        let key = format!("{} taken back", job.key());
+        self.become_active(site, "taken back before the point of no return", &key, job).map(drop)
+    }
+}
