@@ -19,6 +19,8 @@ docker compose version >/dev/null 2>&1 || die "make test-compose needs Docker's 
 s3_port=${BACKSTAY_TEST_S3_PORT:-19000}
 pg15_port=${BACKSTAY_TEST_POSTGRES_15_PORT:-15415}
 pg17_port=${BACKSTAY_TEST_POSTGRES_17_PORT:-15417}
+my57_port=${BACKSTAY_TEST_MYSQL_57_PORT:-13357}
+my8_port=${BACKSTAY_TEST_MYSQL_8_PORT:-13380}
 compose() { docker compose -f docker-compose.test.yml "$@" </dev/null; }
 down() {
     local status=$?
@@ -30,7 +32,7 @@ trap down EXIT
 trap 'exit 130' INT TERM
 
 head_line "servers"
-compose up --detach --wait --wait-timeout 180 minio postgres-15 postgres-17
+compose up --detach --wait --wait-timeout 180 minio postgres-15 postgres-17 mysql-57 mysql-8
 compose run --rm --no-deps buckets
 
 export BACKSTAY_TEST_S3_ENDPOINT=http://127.0.0.1:$s3_port
@@ -44,6 +46,10 @@ export AWS_SECRET_ACCESS_KEY=backstay-test-only
 export AWS_REGION=us-east-1
 export BACKSTAY_TEST_POSTGRES_15="host=127.0.0.1 port=$pg15_port user=backstay password=backstay-test-only dbname=backstay"
 export BACKSTAY_TEST_POSTGRES_17="host=127.0.0.1 port=$pg17_port user=backstay password=backstay-test-only dbname=backstay"
+
+export BACKSTAY_TEST_MYSQL_PASSWORD=backstay-test-only
+export BACKSTAY_TEST_MYSQL_57="host=127.0.0.1 port=$my57_port user=root"
+export BACKSTAY_TEST_MYSQL_8="host=127.0.0.1 port=$my8_port user=root"
 
 head_line "tests"
 if cargo nextest --version >/dev/null 2>&1; then

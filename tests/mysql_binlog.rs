@@ -236,3 +236,50 @@ fn a_server_without_a_binary_log_has_no_incremental() {
     assert!(ran.stderr.contains("the server writes no binary log"), "{}", ran.stderr);
     assert!(kinds(&sandbox).is_empty());
 }
+
+/// MySQL itself, where `make test-compose` or somebody else runs it. The tests' machine needs MySQL's
+/// own client programs for it: those of MariaDB do not dump it.
+#[test]
+fn mysql_servers_that_are_named_go_round() {
+    for variable in ["BACKSTAY_TEST_MYSQL_57", "BACKSTAY_TEST_MYSQL_8"] {
+        let Ok(connection) = std::env::var(variable) else {
+            eprintln!("not run: {variable} names no server");
+            continue;
+        };
+        let version = std::process::Command::new("mysqldump").arg("--version").output();
+        let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        if version.as_ref().map_or(true, |version| version.contains("MariaDB")) {
+            let _ = crate::common::cannot("mysqldump of MySQL is not here: mysql-client");
+            continue;
+        }
+        let sandbox = Sandbox::new();
+        let source = format!(
+            "  my: {{ mysql_dump: {{ connection: '{connection} password=${{env:BACKSTAY_TEST_MYSQL_PASSWORD}}', binlog: true, checksums: true }} }}\n"
+        );
+        sandbox.write_policy(true, &source);
+        sandbox.run(&["init"]).expect(0);
+        let client = |statement: &str| {
+            let (mut host, mut port) = ("", "");
+            for word in connection.split(' ') {
+                host = word.strip_prefix("host=").unwrap_or(host);
+                port = word.strip_prefix("port=").unwrap_or(port);
+            }
+            let mut command = std::process::Command::new("mysql");
+            command.args(["--no-defaults", "--user=root", "--protocol=tcp", "-N", "-B"]);
+            command.args(["-h", host, "-P", port, "-e", statement]);
+            command.env("MYSQL_PWD", std::env::var("BACKSTAY_TEST_MYSQL_PASSWORD").unwrap());
+            Ran::from(&command.output().unwrap()).expect(0).stdout.trim().to_owned()
+        };
+        client("DROP DATABASE IF EXISTS app; DROP DATABASE IF EXISTS app_new; CREATE DATABASE app; CREATE TABLE app.t (id INT PRIMARY KEY); INSERT INTO app.t VALUES (1), (2); CREATE VIEW app.v AS SELECT * FROM app.t");
+        backup(&sandbox, "full").expect(0);
+        client("INSERT INTO app.t VALUES (3)");
+        backup(&sandbox, "incremental").expect(0);
+        assert_eq!(kinds(&sandbox), ["full", "incr"]);
+        let list = sandbox.run(&["list", "demo/my", "--output", "json"]).expect(0).json();
+        let ids = list.as_array().unwrap().iter().map(|one| one["backup"].as_str().unwrap());
+        let full = ids.into_iter().find(|id| id.contains("-full-")).unwrap().to_owned();
+        restore(&sandbox, "app_new", &["--backup", &full]).expect(0);
+        assert_eq!(client("SELECT COUNT(*) FROM app_new.v"), "2");
+        client("DROP DATABASE app; DROP DATABASE app_new");
+    }
+}
