@@ -270,7 +270,9 @@ fn mysql_servers_that_are_named_go_round() {
             command.env("MYSQL_PWD", std::env::var("BACKSTAY_TEST_MYSQL_PASSWORD").unwrap());
             Ran::from(&command.output().unwrap()).expect(0).stdout.trim().to_owned()
         };
-        client("DROP DATABASE IF EXISTS app; DROP DATABASE IF EXISTS app_new; CREATE DATABASE app; CREATE TABLE app.t (id INT PRIMARY KEY); INSERT INTO app.t VALUES (1), (2); CREATE VIEW app.v AS SELECT * FROM app.t");
+        client(
+            "DROP DATABASE IF EXISTS app; DROP DATABASE IF EXISTS app_new; CREATE DATABASE app; CREATE TABLE app.t (id INT PRIMARY KEY); INSERT INTO app.t VALUES (1), (2); CREATE VIEW app.v AS SELECT * FROM app.t",
+        );
         backup(&sandbox, "full").expect(0);
         client("INSERT INTO app.t VALUES (3)");
         backup(&sandbox, "incremental").expect(0);

@@ -14,7 +14,7 @@ use super::force::{InForce, told};
 use super::service::ServiceManager;
 use super::supervise::{self, Ended, Stop, Work};
 use super::tick::{Fleet, Place, Protected, decide, due_slots, following_slots};
-use super::timetable::next_due;
+use super::timetable::{is_due_as_before, next_due};
 use super::watch::{Means, Watch};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -247,8 +247,8 @@ impl<'a> Engine<'a> {
         if states(&policies).first() != states(&self.policies).first() {
             self.warn("the policies name another state: it is used from the next start on".into());
         }
+        self.due.retain(|(stack, job), _| is_due_as_before(&self.policies, &policies, stack, job));
         self.policies = policies;
-        self.due.clear();
         self.invalid = None;
         self.watch.policies_changed(&self.policies, self.force.path());
         self.settings.board.loaded(&self.policies, self.force.path(), self.clock.now());

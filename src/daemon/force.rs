@@ -47,17 +47,15 @@ impl InForce {
     }
 
     fn take(&mut self) -> Result<Vec<Policy>> {
-        // Errors name the files that a person has, not copies of them.
-        let found = policy::load(&self.from)?;
         let directory = self.kept.join(id::random_suffix(10));
-        let path = policy::keep(&self.from, &directory)?;
-        let set = match policy::load(&path) {
-            // Written to in between: the next look sees that it changed again.
-            Ok(set) if same(&set.policies, &found.policies) => set,
-            _ => {
+        // What is judged is the copy: a file that is written to meanwhile is seen to have changed.
+        let loaded = policy::keep(&self.from, &directory)
+            .and_then(|path| Ok((policy::load_kept(&path, &self.from)?, path)));
+        let (set, path) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
                 let _ = fs::remove_dir_all(&directory);
-                self.seen.clear();
-                return Err(Error::failed("the policies change while they are read"));
+                return Err(error);
             }
         };
         let before = std::mem::replace(&mut self.path, path);
@@ -83,12 +81,6 @@ pub(super) fn told(error: &Error) -> String {
         Some(refused) => refused.render(false).trim_end().to_owned(),
         None => error.chain(),
     }
-}
-
-/// The same policies, wherever their files lie.
-fn same(one: &[Policy], other: &[Policy]) -> bool {
-    let here = |policy: &Policy| Policy { file: PathBuf::new(), ..policy.clone() };
-    one.iter().map(here).eq(other.iter().map(here))
 }
 
 #[cfg(test)]

@@ -136,6 +136,15 @@ pub fn next_due(
     }
 }
 
+/// Whether a job has the same schedule in both sets of policies.
+pub fn is_due_as_before(before: &[Policy], after: &[Policy], stack: &str, job: &str) -> bool {
+    let find = |policies: &[Policy]| {
+        let policy = policies.iter().find(|policy| policy.stack == stack)?;
+        Some((policy.jobs.get(job)?.schedule.clone(), policy.timezone.clone()))
+    };
+    find(before).is_some_and(|schedule| find(after) == Some(schedule))
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Waiting {
     start: Timestamp,

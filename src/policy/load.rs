@@ -131,12 +131,36 @@ pub fn load(path: &Path) -> Result<PolicySet, LoadError> {
 /// # Errors
 /// As [`load`], where no policy can be used.
 pub fn load_valid(path: &Path) -> Result<(PolicySet, Option<LoadError>), LoadError> {
+    load_named(path, &|file| file.display().to_string())
+}
+
+/// Loads copies that [`keep`](super::keep()) made of the policies in `from`: what is said of them names
+/// the files that a person has.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_kept(kept: &Path, from: &Path) -> Result<PolicySet, LoadError> {
+    let alone = !from.is_dir();
+    let named = |file: &Path| match file.file_name() {
+        Some(name) if !alone => from.join(name).display().to_string(),
+        _ => from.display().to_string(),
+    };
+    match load_named(kept, &named)? {
+        (set, None) => Ok(set),
+        (_, Some(broken)) => Err(broken),
+    }
+}
+
+fn load_named(
+    path: &Path,
+    named: &dyn Fn(&Path) -> String,
+) -> Result<(PolicySet, Option<LoadError>), LoadError> {
     let mut policies: Vec<Policy> = Vec::new();
     let mut diagnostics = Vec::new();
     let mut failed = None;
     let mut stacks: HashMap<String, PathBuf> = HashMap::new();
     for file in files(path)? {
-        let name = file.display().to_string();
+        let name = named(&file);
         match read(&file).and_then(|bytes| parse(bytes, &name)) {
             Ok(set) => {
                 diagnostics.extend(set.warnings);

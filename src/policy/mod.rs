@@ -66,8 +66,8 @@ pub use execution::{CatchUp, Execution, Hook, Hooks, Overlap, Retry};
 pub use job::{BackupKind, Copy, Job, Prune as PruneWork, Selection, Verify, VerifyDepth, Work};
 pub use keep::keep;
 pub use load::{
-    Fingerprint, LoadError, MAX_FILE_SIZE, PolicySet, fingerprint, json_schema, load, load_valid,
-    parse,
+    Fingerprint, LoadError, MAX_FILE_SIZE, PolicySet, fingerprint, json_schema, load, load_kept,
+    load_valid, parse,
 };
 pub use model::{Policy, Role, State};
 pub use mysql_dump::MysqlDump;
