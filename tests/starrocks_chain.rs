@@ -453,3 +453,20 @@ fn views_and_rights_come_back_on_request() {
         "nobody is made without a password"
     );
 }
+
+#[test]
+fn every_version_takes_what_a_restore_sends() {
+    for version in ["2.5.22-abc", "3.4.2-1a2b3c", "4.2.0-rc01"] {
+        let fixture = Fixture::new(version);
+        fixture.backup(&["--kind", "full"]);
+        fixture.cluster.world().load("dw", "orders", "p20260103", &["7,g"]);
+        fixture.backup(&[]);
+        let rows = fixture.cluster.world().rows("dw", "orders");
+        let args =
+            ["restore", "sr/warehouse", "--to", "server", "--database", "dw", "--swap", "--yes"];
+        fixture.run_with_key(&args).expect(0);
+        let world = fixture.cluster.world();
+        assert_eq!(world.rows("dw", "orders"), rows, "{version}");
+        assert!(world.databases.keys().any(|name| name.starts_with("dw_before_")), "{version}");
+    }
+}
