@@ -34,6 +34,14 @@ test: deps-test ## Everything CI runs: format, lints, tests, documentation, lice
 bench: deps-bench ## Measure against tar|zstd, restic and borg (BENCH_FILES, BENCH_BYTES, BENCH_RUNS)
 	@scripts/bench.sh $(BENCH_ARGS)
 
+.PHONY: bench-postgres
+bench-postgres: deps-bench ## Measure a PostgreSQL cluster against pgBackRest and pg_basebackup (BENCH_SCALE, BENCH_SEGMENTS)
+	@scripts/bench-postgres.sh $(BENCH_ARGS)
+
+.PHONY: bench-daemon
+bench-daemon: deps-build ## Measure an idle daemon with 1,000 sources and 5,000 jobs
+	@scripts/bench-daemon.sh $(BENCH_ARGS)
+
 .PHONY: soak
 soak: deps-test ## Kill and stop thousands of processes beside one another (BACKSTAY_SOAK, BACKSTAY_SOAK_SEED)
 	BACKSTAY_SOAK=$${BACKSTAY_SOAK:-5000} $(CARGO) test $(LOCKED) --test main soak:: -- --nocapture

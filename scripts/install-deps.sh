@@ -16,7 +16,7 @@ case ${1-} in
     build) want=$build ;;
     test) want="$build $tools shellcheck:shellcheck sqlite3:sqlite3 promtool:prometheus /usr/sbin/mariadbd:mariadb-server-core mariadb-dump:mariadb-client haproxy:haproxy redis-server:redis-server" ;;
     demo) want="$build $tools sqlite3:sqlite3" ;;
-    bench) want="$build $tools restic:restic borg:borgbackup /usr/bin/time:time" ;;
+    bench) want="$build $tools restic:restic borg:borgbackup /usr/bin/time:time pgbackrest:pgbackrest" ;;
     *)
         echo "usage: scripts/install-deps.sh build|test|demo|bench" >&2
         exit 2
