@@ -493,6 +493,43 @@ fn a_source_is_restored_as_of_an_instant() {
     assert_eq!(fs::read_to_string(stage.sandbox.path("used/file")).unwrap(), "mine");
 }
 
+#[test]
+fn points_that_lie_too_far_apart_need_approval_and_runs_tell_how_long_it_takes() {
+    let sandbox_policy = |skew: &str| {
+        format!(
+            "  restore:\n    assess:\n      points: {{ recovery_points: {{ sources: [files, notes], max_skew: {skew}, max_loss: 1h }} }}\n      agree: {{ approval: {{}}, when: {{ output: points.over, is: \"yes\" }} }}\n    recover:\n      go: {{ command: {{ apply: {{ shell: \"sleep 1; echo {{{{points.skew}}}} >> $LEDGER\" }} }} }}\n"
+        )
+    };
+    let stage = Stage::new("  none: { cleanup: { a: { wait: { for: 1s } } } }\n");
+    let write = |skew: &str| {
+        let notes = stage.sandbox.path("notes");
+        let _ = fs::create_dir(&notes);
+        let source = format!("  notes: {{ directory: {{ path: {} }} }}\n", notes.display());
+        stage.sandbox.write_policy(false, &source);
+        let path = stage.sandbox.path("policy.yaml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{text}playbooks:\n{}", sandbox_policy(skew))).unwrap();
+    };
+    write("1s");
+    stage.sandbox.run(&["backup", "demo/files"]).expect(0);
+    std::thread::sleep(Duration::from_secs(3));
+    stage.sandbox.run(&["backup", "demo/notes"]).expect(0);
+    std::thread::sleep(Duration::from_secs(1));
+    let ran = stage.run("l", &["run", "restore", "--dry-run"]).expect(0);
+    assert!(ran.stdout.contains("s apart") && !ran.stdout.contains("it takes"), "{}", ran.stdout);
+    stage.run("l", &["run", "restore", "--yes"]).expect(6);
+    let run = stage.newest();
+    stage.run("l", &["approve", &run, "agree", "--yes"]).expect(0);
+    stage.run("l", &["resume", &run]).expect(0);
+    assert!(stage.ledger("l")[0].parse::<u64>().unwrap() >= 2);
+    write("1h");
+    stage.run("m", &["run", "restore", "--yes"]).expect(0);
+    let ran = stage.run("m", &["run", "restore", "--dry-run"]).expect(0);
+    assert!(ran.stdout.contains("by 2 runs") && ran.stdout.contains("RTO 24h"), "{}", ran.stdout);
+    let estimate = stage.run("m", &["check", "--output", "json"]).expect(0).json();
+    assert!(estimate[0]["estimate"]["seconds"].as_f64().unwrap() >= 1.0, "{estimate}");
+}
+
 /// The present instant, as an argument.
 struct Command;
 

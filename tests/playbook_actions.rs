@@ -253,3 +253,43 @@ fn services_stop_in_reverse_and_come_back_as_they_were() {
     assert!(ran.stderr.contains("there is no unit no-such"), "{}", ran.stderr);
     assert_eq!(get("web"), "1");
 }
+
+#[test]
+fn another_key_stops_the_run() {
+    let stage = Stage::new("  none: { cleanup: { a: { wait: { for: 1s } } } }\n");
+    let key = stage.sandbox.path("recovery.key");
+    let source = "  keys: { secrets: { SECRET_KEY: \"${env:APP_KEY}\" } }\n";
+    stage.sandbox.write_policy(true, source);
+    let path = stage.sandbox.path("policy.yaml");
+    let text = fs::read_to_string(&path).unwrap().replace("/repo", "/sealed");
+    fs::write(
+        &path,
+        format!(
+            "{text}playbooks:\n  start:\n    assess:\n      keys: {{ secret_check: {{ source: keys, identity: [{}] }} }}\n    recover:\n      go: {{ command: {{ apply: {{ shell: \"echo started >> $LEDGER\" }} }} }}\n",
+            key.display()
+        ),
+    )
+    .unwrap();
+    let with = |value: &str, args: &[&str]| {
+        let mut command = stage.sandbox.command(args);
+        command.env("LEDGER", stage.sandbox.path("l")).env("APP_KEY", value);
+        Ran::from(&command.output().unwrap())
+    };
+    with("correct horse", &["init"]).expect(0);
+    with("correct horse", &["backup", "demo/keys"]).expect(0);
+    let ran = with("battery staple", &["playbook", "run", "start", "--yes"]).expect(1);
+    assert!(ran.stderr.contains("is not the SECRET_KEY that was backed up"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("horse") && !ran.stderr.contains("staple"), "{}", ran.stderr);
+    assert!(stage.ledger("l").is_empty(), "nothing was started");
+    let run = stage.newest();
+    with("correct horse", &["playbook", "retry-step", &run, "keys"]).expect(0);
+    with("correct horse", &["playbook", "resume", &run]).expect(0);
+    assert_eq!(stage.ledger("l"), ["started"]);
+    // Nothing of them is left.
+    let left = Command::new("grep")
+        .args(["-rl", "correct horse"])
+        .arg(stage.sandbox.path("state"))
+        .output()
+        .unwrap();
+    assert!(left.stdout.is_empty(), "{}", String::from_utf8_lossy(&left.stdout));
+}

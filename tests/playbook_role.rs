@@ -59,7 +59,14 @@ fn move_to(stage: &Stage, site: &str, code: i32) -> String {
 fn a_site_that_is_not_the_active_one_writes_nothing() {
     let stage = stage("", "");
     let segment = stage.sandbox.path("000000010000000000000001");
-    fs::write(&segment, vec![0; 16 << 20]).unwrap();
+    // As one of PostgreSQL 17 begins.
+    let mut wal = vec![0; 16 << 20];
+    wal[..4].copy_from_slice(&[0x16, 0xd1, 2, 0]);
+    wal[4..8].copy_from_slice(&1u32.to_le_bytes());
+    wal[8..16].copy_from_slice(&(16u64 << 20).to_le_bytes());
+    wal[24..32].copy_from_slice(&7u64.to_le_bytes());
+    wal[32..36].copy_from_slice(&(16u32 << 20).to_le_bytes());
+    fs::write(&segment, wal).unwrap();
     let segment = segment.display().to_string();
     // Before anybody said so everybody may.
     at(&stage, "a", &["backup", "demo/files"]).expect(0);

@@ -5,7 +5,7 @@ use super::journal::{Journal, Place};
 use super::view::RunView;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::Mode;
-use crate::store::{JournalStore, Store, last_records};
+use crate::store::{JournalStore, Store, last_records, runs_with_journals};
 
 /// The runs of a stack that are not over, from their last records.
 pub fn open_runs(store: &Store, stack: &str) -> Result<Vec<String>> {
@@ -44,4 +44,11 @@ pub fn read(place: &Place, stack: &str, run: &str) -> Result<Option<RunView>> {
     };
     let (_, records) = Journal::open(&place)?;
     RunView::replay(&records)
+}
+
+/// The newest runs of a stack, for what they tell of the next one. Those that cannot be read are left out.
+pub fn newest_runs(place: &Place, stack: &str, most: usize) -> Result<Vec<RunView>> {
+    let mut runs = runs_with_journals(place.at.store(), stack)?;
+    runs.drain(..runs.len().saturating_sub(most));
+    Ok(runs.iter().filter_map(|run| read(place, stack, run).ok().flatten()).collect())
 }

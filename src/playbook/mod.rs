@@ -24,6 +24,7 @@
 //! | `approval` | what people agree to |
 //! | `operate` | what people do to a run: approve, attest, skip, try again, abort |
 //! | `history` | the runs there are |
+//! | `estimate` | how long a plan will take |
 //! | `preflight` | whether a plan could be carried out now |
 
 pub mod action;
@@ -32,6 +33,7 @@ pub mod approval;
 pub mod compile;
 pub mod decide;
 pub mod engine;
+pub mod estimate;
 pub mod history;
 pub mod journal;
 pub mod operate;

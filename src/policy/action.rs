@@ -130,6 +130,26 @@ pub struct RestoreAction {
     pub identity: Vec<PathBuf>,
 }
 
+/// Where sources would be restored to: of each the newest point not after the instant that was asked for.
+///
+/// Outputs: `points`, `oldest`, `newest`, `skew` and `loss` in seconds, and `over`: `yes` where either is more
+/// than it may be, for an approval that is asked only then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryPointsAction {
+    /// Sources of this policy that have to fit together.
+    pub sources: Vec<String>,
+    /// The repository that is read; each source's own if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// How far the points may lie apart; any distance if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_skew: Option<Period>,
+    /// How much may be lost; the RPO of the stack if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_loss: Option<Period>,
+}
+
 /// A site that becomes the active one: an epoch begins, of which there is only one with its number.
 ///
 /// Why the site before takes no writes has to be known: `proof`, what a server of it refused, or
@@ -441,6 +461,7 @@ impl ActionSpec {
             | Self::Http(_)
             | Self::Sql(_)
             | Self::SecretCheck(_)
+            | Self::RecoveryPoints(_)
             | Self::Approval(_) => true,
             Self::Service(service) => matches!(service.verb, ServiceVerb::Check),
             Self::Postgres(postgres) => matches!(
@@ -496,6 +517,7 @@ impl ActionSpec {
             Self::Approval(_) => &["approved_by"],
             Self::Tcp(_) => &["state"],
             Self::Role(_) => &["epoch"],
+            Self::RecoveryPoints(_) => &["points", "oldest", "newest", "skew", "loss", "over"],
             Self::Wait(_)
             | Self::Manual(_)
             | Self::Http(_)

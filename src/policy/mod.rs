@@ -57,8 +57,9 @@ mod yaml;
 
 pub use action::{
     ApprovalAction, BackupAction, CommandAction, Expectation, HaproxyAction, HttpAction, Manager,
-    ManualAction, Port, PostgresAction, RedisFlushAction, RestoreAction, RoleAction,
-    SecretCheckAction, ServerState, ServiceAction, ServiceVerb, SqlAction, TcpAction, WaitAction,
+    ManualAction, Port, PostgresAction, RecoveryPointsAction, RedisFlushAction, RestoreAction,
+    RoleAction, SecretCheckAction, ServerState, ServiceAction, ServiceVerb, SqlAction, TcpAction,
+    WaitAction,
 };
 pub use cron::{Cron, Due};
 pub use diagnostic::{Diagnostic, Severity, render, render_all};

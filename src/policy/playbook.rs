@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     action::{
         ApprovalAction, BackupAction, CommandAction, HaproxyAction, HttpAction, ManualAction,
-        PostgresAction, RedisFlushAction, RestoreAction, RoleAction, SecretCheckAction,
-        ServiceAction, SqlAction, TcpAction, WaitAction,
+        PostgresAction, RecoveryPointsAction, RedisFlushAction, RestoreAction, RoleAction,
+        SecretCheckAction, ServiceAction, SqlAction, TcpAction, WaitAction,
     },
     execution::Retry,
     value::Period,
@@ -379,6 +379,8 @@ actions! {
     redis_flush: RedisFlush(RedisFlushAction),
     /// Does something to a PostgreSQL server.
     postgres: Postgres(PostgresAction),
+    /// Tells where sources would be restored to, and how much would be lost.
+    recovery_points: RecoveryPoints(RecoveryPointsAction),
     /// Makes a site the active one.
     role: Role(RoleAction),
     /// Restores a source.

@@ -8,6 +8,7 @@ use super::gate::Gate;
 use super::haproxy::Haproxy;
 use super::http::Http;
 use super::postgres::Postgres;
+use super::recovery_points::RecoveryPoints;
 use super::redis::RedisFlush;
 use super::restore::Restore;
 use super::role::Role;
@@ -27,6 +28,9 @@ pub fn build(spec: &ActionSpec, means: &Arc<Means>) -> Result<Box<dyn Action>> {
         ActionSpec::Wait(spec) => Box::new(Wait(spec.clone())),
         ActionSpec::Tcp(spec) => Box::new(Tcp(spec.clone())),
         ActionSpec::SecretCheck(spec) => Box::new(SecretCheck::new(spec.clone(), means.clone())),
+        ActionSpec::RecoveryPoints(spec) => {
+            Box::new(RecoveryPoints::new(spec.clone(), means.clone()))
+        }
         ActionSpec::Role(spec) => Box::new(Role::new(spec.clone(), means.clone())),
         ActionSpec::Http(spec) => Box::new(Http::new(spec.clone(), means.clone())),
         ActionSpec::Sql(spec) => Box::new(Sql(spec.clone())),

@@ -9,6 +9,7 @@ mod http;
 mod itself;
 mod postgres;
 mod program;
+mod recovery_points;
 mod redis;
 mod restore;
 mod role;

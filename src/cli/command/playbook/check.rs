@@ -9,8 +9,13 @@ use crate::cli::format;
 use crate::cli::setup::App;
 use crate::error::{Error, Result};
 use crate::playbook::compile::{Plan, Wanted, compile};
+use crate::playbook::estimate::{Estimate, estimate};
+use crate::playbook::history::newest_runs;
 use crate::playbook::preflight::{Finding, preflight};
-use crate::policy::{Mode, Policy};
+use crate::policy::{Mode, Period, Policy};
+
+/// The most runs that an estimate is made from.
+const RUNS: usize = 20;
 
 /// Look whether playbooks could be carried out now, and change nothing.
 ///
@@ -38,6 +43,8 @@ struct Checked {
     mode: &'static str,
     hash: String,
     problems: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimate: Option<Estimate>,
     steps: Vec<Finding>,
 }
 
@@ -67,7 +74,11 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     if app.printer.is_json() {
         app.printer.json(&checked)?;
     } else {
-        checked.iter().try_for_each(|one| tell(app, one))?;
+        for one in &checked {
+            let policy = set.policies.iter().find(|policy| policy.stack == one.stack);
+            let rto = policy.map_or(Period::from_secs(0), |policy| policy.objectives().rto);
+            tell(app, one, rto)?;
+        }
         if checked.is_empty() {
             app.printer.talk("no policy has `playbooks`");
         }
@@ -81,6 +92,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
 fn look(app: &App, policy: &Policy, plan: &Plan, plan_only: bool) -> Result<Checked> {
     let steps = if plan_only { Vec::new() } else { findings(app, policy, plan)? };
     Ok(Checked {
+        estimate: if plan_only { None } else { estimated(app, policy, plan) },
         stack: plan.stack.clone(),
         playbook: plan.playbook.clone(),
         mode: plan.mode.word(),
@@ -97,7 +109,33 @@ pub fn findings(app: &App, policy: &Policy, plan: &Plan) -> Result<Vec<Finding>>
     preflight(plan, &make, place::person(None), &app.cx)
 }
 
-fn tell(app: &App, one: &Checked) -> Result<()> {
+/// How long it will take, from the runs there were. Where these cannot be read nothing is said: that is
+/// for the steps to find.
+pub fn estimated(app: &App, policy: &Policy, plan: &Plan) -> Option<Estimate> {
+    let playbook = policy.playbooks.get(&plan.playbook)?;
+    let repository = place::repository_of(app, policy, playbook).ok()?;
+    let place = place::place(app, policy, &repository, "any").ok()?;
+    estimate(plan, &newest_runs(&place, &plan.stack, RUNS).ok()?)
+}
+
+/// A line about how long it will take.
+pub fn tell_estimate(app: &App, estimate: &Estimate, rto: Period) -> Result<()> {
+    let unknown = match estimate.unknown.as_slice() {
+        [] => String::new(),
+        names => format!(", without {}, which were never done", names.join(", ")),
+    };
+    app.printer.data(format!(
+        "  it takes {} by {}{unknown}, and the time that people take; RTO {rto}",
+        format::seconds(estimate.seconds),
+        format::count(estimate.runs as u64, "run"),
+    ))?;
+    if estimate.seconds > rto.as_secs() as f64 {
+        app.printer.warning(&format!("that is beyond the RTO of {rto}"));
+    }
+    Ok(())
+}
+
+fn tell(app: &App, one: &Checked, rto: Period) -> Result<()> {
     app.printer.data(format!(
         "{}/{}, mode {}, plan {}: {}",
         one.stack,
@@ -110,7 +148,8 @@ fn tell(app: &App, one: &Checked) -> Result<()> {
             format::count(one.problems as u64, "problem")
         }
     ))?;
-    tell_steps(app, &one.steps)
+    tell_steps(app, &one.steps)?;
+    one.estimate.iter().try_for_each(|estimate| tell_estimate(app, estimate, rto))
 }
 
 /// A line for each step, and one for everything that is missing.

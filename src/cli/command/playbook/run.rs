@@ -185,11 +185,15 @@ fn dry_run(app: &App, policy: &Policy, plan: &Plan) -> Result<ExitStatus> {
     if app.printer.is_json() {
         app.printer.json(&serde_json::json!({
             "dry_run": true, "plan": plan, "hash": plan.hash()?, "steps": findings, "problems": problems,
+            "estimate": check::estimated(app, policy, plan), "rto": policy.objectives().rto,
         }))?;
     } else {
         show::show_plan(app, plan)?;
         app.printer.data("what each step would do")?;
         check::tell_steps(app, &findings)?;
+        if let Some(estimate) = check::estimated(app, policy, plan) {
+            check::tell_estimate(app, &estimate, policy.objectives().rto)?;
+        }
     }
     if problems > 0 {
         return Err(Error::failed(format!(

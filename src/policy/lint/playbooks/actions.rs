@@ -45,6 +45,20 @@ pub(super) fn check(findings: &mut Findings<'_>, at: &[&str], action: &ActionSpe
                 }
             }
         }
+        ActionSpec::RecoveryPoints(points) => {
+            if points.sources.is_empty() {
+                error(findings, &of(&["sources"]), "no source is named", "write `sources: [NAME]`");
+            }
+            for (index, source) in points.sources.iter().enumerate() {
+                let mut path = of(&["sources"]);
+                path.push(index.to_string());
+                findings.reference(&refs(&path), source, "sources", "source");
+            }
+            if let Some(repository) = &points.repository {
+                let path = of(&["repository"]);
+                findings.reference(&refs(&path), repository, "repositories", "repository");
+            }
+        }
         ActionSpec::SecretCheck(secrets) => {
             let path = of(&["source"]);
             let known = findings.policy.sources.get(&secrets.source);
