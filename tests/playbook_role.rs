@@ -96,6 +96,33 @@ fn a_site_that_is_not_the_active_one_writes_nothing() {
 }
 
 #[test]
+fn a_backup_ends_when_another_site_takes_over() {
+    let stage = stage("", "");
+    let path = stage.sandbox.path("policy.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let slow = "sources:\n  slow: { command: { shell: \"echo begun; exec sleep 600\" }, objectives: { rpo: 48h } }\n";
+    fs::write(&path, text.replace("sources:\n", slow)).unwrap();
+    let backup = stage
+        .sandbox
+        .command(&["backup", "demo/slow"])
+        .env("BACKSTAY_SITE", "a")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let intents = stage.sandbox.path("repo/demo/sources/slow/intent");
+    let start = std::time::Instant::now();
+    while fs::read_dir(&intents).map_or(0, Iterator::count) == 0 {
+        assert!(start.elapsed().as_secs() < 60, "the backup does not begin");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    move_to(&stage, "b", 0);
+    let ran = crate::common::finish(backup).expect(1);
+    assert!(ran.stderr.contains("site a of stack demo is fenced"), "{}", ran.stderr);
+    assert_eq!(stage.sandbox.listed(), 0);
+}
+
+#[test]
 fn an_epoch_that_is_taken_back_is_followed_by_another() {
     let stage = stage("", "      no: { command: { apply: { argv: [false] } } }\n");
     move_to(&stage, "b", 1);

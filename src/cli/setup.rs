@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id::SourceAddress;
 use crate::policy::{self, Policy, PolicySet};
 use crate::run::Context;
-use crate::run::role::{Standing, check_active};
+use crate::run::role::{Standing, check_active, while_active};
 use crate::state::{State, default_directory};
 use crate::store::{Location, Repository, Store};
 
@@ -181,6 +181,19 @@ impl App {
                 .warning(&format!("whether this site is the active one is not known: {why}"));
         }
         Ok(())
+    }
+
+    /// Does work that writes for as long as this host's site is the active one.
+    pub fn while_active<T>(&self, policy: &Policy, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.check_active(policy)?;
+        let handle = self.runtime.handle().clone();
+        let open = |name: &str| {
+            let config = policy.repositories.get(name).ok_or_else(|| {
+                Error::usage(format!("stack {} has no repository `{name}`", policy.stack))
+            })?;
+            Location::from_policy(config)?.connect(&handle, false)
+        };
+        while_active(policy, &self.cx.reporter, &open, work)
     }
 
     /// Connects to a repository by URL.

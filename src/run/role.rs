@@ -1,8 +1,17 @@
 //! Whether this host's site is the active one. What writes asks before it begins.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Policy, Setting};
 use crate::store::{RoleStore, Store};
+use crate::telemetry::Reporter;
+
+/// How often it is asked while somebody writes.
+const ASK: Duration = Duration::from_secs(10);
 
 /// What is known of the site that this host belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,5 +70,57 @@ pub fn check_active(policy: &Policy, open: impl FnOnce(&str) -> Result<Store>) -
         Err(error) if role.self_fence => Err(error
             .context("failed to ask which site is active, and `self_fence` says to stop then")),
         Err(error) => Ok(Standing::Unknown(error.chain())),
+    }
+}
+
+/// Does work that writes for as long as this host's site is the active one: it is asked again and again,
+/// and the work is told to end when another site takes over.
+///
+/// # Errors
+/// Those of the work, and those of [`check_active`].
+pub fn while_active<T>(
+    policy: &Policy,
+    reporter: &Reporter,
+    open: &(dyn Fn(&str) -> Result<Store> + Sync),
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    if own_site(policy)?.is_none() {
+        return work();
+    }
+    check_active(policy, open)?;
+    let (over, fenced) = (AtomicBool::new(false), Mutex::new(None));
+    let result = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                std::thread::park_timeout(ASK);
+                if !over.load(Ordering::SeqCst)
+                    && let Err(error) = check_active(policy, open)
+                {
+                    *fenced.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    reporter.cancel();
+                    return;
+                }
+            }
+        });
+        // Also when the work panics: the scope waits for its threads before it goes on.
+        let _ended = Ended { over: &over, watcher: watcher.thread() };
+        work()
+    });
+    match fenced.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => result,
+    }
+}
+
+/// Ends the watcher.
+struct Ended<'a> {
+    over: &'a AtomicBool,
+    watcher: &'a Thread,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.watcher.unpark();
     }
 }

@@ -118,8 +118,9 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         let cx = cx.fresh();
         let policy = app.policy_of(&set, address)?;
         let result = app.display.during(&cx.reporter, || {
-            app.check_active(policy)?;
-            one(app, args, policy, (address, &report.run), claim.as_ref(), &cx)
+            app.while_active(policy, || {
+                one(app, args, policy, (address, &report.run), claim.as_ref(), &cx)
+            })
         });
         match result {
             Ok(outcome) => {

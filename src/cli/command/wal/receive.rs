@@ -57,7 +57,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         every,
         archives: &archives,
     };
-    receive(&request, &app.cx)?;
+    app.while_active(policy, || receive(&request, &app.cx))?;
     Ok(ExitStatus::Done)
 }
 
