@@ -6,6 +6,7 @@
 mod alerts;
 mod api;
 mod architecture;
+mod bucket;
 mod budget;
 mod by_hand;
 mod chaos;

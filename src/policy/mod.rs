@@ -28,6 +28,7 @@
 
 mod action;
 mod assemble;
+mod bucket;
 mod cron;
 mod decode;
 mod diagnostic;
@@ -61,6 +62,7 @@ pub use action::{
     RoleAction, SecretCheckAction, ServerState, ServiceAction, ServiceVerb, SqlAction, TcpAction,
     WaitAction,
 };
+pub use bucket::BucketSource;
 pub use cron::{Cron, Due};
 pub use diagnostic::{Diagnostic, Severity, render, render_all};
 pub use execution::{CatchUp, Execution, Hook, Hooks, Overlap, Retry};

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    bucket::BucketSource,
     mysql_dump::MysqlDump,
     objective::Targets,
     postgres_dump::PostgresDump,
@@ -52,6 +53,8 @@ pub enum SourceSpec {
     MysqlDump(MysqlDump),
     /// Databases of a StarRocks cluster, by its own snapshots.
     StarRocks(StarRocks),
+    /// Objects of a bucket.
+    Bucket(BucketSource),
 }
 
 /// The kinds of [`SourceSpec`].
@@ -73,11 +76,13 @@ pub enum SourceKind {
     MysqlDump,
     /// [`SourceSpec::StarRocks`].
     StarRocks,
+    /// [`SourceSpec::Bucket`].
+    Bucket,
 }
 
 impl SourceKind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Directory,
         Self::Command,
         Self::Secrets,
@@ -86,6 +91,7 @@ impl SourceKind {
         Self::Sqlite,
         Self::MysqlDump,
         Self::StarRocks,
+        Self::Bucket,
     ];
 
     /// The key in a policy.
@@ -99,6 +105,7 @@ impl SourceKind {
             Self::Sqlite => "sqlite",
             Self::MysqlDump => "mysql_dump",
             Self::StarRocks => "starrocks",
+            Self::Bucket => "bucket",
         }
     }
 
@@ -120,6 +127,7 @@ impl Source {
             SourceSpec::Sqlite(_) => SourceKind::Sqlite,
             SourceSpec::MysqlDump(_) => SourceKind::MysqlDump,
             SourceSpec::StarRocks(_) => SourceKind::StarRocks,
+            SourceSpec::Bucket(_) => SourceKind::Bucket,
         }
     }
 
@@ -163,6 +171,9 @@ struct Written {
     /// Databases of a StarRocks cluster. Exactly one kind is needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     starrocks: Option<StarRocks>,
+    /// Objects of a bucket. Exactly one kind is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bucket: Option<BucketSource>,
     /// The repository; the first of the policy if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<String>,
@@ -189,6 +200,7 @@ impl TryFrom<Written> for Source {
             written.sqlite.map(SourceSpec::Sqlite),
             written.mysql_dump.map(SourceSpec::MysqlDump),
             written.starrocks.map(SourceSpec::StarRocks),
+            written.bucket.map(SourceSpec::Bucket),
         ];
         let mut kinds = kinds.into_iter().flatten();
         let (Some(spec), None) = (kinds.next(), kinds.next()) else {
@@ -222,6 +234,7 @@ impl From<Source> for Written {
             SourceSpec::Sqlite(spec) => written.sqlite = Some(spec),
             SourceSpec::MysqlDump(spec) => written.mysql_dump = Some(spec),
             SourceSpec::StarRocks(spec) => written.starrocks = Some(spec),
+            SourceSpec::Bucket(spec) => written.bucket = Some(spec),
         }
         written
     }

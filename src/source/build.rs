@@ -1,5 +1,6 @@
 //! From a policy's source to a source.
 
+use super::bucket::{self, BucketSource};
 use super::command::{CommandSource, Pipeline};
 use super::directory::{self, DirectorySource};
 use super::mysql::{self, MysqlSource};
@@ -30,6 +31,10 @@ pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         ))),
         SourceSpec::PostgresDump(config) => Ok(Box::new(DumpSource::new(dump_config(config)))),
         SourceSpec::MysqlDump(config) => Ok(Box::new(MysqlSource::new(mysql_config(config)))),
+        SourceSpec::Bucket(config) => Ok(Box::new(BucketSource::new(bucket::Config {
+            bucket: config.s3.clone(),
+            exclude: config.exclude.clone(),
+        }))),
         SourceSpec::Sqlite(config) => Ok(Box::new(SqliteSource::new(sqlite::Config {
             path: config.path.clone(),
             scratch: config.scratch.clone(),

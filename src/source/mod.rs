@@ -8,6 +8,7 @@ mod build;
 mod contract;
 mod earlier;
 
+pub mod bucket;
 pub mod command;
 pub mod directory;
 pub mod mysql;

@@ -136,10 +136,14 @@ impl Location {
 
     /// The location that a policy names. Secret references are resolved now.
     pub fn from_policy(repository: &policy::Repository) -> Result<Self> {
-        let s3 = match &repository.storage {
-            Storage::Local(local) => return Ok(Self::Local(local.path.clone())),
-            Storage::S3(s3) => s3,
-        };
+        match &repository.storage {
+            Storage::Local(local) => Ok(Self::Local(local.path.clone())),
+            Storage::S3(s3) => Self::of_s3(s3),
+        }
+    }
+
+    /// A bucket that a policy names. Secret references are resolved now.
+    pub fn of_s3(s3: &policy::S3Repository) -> Result<Self> {
         let resolve =
             |secret: &Option<SecretRef>| secret.as_ref().map(SecretRef::resolve).transpose();
         Ok(Self::S3(S3Location {
@@ -295,7 +299,8 @@ fn local(path: &Path, create: bool) -> Result<LocalFileSystem> {
 }
 
 impl S3Location {
-    fn build(&self) -> Result<(AmazonS3, Reach), Error> {
+    /// The bucket for `object_store`, and how the SDK reaches it.
+    pub(super) fn build(&self) -> Result<(AmazonS3, Reach), Error> {
         let mut client = ClientOptions::new()
             .with_allow_http(self.allow_http)
             .with_connect_timeout(Duration::from_secs(10))

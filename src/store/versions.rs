@@ -459,7 +459,8 @@ impl Bucket {
 }
 
 /// A versioning configuration whose outer element has any name.
-fn read_leniently(body: &[u8]) -> Option<Versioning> {
+/// What a body says that the SDK does not understand.
+pub(super) fn read_leniently(body: &[u8]) -> Option<Versioning> {
     let text = std::str::from_utf8(body).ok()?;
     match answer::element(text, "Status").as_deref() {
         Some("Enabled") => Some(Versioning::On),

@@ -80,6 +80,11 @@ impl Moto {
         Some(moto)
     }
 
+    /// Its address.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     pub fn versioning(&self, status: &str) {
         let body =
             format!("<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>");

@@ -21,6 +21,7 @@ pub mod plan;
 pub mod playbook;
 pub mod prune;
 pub mod restore;
+mod restore_bucket;
 pub mod restore_cluster;
 pub mod restore_database;
 mod restore_mysql;

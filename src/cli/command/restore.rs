@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    restore_cluster, restore_database, restore_mysql, restore_part, restore_sqlite,
+    restore_bucket, restore_cluster, restore_database, restore_mysql, restore_part, restore_sqlite,
     restore_starrocks, show,
 };
 use crate::archive::manifest::{Form, Manifest};
@@ -38,7 +38,7 @@ pub struct Args {
     /// that the policy names in `restore:`. For dumps of databases, and for databases out of a
     /// base backup, also a server: a connection string, `postgresql://…`, `mysql://…`, or `server`,
     /// the one that the policy names. For snapshots of StarRocks `server`, the cluster that the
-    /// policy names.
+    /// policy names. For a bucket also a bucket: `s3://…`, or `bucket`, the policy's.
     #[arg(long, value_name = "TARGET")]
     pub(super) to: String,
 
@@ -121,11 +121,13 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         (_, true) => Existing::Delta,
         _ => Existing::Refuse,
     };
+    let paths = restore_database::paths(&args.path, &args.database, &manifest);
+    let paths = restore_bucket::paths(paths, &manifest);
     let request = Request {
         source: opened.repository.source(&address),
         manifest: &manifest,
         keys: opened.keys.clone(),
-        selection: Selection::new(&restore_database::paths(&args.path, &args.database, &manifest))?,
+        selection: Selection::new(&paths)?,
         target: PathBuf::from(&args.to),
         placement: Placement::default(),
         existing,
@@ -138,6 +140,10 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         manifest.backup,
         manifest.kind
     ));
+    if restore_bucket::is_meant(&args.to, &manifest) {
+        args.database.check_unused(false)?;
+        return restore_bucket::run(app, &args.to, args.yes, &request);
+    }
     if restore_mysql::is_meant(&args.to, &manifest) {
         let (to, yes) = (args.to.as_str(), args.yes);
         let (args, request, address) = (&args.database, &request, &address);

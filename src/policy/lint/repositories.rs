@@ -25,7 +25,7 @@ pub(super) fn check(findings: &mut Findings<'_>) {
                 let at = [path[0], path[1], "local", "path"];
                 super::sources::absolute(findings, &at, &local.path);
             }
-            Storage::S3(s3) => check_s3(findings, name, s3),
+            Storage::S3(s3) => check_s3(findings, &[path[0], path[1], "s3"], s3),
         }
         if let Some(encryption) = &repository.encryption {
             check_encryption(findings, name, encryption);
@@ -67,8 +67,9 @@ fn is_written_directly(findings: &Findings<'_>, name: &str) -> bool {
     })
 }
 
-fn check_s3(findings: &mut Findings<'_>, name: &str, s3: &S3Repository) {
-    let at = |key| ["repositories", name, "s3", key];
+/// Checks a bucket that is written at `base`.
+pub(super) fn check_s3(findings: &mut Findings<'_>, base: &[&str], s3: &S3Repository) {
+    let at = |key| [base, &[key]].concat();
     if let Some(wrong) = bad_bucket(&s3.bucket) {
         findings.error(
             &at("bucket"),

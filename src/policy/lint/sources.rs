@@ -4,9 +4,15 @@ use std::path::Path;
 
 use globset::Glob;
 
-use super::{Findings, dumps, programs, repositories::check_key_material, starrocks};
+use super::{
+    Findings, dumps, programs,
+    repositories::{check_key_material, check_s3},
+    starrocks,
+};
 use crate::policy::{
+    bucket::BucketSource,
     redact::has_secret_within,
+    repository::S3Repository,
     source::{DirectorySource, PostgresCluster, Source, SourceSpec},
 };
 
@@ -37,6 +43,7 @@ pub(super) fn check(findings: &mut Findings<'_>) {
             SourceSpec::Secrets(secrets) => check_secrets(findings, name, source, secrets.len()),
             SourceSpec::PostgresCluster(cluster) => check_cluster(findings, name, cluster),
             SourceSpec::PostgresDump(dump) => dumps::check_postgres(findings, name, dump),
+            SourceSpec::Bucket(bucket) => check_bucket(findings, name, bucket),
             SourceSpec::MysqlDump(dump) => dumps::check_mysql(findings, name, dump),
             SourceSpec::Sqlite(sqlite) => {
                 let at = ["sources", name, "sqlite"];
@@ -181,6 +188,33 @@ pub(super) fn check_glob(findings: &mut Findings<'_>, at: &[&str], pattern: &str
             format!("`{pattern}` excludes everything"),
             "remove it, or write what is not wanted",
         );
+    }
+}
+
+fn check_bucket(findings: &mut Findings<'_>, name: &str, bucket: &BucketSource) {
+    let at = ["sources", name, "bucket"];
+    check_s3(findings, &[at[0], at[1], at[2], "s3"], &bucket.s3);
+    for (index, pattern) in bucket.exclude.iter().enumerate() {
+        let number = index.to_string();
+        check_glob(findings, &[at[0], at[1], at[2], "exclude", &number], pattern);
+    }
+    let same = |other: &S3Repository| {
+        let one = &bucket.s3;
+        let within = |one: &str, other: &str| {
+            one.is_empty() || one == other || other.starts_with(&format!("{one}/"))
+        };
+        one.bucket == other.bucket
+            && one.endpoint == other.endpoint
+            && (within(&one.prefix, &other.prefix) || within(&other.prefix, &one.prefix))
+    };
+    for (repository, one) in &findings.policy.repositories {
+        if one.s3().is_some_and(same) {
+            findings.error_at_key(
+                &at,
+                format!("repository `{repository}` lies in this bucket: it would back itself up"),
+                "name the prefix that is meant, or move the repository",
+            );
+        }
     }
 }
 
