@@ -228,10 +228,19 @@ fn nobody_asks_without_the_token_and_wrong_questions_are_told() {
     this.token(&TOKEN.replace('0', "z"), 0o600);
     assert_eq!(this.ask("GET", "/api/v1/jobs", true, "").unwrap().0, 401);
     this.remote(&["runs"]).expect(0);
+    // One that others may read opens nothing any more, and is given to nobody.
+    this.token(TOKEN, 0o644);
+    let (status, _, body) = this.ask("GET", "/api/v1/jobs", true, "").unwrap();
+    assert!(status == 503 && !body.contains("/token"), "{status}: {body}");
+    let refused = this.remote(&["runs"]).expect(1);
+    assert!(refused.stderr.contains("chmod 600"), "{}", refused.stderr);
     this.token("", 0o600);
-    assert_ne!(this.ask("GET", "/api/v1/jobs", true, "").unwrap().0, 200);
-    let refused = this.remote(&["runs"]).expect(2);
-    assert!(refused.stderr.contains("holds no token"), "{}", refused.stderr);
+    assert_eq!(this.ask("GET", "/api/v1/jobs", true, "").unwrap().0, 503);
+    // Many that say nothing do not keep others out.
+    let idle: Vec<TcpStream> =
+        (0..60).map(|_| TcpStream::connect(("127.0.0.1", this.port)).unwrap()).collect();
+    assert_eq!(this.ask("GET", "/healthz", false, "").unwrap().0, 200);
+    drop(idle);
     daemon.end();
 
     // A daemon without a token has no API.

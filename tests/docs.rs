@@ -151,7 +151,7 @@ fn the_page_of_exit_codes_is_what_the_program_has() {
         writeln!(page, "| {} | {meaning} |", *status as u8).unwrap();
     }
     page.push_str(
-        "\nWhat this version cannot end with yet: 4, which needs `status` and drills, and 75, which needs leases.\n",
+        "\n4 is what `status`, `plan` and `wal status` end with; 75 what a second daemon or a second run of a playbook ends with.\n",
     );
     page.push_str(
         "\n`wal push` and `wal get` obey PostgreSQL instead ([postgres.md](postgres.md#wal)):\n\n\

@@ -39,6 +39,8 @@ struct World {
     needs: BTreeMap<String, Vec<String>>,
     /// Steps that may be missing when others begin: they failed and are not critical, or a person skipped them.
     excused: BTreeSet<String>,
+    /// Steps of which a person said that they are not to be taken back any more, or not to be done.
+    left: BTreeSet<String>,
     wrong: Vec<String>,
 }
 
@@ -102,6 +104,7 @@ impl Action for Effect {
             .there
             .iter()
             .filter(|other| world.needs[*other].contains(&self.name) && other.starts_with('u'))
+            .filter(|other| !world.left.contains(*other))
             .cloned()
             .collect();
         if !later.is_empty() {
@@ -255,7 +258,9 @@ fn carry_out(
                 if operate(&place, &person(), &wish, &cx).is_ok()
                     && matches!(wish, Wish::Skip { .. })
                 {
-                    world.lock().unwrap().excused.insert(step);
+                    let mut world = world.lock().unwrap();
+                    world.excused.insert(step.clone());
+                    world.left.insert(step);
                 }
                 continue;
             }

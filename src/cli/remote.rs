@@ -1,6 +1,6 @@
 //! A daemon elsewhere, asked over its API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -11,11 +11,15 @@ use url::{Host, Url};
 use super::setup::App;
 use crate::daemon::trigger::Wish;
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
+use crate::http::token::read_private;
 use crate::state::{RunFilter, RunRow};
 use crate::store::{Reply, Web};
 
-/// How long the daemon may take: `status` lists repositories.
-const PATIENCE: Duration = Duration::from_mins(10);
+/// How long the daemon may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long it may take for `status`, which lists repositories.
+const LISTING: Duration = Duration::from_mins(10);
 
 /// The longest answer that is read.
 const ANSWER: usize = 64 << 20;
@@ -75,8 +79,7 @@ impl RemoteArgs {
             Error::usage("there is no token for the daemon")
                 .hint("give --token-file FILE or set BACKSTAY_TOKEN_FILE")
         })?;
-        let token = std::fs::read_to_string(file)
-            .doing(|| format!("failed to read the token in {file}"))?;
+        let token = read_private(Path::new(file))?;
         let mut web = Web::new(app.runtime.handle().clone()).patient(PATIENCE, ANSWER);
         if let Some(authority) = &self.remote_ca {
             let name = authority.display();
@@ -95,7 +98,8 @@ impl RemoteArgs {
 impl Remote {
     /// How well everything is protected.
     pub fn status<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
-        read(&self.get("/status")?)
+        let web = self.web.clone().patient(LISTING, ANSWER);
+        read(&taken(web.get(&format!("{}/status", self.root), &self.headers)?)?)
     }
 
     /// Runs, the newest last.

@@ -29,10 +29,10 @@ use crate::error::{Error, IoContext as _, Result};
 use crate::state::State;
 
 /// How many connections are served at once; others wait.
-const CONNECTIONS: usize = 32;
+const CONNECTIONS: usize = 512;
 
 /// How long a client may take to say what it wants.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a connection may last in all: whoever reads metrics comes again.
 const LONGEST: Duration = Duration::from_mins(10);

@@ -21,21 +21,11 @@ impl Token {
     pub fn in_file(file: &Path) -> Result<Self> {
         let token = Self { file: file.to_owned() };
         token.read()?;
-        let mode = file.metadata().doing(|| format!("failed to read {}", file.display()))?.mode();
-        if mode & 0o037 != 0 {
-            let name = file.display();
-            return Err(Error::new(
-                ErrorKind::Denied,
-                format!("others may read or change the token in {name}"),
-            )
-            .hint(format!("chmod 600 {name}")));
-        }
         Ok(token)
     }
 
     fn read(&self) -> Result<String> {
-        let text = std::fs::read_to_string(&self.file)
-            .doing(|| format!("failed to read the token in {}", self.file.display()))?;
+        let text = read_private(&self.file)?;
         let token = text.trim();
         let plain = token.bytes().all(|byte| byte.is_ascii_graphic());
         if token.len() < SHORTEST || !plain {
@@ -50,7 +40,10 @@ impl Token {
 
     /// Whether `Authorization: Bearer …` has the token.
     pub fn check(&self, authorization: Option<&str>) -> Result<()> {
-        let wanted = self.read()?;
+        // Where it lies, and what is wrong with it, is nobody's business who has no token.
+        let wanted = self
+            .read()
+            .map_err(|_| Error::new(ErrorKind::Unreachable, "the daemon cannot read its token"))?;
         let Some(given) = authorization.and_then(bearer) else {
             return Err(Error::new(ErrorKind::Denied, "no token was given")
                 .hint("send `Authorization: Bearer TOKEN`"));
@@ -61,6 +54,18 @@ impl Token {
         }
         Err(Error::new(ErrorKind::Denied, "this is not the token of the daemon"))
     }
+}
+
+/// The content of a file that nobody else may read or change.
+pub fn read_private(file: &Path) -> Result<String> {
+    let name = file.display();
+    let failed = || format!("failed to read the token in {name}");
+    let mode = file.metadata().doing(failed)?.mode();
+    if mode & 0o037 != 0 {
+        let what = format!("others may read or change the token in {name}");
+        return Err(Error::new(ErrorKind::Denied, what).hint(format!("chmod 600 {name}")));
+    }
+    std::fs::read_to_string(file).doing(failed)
 }
 
 fn bearer(authorization: &str) -> Option<&str> {
@@ -98,6 +103,11 @@ mod tests {
         for wrong in [None, Some(good), Some("Bearer "), Some("Basic x"), Some("Bearer 0123")] {
             assert_eq!(token.check(wrong).unwrap_err().kind(), ErrorKind::Denied, "{wrong:?}");
         }
+        // Others may read it meanwhile: it opens nothing any more.
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        let error = token.check(Some(&format!("Bearer {good}"))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable);
+        assert!(!error.chain().contains("token\""), "{error:?}");
         // Another one is in force at once.
         write(&good.replace('0', "x"), 0o600);
         token.check(Some(&format!("Bearer {good}"))).unwrap_err();

@@ -204,14 +204,23 @@ fn unwind(view: &RunView, running: &BTreeSet<String>) -> Result<Decision> {
         step.action.can_undo()
             && matches!(
                 view.state(&step.name),
-                StepState::Succeeded | StepState::Failed | StepState::Unknown
+                StepState::Succeeded
+                    | StepState::Attested
+                    // Nobody knows what one that was begun, and then done without, left behind.
+                    | StepState::Skipped
+                    | StepState::Failed
+                    | StepState::Unknown
             )
             // One that could not even begin has nothing to take back.
-            && view.steps.get(&step.name).is_some_and(|step| step.attempts > 0)
+            && view.steps.get(&step.name).is_some_and(|step| step.attempts > 0 && !step.left)
     };
     let open = |step: &PlannedStep| {
+        // One that was under way may turn out to be done.
         to_undo(step)
-            || matches!(view.state(&step.name), StepState::Undoing | StepState::UndoFailed)
+            || matches!(
+                view.state(&step.name),
+                StepState::Intended | StepState::Undoing | StepState::UndoFailed
+            )
     };
     let moves: Vec<Move> = main
         .iter()

@@ -1,6 +1,6 @@
 //! Outputs of steps, put into the settings of later ones. Pure.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::view::RunView;
 use crate::error::{Error, Result};
@@ -13,11 +13,23 @@ pub fn resolve(spec: &ActionSpec, view: &RunView) -> Result<ActionSpec> {
             .with_source(error)
     };
     let mut value = serde_json::to_value(spec).map_err(broken)?;
-    fill(&mut value, view)?;
+    let mut variables = Map::new();
+    fill(&mut value, view, &mut variables)?;
+    if !variables.is_empty() {
+        let Some(command) = value.get_mut("command").and_then(Value::as_object_mut) else {
+            return Err(Error::usage(
+                "what a step left goes into no shell line but that of a `command`",
+            ));
+        };
+        let environment = command.entry("environment").or_insert_with(|| Value::Object(Map::new()));
+        if let Some(environment) = environment.as_object_mut() {
+            environment.extend(variables);
+        }
+    }
     serde_json::from_value(value).map_err(broken)
 }
 
-fn fill(value: &mut Value, view: &RunView) -> Result<()> {
+fn fill(value: &mut Value, view: &RunView, variables: &mut Map<String, Value>) -> Result<()> {
     match value {
         Value::String(text) => {
             if text.contains("{{") {
@@ -25,10 +37,33 @@ fn fill(value: &mut Value, view: &RunView) -> Result<()> {
             }
             Ok(())
         }
-        Value::Array(items) => items.iter_mut().try_for_each(|item| fill(item, view)),
-        Value::Object(entries) => entries.values_mut().try_for_each(|item| fill(item, view)),
+        Value::Array(items) => items.iter_mut().try_for_each(|item| fill(item, view, variables)),
+        Value::Object(entries) => entries.iter_mut().try_for_each(|(key, item)| match item {
+            Value::String(line) if key == "shell" && line.contains("{{") => {
+                *line = in_shell(line, view, variables)?;
+                Ok(())
+            }
+            item => fill(item, view, variables),
+        }),
         _ => Ok(()),
     }
+}
+
+/// A line for the shell, in which every `{{STEP.OUTPUT}}` is a variable: whatever it holds is a
+/// value there, and never a command.
+fn in_shell(text: &str, view: &RunView, variables: &mut Map<String, Value>) -> Result<String> {
+    let mut rest = text;
+    let mut made = String::new();
+    for name in uses(text).into_iter().flatten() {
+        let Some((before, after)) = rest.split_once("{{") else { break };
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        let variable = format!("BACKSTAY_VALUE_{}", name.chars().map(plain).collect::<String>());
+        made.push_str(&format!("{before}${{{variable}}}"));
+        variables.insert(variable, Value::String(value_of(name, view)?));
+        rest = after.split_once("}}").map_or("", |(_, rest)| rest);
+    }
+    made.push_str(rest);
+    Ok(made)
 }
 
 fn filled(text: &str, view: &RunView) -> Result<String> {
@@ -50,10 +85,17 @@ fn value_of(name: &str, view: &RunView) -> Result<String> {
         "run" => of_run(view, output),
         _ => view.steps.get(step).and_then(|step| step.outputs.get(output).cloned()),
     };
-    found.ok_or_else(|| {
+    let found = found.ok_or_else(|| {
         Error::failed(format!("`{name}` is not known: the step `{step}` did not leave it"))
             .hint("it was skipped, failed, was attested, or did not print it")
-    })
+    })?;
+    // What a program printed is no place to read secrets from, or to run programs by.
+    if found.contains("${") {
+        return Err(Error::failed(format!(
+            "`{name}` holds `${{`, which would be read as a reference"
+        )));
+    }
+    Ok(found)
 }
 
 /// What is known of the run itself.

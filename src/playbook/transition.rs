@@ -90,6 +90,8 @@ pub const TABLE: &[(StepState, Happened, StepState)] = &[
     (S::Unknown, H::Attested, S::Attested),
     (S::Unknown, H::UndoIntended, S::Undoing),
     (S::Succeeded, H::UndoIntended, S::Undoing),
+    (S::Attested, H::UndoIntended, S::Undoing),
+    (S::Skipped, H::UndoIntended, S::Undoing),
     (S::Undoing, H::UndoIntended, S::Undoing),
     (S::Undoing, H::Undone, S::Undone),
     (S::Undoing, H::UndoFailed, S::UndoFailed),

@@ -57,6 +57,8 @@ pub struct StepView {
     pub approvals: Vec<Approval>,
     /// A person skipped it.
     pub by_person: bool,
+    /// It was begun, and is not to be taken back any more: a person said so.
+    pub left: bool,
 }
 
 /// A person's approval.
@@ -82,6 +84,7 @@ impl StepView {
             why: None,
             approvals: Vec::new(),
             by_person: false,
+            left: false,
         }
     }
 }
@@ -145,9 +148,11 @@ impl RunView {
                 let Some(step) = self.steps.get_mut(name) else {
                     return Err(impossible(format!("there is no step `{name}`")));
                 };
+                let before = step.state;
                 step.state = transition::next(step.state, happened).ok_or_else(|| {
                     impossible(format!("{happened:?} of `{name}`, which was {}", step.state.word()))
                 })?;
+                step.left |= before == StepState::UndoFailed && step.state == StepState::Skipped;
                 step.changed = Some(record.time);
                 step.take(event, record.time);
             }
@@ -168,10 +173,13 @@ impl RunView {
     /// Whether a step began after which nothing is undone.
     pub fn is_past_return(&self) -> bool {
         self.plan.steps.iter().filter(|step| step.point_of_no_return).any(|step| {
-            !matches!(
-                self.state(&step.name),
-                StepState::Pending | StepState::Waiting | StepState::Skipped
-            )
+            // Who does without one that was begun does not know what it left behind.
+            let begun = self.steps.get(&step.name).is_some_and(|step| step.attempts > 0);
+            match self.state(&step.name) {
+                StepState::Pending | StepState::Waiting => false,
+                StepState::Skipped => begun,
+                _ => true,
+            }
         })
     }
 

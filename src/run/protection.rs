@@ -31,7 +31,8 @@ pub struct Newest {
 /// file, which is when the server had finished it at the latest.
 pub fn newest(source: &SourceStore, manifests: &[Manifest]) -> Result<Option<Newest>> {
     let mut best: Option<Newest> = None;
-    for manifest in manifests {
+    // What was damaged at the source already protects nothing.
+    for manifest in manifests.iter().filter(|manifest| manifest.tainted.is_none()) {
         let Some(time) = manifest.recovery_points.iter().map(|point| point.time).max() else {
             continue;
         };

@@ -49,7 +49,7 @@ pub use objects::{Attributes, Fetched, Fetching, ListedObject, Objects, Pieces};
 pub use pages::{is_known_page, page_names};
 pub use probe::{Finding, Probe, Verdict};
 pub use reader::{ObjectReader, ReadAhead};
-pub use repository::{Descriptor, InitOptions, Repository, copy_policies};
+pub use repository::{Descriptor, InitOptions, Repository, check_presence, copy_policies};
 pub use role::{ActiveSite, RoleStore};
 pub use snapshots::{Examined, Flaw, SnapshotStore};
 pub use upload::{Completing, Upload};

@@ -296,6 +296,15 @@ pub fn copy_policies(from: &Repository, to: &Repository, stack: &str) -> Result<
     Ok(())
 }
 
+/// An error if no repository lies there any more: a directory that is not mounted takes files too.
+pub fn check_presence(store: &Store) -> Result<()> {
+    let gone = || {
+        Error::new(ErrorKind::Unreachable, format!("the repository in {} is gone", store.name()))
+            .hint("was it unmounted, or moved? what was written meanwhile is no backup")
+    };
+    read_descriptor(store)?.map(drop).ok_or_else(gone)
+}
+
 fn read_descriptor(store: &Store) -> Result<Option<Descriptor>> {
     let Some(bytes) = store.read_if_exists(layout::DESCRIPTOR, DESCRIPTOR_LIMIT)? else {
         return Ok(None);

@@ -79,6 +79,7 @@ impl Web {
         let mut options = ClientOptions::new()
             .with_allow_http(true)
             .with_timeout(self.patience * 2)
+            .with_connect_timeout(PATIENCE)
             .with_user_agent(agent);
         if let Some(authority) = &self.authority {
             let certificates = Certificate::from_pem_bundle(authority).map_err(|error| {

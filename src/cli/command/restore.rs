@@ -168,6 +168,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     if restore_part::is_meant(&args.to, &manifest) {
         return restore_part::run(app, args, at, &request);
     }
+    restore_sqlite::refuse_pieces(&manifest, &request, args.path.is_empty())?;
     if restore_sqlite::is_meant(&args.to, &manifest, !args.path.is_empty() || args.delta) {
         args.database.check_unused(false)?;
         return restore_sqlite::run(app, &args.to, args.yes, &request);

@@ -29,6 +29,16 @@ pub fn is_meant(to: &str, manifest: &Manifest, as_files: bool) -> bool {
     manifest.source_kind == KIND && to != "-" && !as_files
 }
 
+/// As files a database may be looked at, and never put in the place of one: nobody would look
+/// whether that is open.
+pub fn refuse_pieces(manifest: &Manifest, request: &Request<'_>, whole: bool) -> Result<()> {
+    if manifest.source_kind == KIND && request.existing != Existing::Refuse && !whole {
+        return Err(Error::usage("--path does not replace a SQLite database")
+            .hint("leave --path away: the database is checked, and the old one kept"));
+    }
+    Ok(())
+}
+
 /// Looks, asks where something is replaced, restores, checks.
 pub fn run(app: &App, to: &str, yes: bool, request: &Request<'_>) -> Result<ExitStatus> {
     let files = BackupFiles::open(request, &app.cx)?;

@@ -29,7 +29,7 @@ use crate::archive::sort::{Sorted, Sorter};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::run::context::host_name;
 use crate::source::{Captured, Order};
-use crate::store::{Upload, WalStore, layout};
+use crate::store::{Upload, WalStore, check_presence, layout};
 use crate::telemetry::{WarningCode, failpoint};
 
 /// zstd level of indexes and lists: they are read back by every incremental.
@@ -108,6 +108,7 @@ pub fn finish(
     // The last moment to give up: after this line the backup exists.
     writing.cx.reporter.check()?;
     failpoint::reach("backup.before_commit");
+    check_presence(writing.source.store())?;
     writing.source.commit(&manifest)?;
     failpoint::reach("backup.after_commit");
     // A leftover intent of a committed backup says nothing; prune drops it.

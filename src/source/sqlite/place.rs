@@ -129,6 +129,14 @@ impl Placing {
             ))
             .hint("restore it to another name to look at it, or take an older backup"));
         }
+        // Two within a second: what was put aside first stays as well.
+        let mut stamp = stamp;
+        for number in 2.. {
+            if existing.iter().all(|old| !renamed(old, &target, &stamp).exists()) {
+                break;
+            }
+            stamp = format!("{}_{number}", stamp.split('_').next().unwrap_or_default());
+        }
         let mut aside = Vec::new();
         // The database goes first: without it nobody makes anything of what belongs to it.
         for old in existing {

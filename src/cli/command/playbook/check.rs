@@ -106,7 +106,7 @@ fn look(app: &App, policy: &Policy, plan: &Plan, plan_only: bool) -> Result<Chec
 pub fn findings(app: &App, policy: &Policy, plan: &Plan) -> Result<Vec<Finding>> {
     let means = place::means(app, policy)?;
     let make = |spec: &crate::policy::ActionSpec| crate::playbook::actions::build(spec, &means);
-    preflight(plan, &make, place::person(None), &app.cx)
+    preflight(plan, &make, place::person(None)?, &app.cx)
 }
 
 /// How long it will take, from the runs there were. Where these cannot be read nothing is said: that is

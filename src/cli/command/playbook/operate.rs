@@ -95,7 +95,7 @@ pub struct SkipArgs {
 pub fn approve(app: &App, args: &ApproveArgs) -> Result<ExitStatus> {
     let set = app.policies_to_read()?;
     let found = place::find_run(app, &set, &args.run)?;
-    let who = place::person(args.name.as_deref());
+    let who = place::person(args.name.as_deref())?;
     let planned = found.view.plan.named(&args.step)?;
     let binds = approval::binds(&found.view, planned)?;
     let wish =
@@ -135,7 +135,7 @@ pub fn skip(app: &App, args: &SkipArgs) -> Result<ExitStatus> {
 fn by_name(app: &App, run: &str, name: Option<&str>, wish: &Wish) -> Result<ExitStatus> {
     let set = app.policies_to_read()?;
     let found = place::find_run(app, &set, run)?;
-    change(app, &found, &place::person(name), wish)
+    change(app, &found, &place::person(name)?, wish)
 }
 
 fn change(

@@ -161,10 +161,17 @@ pub fn means(app: &App, policy: &Policy) -> Result<Arc<Means>> {
 }
 
 /// Who gives this command: what they call themselves, and whom the system takes them for.
-pub fn person(given: Option<&str>) -> Person {
+///
+/// # Errors
+/// A name that shows nothing, or more than it should, is none: approvals are counted by names.
+pub fn person(given: Option<&str>) -> Result<Person> {
+    let given = given.map(str::trim);
+    if given.is_some_and(|name| name.is_empty() || name.chars().any(char::is_control)) {
+        return Err(Error::usage("this is no name of a person").hint("write --as NAME"));
+    }
     let uid = nix::unistd::Uid::effective();
     let user = nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
     let user = user.unwrap_or_else(|| format!("uid {uid}"));
     let name = given.map_or_else(|| user.clone(), str::to_owned);
-    Person { name, user, host: host_name() }
+    Ok(Person { name, user, host: host_name() })
 }

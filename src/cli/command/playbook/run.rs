@@ -173,7 +173,7 @@ pub fn run(app: &App, args: &RunArgs) -> Result<ExitStatus> {
     let id = id::run_id(app.cx.clock.now());
     let repository = place::repository_of(app, policy, playbook)?;
     let place = place::place(app, policy, &repository, &id)?;
-    let who = place::person(args.name.as_deref());
+    let who = place::person(args.name.as_deref())?;
     act(app, policy, &place, args.wait, |tools| {
         Engine::begin(&place, plan.clone(), who.clone(), tools)
     })
@@ -215,7 +215,7 @@ pub fn abort(app: &App, args: &AbortArgs) -> Result<ExitStatus> {
     let set = app.policies_to_read()?;
     let found = place::find_run(app, &set, &args.run)?;
     check_plan(&found, args.plan.as_deref())?;
-    let who = place::person(args.name.as_deref());
+    let who = place::person(args.name.as_deref())?;
     let why = args.reason.clone();
     let (wish, what) = if args.leave {
         (Wish::Leave { why }, "ends, and everything stays as it is")
