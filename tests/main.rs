@@ -34,6 +34,7 @@ mod playbook_crash;
 mod playbook_model;
 mod playbook_role;
 mod playbook_sites;
+mod playbook_slips;
 mod policy;
 mod postgres_ahead;
 mod postgres_archive;

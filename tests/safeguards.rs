@@ -164,3 +164,20 @@ fn a_repository_that_lost_its_descriptor_is_not_made_anew() {
     fs::rename(sandbox.path("backstay.json"), sandbox.path("repo/backstay.json")).unwrap();
     sandbox.run_with_key(&["verify", "--depth", "content"]).expect(0);
 }
+
+#[test]
+fn a_repository_that_is_gone_when_a_backup_ends_gets_none() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.path("repo").display().to_string();
+    let script = format!("mv {repository} {repository}.away; mkdir {repository}; echo x");
+    sandbox
+        .write_policy(false, &format!("  dump: {{ command: {{ argv: [sh, -c, '{script}'] }} }}\n"));
+    sandbox.run(&["init"]).expect(0);
+    let ran = sandbox.run(&["backup", "demo/dump"]);
+    assert_ne!(ran.code, 0, "{}", ran.stdout);
+    assert!(ran.stderr.contains("is gone"), "{}", ran.stderr);
+    std::fs::remove_dir_all(&repository).unwrap();
+    std::fs::rename(format!("{repository}.away"), &repository).unwrap();
+    assert!(sandbox.run(&["list"]).expect(0).stdout.is_empty());
+    sandbox.run(&["verify"]).expect(0);
+}

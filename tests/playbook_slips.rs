@@ -1,0 +1,104 @@
+//! Playbooks in the hands of people in a hurry, and journals in those of others.
+
+use std::time::{Duration, Instant};
+
+use crate::common::playbook::{Stage, effect};
+
+fn one(steps: &str) -> String {
+    format!("  move:\n    description: for a test\n{steps}")
+}
+
+#[test]
+fn who_does_without_the_point_of_no_return_is_past_it_all_the_same() {
+    let stage = Stage::new(&one(&format!(
+        "    on_failure: undo\n    fence:\n      a: {{ {} }}\n    cutover:\n      switch: {{ command: {{ apply: {{ shell: \"echo switched >> $LEDGER; exit 3\" }} }}, point_of_no_return: true }}\n    reprotect:\n      later: {{ command: {{ apply: {{ argv: [false] }} }} }}\n",
+        effect("a")
+    )));
+    stage.run("l", &["run", "move", "--yes"]).expect(1);
+    let run = stage.newest();
+    stage.run("l", &["skip-step", &run, "switch", "--reason", "it did what it should"]).expect(0);
+    stage.run("l", &["resume", &run]).expect(1);
+    assert_eq!(stage.ledger("l"), ["+a", "switched"], "nothing is taken back");
+    let refused = stage.run("l", &["abort", &run, "--reason", "x", "--yes"]);
+    assert!(refused.stderr.contains("past its point of no return"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_was_attested_or_done_without_is_taken_back_with_the_rest() {
+    let halfway = "command: { apply: { shell: \"echo +b >> $LEDGER; exit 1\" }, undo: { shell: \"echo -b >> $LEDGER\" } }";
+    for (ledger, verb, option) in [("a", "attest", "--text"), ("s", "skip-step", "--reason")] {
+        let stage = Stage::new(&one(&format!(
+            "    fence:\n      a: {{ {} }}\n      b: {{ {halfway} }}\n      end: {{ command: {{ apply: {{ argv: [false] }} }} }}\n",
+            effect("a")
+        )));
+        stage.run(ledger, &["run", "move", "--yes"]).expect(1);
+        let run = stage.newest();
+        stage.run(ledger, &[verb, &run, "b", option, "by hand"]).expect(0);
+        stage.run(ledger, &["resume", &run]).expect(1);
+        stage.run(ledger, &["abort", &run, "--reason", "enough", "--yes"]).expect(0);
+        assert_eq!(stage.ledger(ledger), ["+a", "+b", "-b", "-a"], "{verb}");
+    }
+}
+
+#[test]
+fn what_was_under_way_when_a_run_was_killed_is_taken_back_before_what_it_was_built_on() {
+    let slow = "command: { apply: { shell: \"echo +b >> $LEDGER; sleep 60\" }, undo: { shell: \"sleep 1; echo -b >> $LEDGER\" } }";
+    let stage = Stage::new(&one(&format!(
+        "    fence:\n      a: {{ {} }}\n      b: {{ {slow} }}\n",
+        effect("a")
+    )));
+    let mut child = stage.command("l", &["run", "move", "--yes"]).spawn().unwrap();
+    let begun = Instant::now();
+    while !stage.ledger("l").contains(&"+b".to_owned()) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", stage.ledger("l"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let run = stage.newest();
+    let mut command = stage.elsewhere("l", &["abort", &run, "--reason", "enough", "--yes"]);
+    // What the killed process holds is over at once.
+    command.env("BACKSTAY_TUNING", "lease=0.2");
+    let ran = crate::common::Ran::from(&command.output().unwrap());
+    assert_eq!(stage.ledger("l"), ["+a", "+b", "-b", "-a"], "{}", ran.stderr);
+}
+
+#[test]
+fn what_a_program_printed_is_never_a_command() {
+    let stage = Stage::new(&one(
+        "    assess:\n      look: { command: { apply: { shell: \"echo 'v=$(touch $LEDGER.owned) `touch $LEDGER.too`; touch $LEDGER.three'\" }, outputs: [v], read_only: true } }\n    recover:\n      use: { command: { apply: { shell: \"echo \\\"seen {{look.v}}\\\" >> $LEDGER\" } } }\n",
+    ));
+    stage.run("l", &["run", "move", "--yes"]).expect(0);
+    let said = stage.ledger("l").join("\n");
+    assert_eq!(said, "seen $(touch $LEDGER.owned) `touch $LEDGER.too`; touch $LEDGER.three");
+    for name in ["l.owned", "l.too", "l.three"] {
+        assert!(!stage.sandbox.path(name).exists(), "{name}");
+    }
+    // Nor a reference to a secret, or to a program.
+    let stage = Stage::new(&one(
+        "    assess:\n      look: { command: { apply: { shell: \"echo 'v=$'{command:touch owned}\" }, outputs: [v], read_only: true } }\n    recover:\n      use: { command: { apply: { argv: [echo, \"{{look.v}}\"] } } }\n",
+    ));
+    let refused = stage.run("l", &["run", "move", "--yes"]).expect(1);
+    assert!(refused.stderr.contains("read as a reference"), "{}", refused.stderr);
+}
+
+#[test]
+fn one_person_is_one_however_the_name_is_written() {
+    let stage = Stage::new(&one(
+        "    assess:\n      agree: { approval: { of: 2, text: \"Both of you\" } }\n",
+    ));
+    stage.run("l", &["run", "move", "--yes"]).expect(6);
+    let run = stage.newest();
+    stage.run("l", &["approve", &run, "agree", "--as", "ann", "--yes"]).expect(0);
+    for name in ["ann", "ann ", "  ann"] {
+        let refused = stage.run("l", &["approve", &run, "agree", "--as", name, "--yes"]).expect(1);
+        assert!(refused.stderr.contains("`ann` has approved"), "{}", refused.stderr);
+        stage.run("l", &["resume", &run]).expect(6);
+    }
+    for name in ["", "  ", "an\u{1b}[31mn", "ann\nbo"] {
+        let refused = stage.run("l", &["approve", &run, "agree", "--as", name, "--yes"]).expect(2);
+        assert!(refused.stderr.contains("no name of a person"), "{}", refused.stderr);
+    }
+    stage.run("l", &["approve", &run, "agree", "--as", "bo", "--yes"]).expect(0);
+    stage.run("l", &["resume", &run]).expect(0);
+}
