@@ -146,7 +146,7 @@ export user W bin port
 best() { sort -n "times/$1" | grep . | head -n 1; }
 
 pipe_backup() {
-    as sh -c "'$bin/pg_basebackup' -h '$W/s' -p '$port' -U postgres -c fast -X none -D - -Ft | zstd -q -3 -T2 -o '$W/pipe.tar.zst' -f"
+    as sh -c "'$bin/pg_basebackup' -h '$W/s' -p '$port' -U postgres -c fast -X fetch -D - -Ft | zstd -q -3 -T2 -o '$W/pipe.tar.zst' -f"
 }
 backstay_backup() { stay backup bench/pg; }
 tuned_backup() { rest tuned --type=full --no-archive-check backup; }
