@@ -17,6 +17,9 @@ use crate::secret;
 /// How often a program is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long what a program that ended said is waited for.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// How much of what a program says is kept.
 const SAID: u64 = 4096;
 
@@ -71,7 +74,11 @@ fn run(command: &NotifyCommand, body: String) -> Result<String> {
     if status.success() {
         return Ok(format!("`{name}` ended with {status}"));
     }
-    // What it started may still hold its standard error open.
+    // What it started may still hold its standard error open: that is not waited for long.
+    let ended = Instant::now();
+    while !words.is_finished() && ended.elapsed() < LINGER {
+        std::thread::sleep(LOOK / 10);
+    }
     let said = if words.is_finished() { words.join().unwrap_or_default() } else { Vec::new() };
     let said = String::from_utf8_lossy(&said);
     let last = secret::mask(said.trim().lines().last().unwrap_or_default());
