@@ -89,13 +89,15 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         WalCommand::Receive(args) => receive::run(app, args),
         WalCommand::Status(args) => status::run(app, args),
         WalCommand::Push { file, cluster } => {
+            let (set, address) = by_policy(app, cluster)?;
             let candidate = Candidate::read(file, cluster.system_id)?;
-            let notes = notes(app, cluster, file)?;
-            let pushed =
-                match notes.as_ref().and_then(|notes| candidate.is_archived(notes, &app.cx)) {
-                    Some(pushed) => pushed,
-                    None => push(&candidate, &to_write(app, cluster)?, notes.as_ref(), &app.cx)?,
-                };
+            let notes = notes(app, &set, &address, file)?;
+            let noted = notes.as_ref().and_then(|notes| candidate.is_archived(notes, &app.cx));
+            let pushed = if let Some(pushed) = noted {
+                pushed
+            } else {
+                push(&candidate, &to_write(app, &set, &address)?, notes.as_ref(), &app.cx)?
+            };
             if app.printer.is_json() {
                 app.printer.json(&pushed)?;
             }
@@ -174,16 +176,15 @@ pub(super) fn repositories(policy: &Policy, address: &SourceAddress) -> Vec<(Str
 }
 
 /// Notes about the repositories that WAL goes to by the policy.
-fn notes(app: &App, cluster: &ClusterArgs, file: &Path) -> Result<Option<Notes>> {
-    if app.repository_url().is_some() {
-        return Err(Error::usage("`wal push` goes where the policy says")
-            .hint("give --policy, and no URL as --repository"));
-    }
-    let set = app.policies(false)?;
-    let address = address(app, &set, cluster)?;
-    let policy = app.policy_of(&set, &address)?;
+fn notes(
+    app: &App,
+    set: &PolicySet,
+    address: &SourceAddress,
+    file: &Path,
+) -> Result<Option<Notes>> {
+    let policy = app.policy_of(set, address)?;
     let mut place = vec![address.to_string()];
-    for (name, required) in repositories(policy, &address) {
+    for (name, required) in repositories(policy, address) {
         if app.wants_repository(&name)
             && let Some(config) = policy.repositories.get(&name)
         {
@@ -194,21 +195,26 @@ fn notes(app: &App, cluster: &ClusterArgs, file: &Path) -> Result<Option<Notes>>
     Ok(Notes::beside(file, place.join(" ")))
 }
 
-fn to_write(app: &App, cluster: &ClusterArgs) -> Result<Vec<Archive>> {
+/// The policies, and the cluster of them that is meant.
+fn by_policy(app: &App, cluster: &ClusterArgs) -> Result<(PolicySet, SourceAddress)> {
     if app.repository_url().is_some() {
-        return Err(Error::usage("`wal push` goes where the policy says")
+        return Err(Error::usage("WAL goes where the policy says")
             .hint("give --policy, and no URL as --repository"));
     }
     let set = app.policies(false)?;
     let address = address(app, &set, cluster)?;
-    let policy = app.policy_of(&set, &address)?;
+    Ok((set, address))
+}
+
+fn to_write(app: &App, set: &PolicySet, address: &SourceAddress) -> Result<Vec<Archive>> {
+    let policy = app.policy_of(set, address)?;
     app.check_active(policy)?;
     let mut archives = Vec::new();
-    for (name, required) in repositories(policy, &address) {
+    for (name, required) in repositories(policy, address) {
         if !app.wants_repository(&name) {
             continue;
         }
-        match open_to_write(app, policy, &address, &name, required) {
+        match open_to_write(app, policy, address, &name, required) {
             Ok(archive) => archives.push(archive),
             Err(error) if required => return Err(error),
             Err(error) => app.printer.warning(&error.chain()),

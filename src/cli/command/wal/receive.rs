@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ClusterArgs, address, connection, to_write};
+use super::{ClusterArgs, by_policy, connection, to_write};
 use crate::cli::ExitStatus;
 use crate::cli::setup::App;
 use crate::error::{Error, Result};
@@ -27,12 +27,7 @@ pub struct Args {
 
 /// Receives until it is told to end.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
-    if app.repository_url().is_some() {
-        return Err(Error::usage("`wal receive` goes where the policy says")
-            .hint("give --policy, and no URL as --repository"));
-    }
-    let set = app.policies(false)?;
-    let address = address(app, &set, &args.cluster)?;
+    let (set, address) = by_policy(app, &args.cluster)?;
     let policy = app.policy_of(&set, &address)?;
     let text = connection(policy, &address)?;
     let settings = Settings::resolve(text, &Surroundings::here())
@@ -49,7 +44,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     if every < Duration::from_secs(1) {
         return Err(Error::usage("--every is less than a second"));
     }
-    let archives = to_write(app, &args.cluster)?;
+    let archives = to_write(app, &set, &address)?;
     let request = ReceiveRequest {
         name: address.to_string(),
         settings: &settings,
