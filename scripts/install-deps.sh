@@ -14,7 +14,7 @@ build="cc:build-essential make:make git:git"
 tools="age:age zstd:zstd tar:tar curl:curl python3:python3 getfattr:attr setfattr:attr setfacl:acl"
 case ${1-} in
     build) want=$build ;;
-    test) want="$build $tools shellcheck:shellcheck sqlite3:sqlite3 promtool:prometheus /usr/sbin/mariadbd:mariadb-server-core mariadb-dump:mariadb-client haproxy:haproxy redis-server:redis-server" ;;
+    test) want="$build $tools shellcheck:shellcheck sqlite3:sqlite3 promtool:prometheus /usr/sbin/mariadbd:mariadb-server-core mariadb-dump:mariadb-client haproxy:haproxy redis-server:redis-server knotd:knot ssh:openssh-client /usr/sbin/sshd:openssh-server ip:iproute2 chromium:chromium node:nodejs npm:npm" ;;
     demo) want="$build $tools sqlite3:sqlite3" ;;
     bench) want="$build $tools restic:restic borg:borgbackup /usr/bin/time:time pgbackrest:pgbackrest" ;;
     *)
@@ -34,8 +34,10 @@ case $1 in test) has prometheus-alertmanager || has alertmanager || packages+=(p
 # Downloads over TLS need certificates; a program to look for there is not.
 [ -d /etc/ssl/certs ] && [ -n "$(ls -A /etc/ssl/certs)" ] || [ -d /etc/pki ] || packages+=(ca-certificates)
 # The servers that tests start come last: fetching them needs some of these programs.
-servers() { case $1 in test | demo) "$ROOT/scripts/get-postgres.sh" ;; esac; }
-if [ "$1" = test ] || [ "$1" = demo ] && ! "$ROOT/scripts/get-postgres.sh" --check; then
+all=()
+[ "$1" != test ] || all=(--all)
+servers() { case $1 in test | demo) "$ROOT/scripts/get-postgres.sh" "${all[@]}" ;; esac; }
+if [ "$1" = test ] || [ "$1" = demo ] && ! "$ROOT/scripts/get-postgres.sh" "${all[@]}" --check; then
     # Python may be here without pip, which fetches them.
     python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 fi

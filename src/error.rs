@@ -172,6 +172,11 @@ impl Error {
         &self.0.hints
     }
 
+    /// With its causes and its hints, on one line.
+    pub fn advised(&self) -> String {
+        [&[self.chain()], self.hints()].concat().join("; ")
+    }
+
     /// The error as an `io::Error`, for code behind `Read` and `Write`.
     pub fn into_io(self) -> std::io::Error {
         std::io::Error::other(self)

@@ -19,7 +19,8 @@
 //! |---|---|
 //! | [`cli`] | one file per command; output, progress, exit codes |
 //! | [`daemon`] | the policy engine: what is due when, and what comes of it |
-//! | [`http`] | what programs read of a daemon: metrics and health |
+//! | [`http`] | what programs and people read of a daemon: metrics, health, API, dashboard |
+//! | [`drill`] | recovering for practice: a sandbox, checks, what was measured, and evidence of it |
 //! | [`playbook`] | recovering and moving step by step, each written down before it happens |
 //! | [`run`] | the verbs: backup, restore, verify |
 //! | [`notify`] | telling people and programs what is wrong |
@@ -36,7 +37,7 @@
 //! Imports point right only, and `tests/architecture.rs` keeps it so:
 //!
 //! ```text
-//! main → cli → http → daemon → playbook → run → {source, notify} → {store, state} → archive → policy → {telemetry, secret, clock, id, error}
+//! main → cli → http → daemon → drill → playbook → run → {source, notify} → {store, state} → archive → policy → {telemetry, secret, clock, id, error}
 //! ```
 //!
 //! Only `store` sees object stores and, beside the server in `http`, the async runtime (which `cli` starts); everything else is
@@ -46,6 +47,7 @@ pub mod archive;
 pub mod cli;
 pub mod clock;
 pub mod daemon;
+pub mod drill;
 pub mod error;
 pub mod http;
 pub mod id;

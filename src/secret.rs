@@ -38,8 +38,16 @@ impl SecretRef {
         }
     }
 
-    /// Reads the value. Errors name the reference and never the value.
+    /// Reads the value, which is kept out of all that is shown from then on. Errors name the reference
+    /// and never the value.
     pub fn resolve(&self) -> Result<SecretString> {
+        let value = self.read()?;
+        remember(&value);
+        Ok(value)
+    }
+
+    /// Reads a value that is no secret, and may be shown: the name of a site.
+    pub fn read(&self) -> Result<SecretString> {
         let value = match self {
             Self::Env(name) => std::env::var(name).map_err(|error| {
                 Error::new(ErrorKind::NotFound, format!("failed to read secret {self}"))
@@ -57,9 +65,7 @@ impl SecretRef {
         if value.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, format!("secret {self} is empty")));
         }
-        let value = SecretString::from(value.to_owned());
-        remember(&value);
-        Ok(value)
+        Ok(SecretString::from(value.to_owned()))
     }
 }
 

@@ -378,3 +378,18 @@ fn each_is_told_once_reminded_and_told_that_it_is_over() {
     assert_eq!(done(&rows, &knows(told_at(2, true)), hour(3)).len(), 1);
     assert_eq!(done(&rows, &knows(told_at(1, false)), hour(27)).len(), 1, "it is long ago");
 }
+
+#[test]
+fn a_fenced_site_is_told_once_and_not_by_each_job() {
+    let mut case = Case::new("2026-11-21T12:00:00Z");
+    case.outcomes =
+        vec![row("daily", "db", RunState::Failed), row("daily", "files", RunState::Failed)];
+    assert_eq!(case.names().len(), 2);
+    let fenced =
+        "site a of stack shop is fenced: site b is active since epoch 2, 2026-11-21T01:00:00Z";
+    for look in &mut case.looks {
+        look.fenced = Some(fenced.to_owned());
+    }
+    assert_eq!(case.names(), [("SiteFenced".to_owned(), "shop".to_owned())]);
+    assert!(matches!(&case.alerts()[0].what, What::SiteFenced { why } if why == fenced));
+}

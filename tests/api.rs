@@ -315,7 +315,7 @@ fn it_is_asked_over_tls_and_a_renewed_certificate_is_taken_over() {
         "--tls-key",
         &key,
     ]);
-    site.until_said("metrics, health and API: https://");
+    site.until_said("dashboard, metrics, health and API: https://");
     let url = format!("https://127.0.0.1:{port}");
     let ask = |more: &[&str]| {
         site.run(&[&["runs", "--remote", &url, "--token-file", &token], more].concat())

@@ -106,10 +106,10 @@ fn an_interrupted_backup_lists_nothing_and_says_what_is_left() {
 }
 
 /// A small file system of its own, gone when it is dropped.
-struct Tiny<'a>(&'a Path);
+pub struct Tiny<'a>(&'a Path);
 
 impl<'a> Tiny<'a> {
-    fn mount(at: &'a Path, size: &str) -> Option<Self> {
+    pub fn mount(at: &'a Path, size: &str) -> Option<Self> {
         if !has_root() {
             return None;
         }

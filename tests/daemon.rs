@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::common::daemon::Daemon;
@@ -238,6 +238,67 @@ fn what_is_old_goes_after_what_is_new_was_verified() {
     assert!((2..=3).contains(&count), "{count}");
 }
 
+#[test]
+fn what_was_backed_up_is_restored_to_see_that_it_can_be() {
+    let site = Site::new(
+        "2026-11-21T02:59:30Z",
+        60,
+        "jobs:\n  \
+         daily: { sources: all, kind: full, schedule: { cron: \"0 3 * * *\" }, keep: { for: 7d } }\n",
+    );
+    let scratch = site.sandbox.path("scratch");
+    fs::create_dir(&scratch).unwrap();
+    let text = fs::read_to_string(site.sandbox.path("policy.yaml")).unwrap();
+    let proof = format!(
+        "  proof: {{ verify: {{ depth: restore, scratch: {}, sources: [files] }}, schedule: {{ after: [daily] }} }}\n",
+        scratch.display()
+    );
+    fs::write(site.sandbox.path("policy.yaml"), text + &proof).unwrap();
+    let daemon = site.daemon(&[]);
+    let runs = site.until("the proof", |runs| count(runs, "succeeded") == 2);
+    daemon.end();
+    let run = runs.iter().find(|run| run["job"] == "proof").unwrap();
+    let said = site.run(&["logs", run["id"].as_str().unwrap()]).expect(0).stdout;
+    assert!(said.contains("prove demo/files"), "{said}");
+    let line = site.run(&["status", "--output", "json"]).json()[0].clone();
+    assert!(line["measured_rto_seconds"].as_u64().is_some(), "{line}");
+    assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "it is left empty");
+}
+
+#[test]
+fn drills_are_held_as_jobs() {
+    // A drill that sees the clock run away knows nothing.
+    let site = Site::new("2026-11-21T12:00:00Z", 1, DAILY);
+    site.run(&["backup"]).expect(0);
+    let scratch = site.sandbox.path("scratch");
+    fs::create_dir(&scratch).unwrap();
+    let text = fs::read_to_string(site.sandbox.path("policy.yaml")).unwrap();
+    let drills = format!(
+        "drills:\n  daily: {{ scratch: {place}, schedule: {{ cron: \"0 3 * * *\" }} }}\n  \
+         strict: {{ scratch: {place}, checks: {{ there: {{ source: files, files: {{ present: [nothing] }} }} }}, \
+         schedule: {{ cron: \"0 4 * * *\" }} }}\n",
+        place = scratch.display()
+    );
+    fs::write(site.sandbox.path("policy.yaml"), text + &drills).unwrap();
+    let planned = site.run(&["plan", "--output", "json"]).expect(0).stdout;
+    assert!(planned.contains("drill-daily"), "{planned}");
+    let daemon = site.daemon(&[]);
+    let of = |runs: &[Value], job: &str, state: &str| {
+        runs.iter().filter(|run| run["job"] == job && run["state"] == state).count()
+    };
+    for (job, state) in [("drill-daily", "succeeded"), ("drill-strict", "failed")] {
+        site.run(&["trigger", job]).expect(0);
+        site.until(job, |runs| of(runs, job, state) == 1);
+    }
+    let runs = site.runs();
+    daemon.end();
+    let failed = runs.iter().find(|run| run["job"] == "drill-strict").unwrap();
+    assert_eq!(failed["attempts"], 1, "{failed}");
+    assert!(failed["why"].as_str().unwrap().starts_with("the drill ended with FAIL: "), "{failed}");
+    let listed = site.run(&["drill", "list", "--output", "json"]).expect(0).stdout;
+    assert!(listed.contains("\"pass\"") && listed.contains("\"fail\""), "{listed}");
+}
+
 /// A job whose runs hang until `go` is there.
 fn hanging(more: &str) -> String {
     format!(
@@ -294,16 +355,13 @@ fn a_daemon_that_ends_parks_its_runs_and_one_that_is_killed_leaves_them_to_the_n
     assert_eq!(count(&site.runs(), "running"), 1, "nobody knows yet");
     fs::write(site.sandbox.path("go"), "").unwrap();
     let site = Site {
-        clock: format!(
-            "{} {} 60",
-            Timestamp::now() + SignedDuration::from_hours(1),
-            Timestamp::now()
-        ),
+        // Half an hour later, a minute a second: its second attempt is long over when the next is due.
+        clock: format!("2026-11-21T03:30:00Z {} 60", Timestamp::now()),
         ..site
     };
     let daemon = site.daemon(&["--silence", "1"]);
-    let runs = site.until("its success", |runs| count(runs, "succeeded") >= 1);
-    assert!(runs.iter().any(|run| run["attempts"] == 2), "{runs:#?}");
+    let again = |run: &&Value| run["state"] == "succeeded" && run["attempts"] == 2;
+    site.until("its success", |runs| runs.iter().filter(again).count() == 1);
     assert!(site.log().contains("whoever did it is gone"), "{}", site.log());
     daemon.end();
 }

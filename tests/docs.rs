@@ -16,7 +16,7 @@ fn root() -> &'static Path {
 
 /// Compares a page with what the code says, or writes it.
 #[track_caller]
-fn generated(name: &str, expected: &str) {
+pub fn generated(name: &str, expected: &str) {
     let path = root().join("docs").join(name);
     if std::env::var_os("BACKSTAY_WRITE_DOCS").is_some_and(|value| value == "1") {
         fs::write(&path, expected).unwrap();
@@ -32,12 +32,12 @@ fn generated(name: &str, expected: &str) {
 }
 
 /// Text for Markdown: `<` would begin a tag.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     text.replace('<', "\\<").replace('|', "\\|").replace('\n', " ")
 }
 
 /// Text with a full stop, so that more can follow.
-fn sentence(text: &str) -> String {
+pub fn sentence(text: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if text.ends_with('.') { text } else { format!("{text}.") }
 }
@@ -167,6 +167,12 @@ fn the_page_of_exit_codes_is_what_the_program_has() {
 fn the_schema_is_what_the_types_say() {
     let schema = serde_json::to_string_pretty(&backstay::policy::json_schema()).unwrap();
     generated("policy.schema.json", &format!("{schema}\n"));
+}
+
+#[test]
+fn the_schema_of_evidence_is_what_the_types_say() {
+    let schema = serde_json::to_string_pretty(&backstay::drill::evidence::schema()).unwrap();
+    generated("evidence.schema.json", &format!("{schema}\n"));
 }
 
 #[test]

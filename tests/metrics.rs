@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::notify::{Site, free_port, part};
 
 /// Asks for a page: the status and the body.
-fn get(port: u16, path: &str) -> Option<(u16, String)> {
+pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     ask(port, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
 }
 
@@ -22,7 +22,7 @@ fn ask(port: u16, request: &str) -> Option<(u16, String)> {
 }
 
 /// The value of a series.
-fn value(page: &str, series: &str) -> Option<f64> {
+pub fn value(page: &str, series: &str) -> Option<f64> {
     page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 

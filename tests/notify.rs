@@ -420,6 +420,8 @@ fn a_receiver_that_is_unwell_is_tried_again_and_holds_nobody_up() {
                 .as_str()
                 .is_some_and(|said| said.contains("no answer within"))
     });
+    // The run is over before anybody looks at what fires.
+    site.until_said("resolved: demo/dump often: the run failed");
     daemon.end();
     let log = site.log();
     for text in [

@@ -92,6 +92,28 @@ fn a_dry_run_says_what_is_missing_and_does_nothing() {
 }
 
 #[test]
+fn whoever_agrees_is_counted_once_and_says_why() {
+    let stage = Stage::new("  move:\n    assess:\n      agree: { approval: { of: 2 } }\n");
+    stage.run("l", &["run", "move", "--yes"]).expect(6);
+    let run = stage.newest();
+    let approve = |who: &str| stage.run("l", &["approve", &run, "agree", "--as", who, "--yes"]);
+    approve("ann").expect(0);
+    let again = approve("ANN").expect(1);
+    assert!(again.stderr.contains("has approved `agree` already"), "{}", again.stderr);
+    stage.run("l", &["resume", &run]).expect(6);
+    for args in [
+        &["skip-step", &run, "agree", "--reason", " "][..],
+        &["attest", &run, "agree", "--text", ""],
+        &["abort", &run, "--leave", "--reason", ""],
+    ] {
+        let ran = stage.run("l", args).expect(2);
+        assert!(ran.stderr.contains("nothing is said"), "{}", ran.stderr);
+    }
+    approve("bo").expect(0);
+    stage.run("l", &["resume", &run]).expect(0);
+}
+
+#[test]
 fn a_run_goes_from_gate_to_gate() {
     let stage = Stage::new(&example());
     // Nobody is there to be asked.

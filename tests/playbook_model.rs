@@ -168,6 +168,7 @@ fn plan(sketches: &[Sketch], back: Option<usize>, on_failure: OnFailure) -> Plan
         when: None,
         point_of_no_return: back == Some(at),
         excluded: false,
+        beyond_rpo: None,
     });
     Plan {
         version: VERSION,

@@ -164,5 +164,32 @@ fn of_two_that_want_an_epoch_one_gets_it() {
     assert!(!roles.begin(&a).unwrap());
     // A reply that was lost is no loss.
     assert!(roles.begin(&b).unwrap());
-    assert_eq!(roles.current().unwrap(), Some(b));
+    assert_eq!(roles.current().unwrap(), Some(b.clone()));
+    // What is remembered is believed where its last record is what lies there.
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let next = ActiveSite::new(2, "a", "run/step", "proven", Worker::here("here".into()), now);
+    assert!(roles.begin(&next).unwrap());
+    for known in [vec![], vec![b.clone()], vec![b.clone(), next.clone()], vec![a]] {
+        assert_eq!(roles.history(&known).unwrap(), [b.clone(), next.clone()]);
+    }
+}
+
+#[test]
+fn what_just_moved_does_not_move_again_unless_people_agree() {
+    let stage = stage(", settle: 1h", "");
+    move_to(&stage, "b", 0);
+    let id = move_to(&stage, "a", 1);
+    let shown = Ran::from(&stage.command("l", &["show", &id]).output().unwrap()).expect(0).stdout;
+    assert!(
+        shown.contains("epoch 1 of site b began") && shown.contains("`role.settle`"),
+        "{shown}"
+    );
+    at(&stage, "b", &["backup", "demo/files"]).expect(0);
+    // The people who agreed knew.
+    let path = stage.sandbox.path("policy.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let agreed = "unsettled: \"{{agree.approved_by}}\", attested:";
+    fs::write(&path, text.replace("attested:", agreed)).unwrap();
+    move_to(&stage, "a", 0);
+    at(&stage, "a", &["backup", "demo/files"]).expect(0);
 }

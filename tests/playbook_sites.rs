@@ -20,11 +20,11 @@ use crate::common::{Ran, has_tools, is_root};
 
 const MAJOR: u32 = 17;
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn wait(what: &str, mut until: impl FnMut() -> bool) {
+pub fn wait(what: &str, mut until: impl FnMut() -> bool) {
     let start = Instant::now();
     while !until() {
         assert!(start.elapsed() < Duration::from_secs(120), "{what}: it takes too long");
@@ -33,18 +33,34 @@ fn wait(what: &str, mut until: impl FnMut() -> bool) {
 }
 
 /// A server that `pg_ctl` starts and stops, as its user.
-struct Node {
+pub struct Node {
     name: &'static str,
-    port: u16,
-    data: PathBuf,
-    script: PathBuf,
+    pub port: u16,
+    pub data: PathBuf,
+    pub script: PathBuf,
+    /// The address that it is reached at.
+    pub host: String,
+    /// Where its socket is, whatever becomes of the network.
+    pub socket: PathBuf,
     /// Holds the directory.
     _place: Server,
 }
 
+/// Where a server runs: its address, and the network namespace that it has it in.
+pub struct Home {
+    pub host: String,
+    pub namespace: Option<String>,
+}
+
+impl Home {
+    fn here() -> Self {
+        Self { host: "127.0.0.1".to_owned(), namespace: None }
+    }
+}
+
 impl Node {
     /// Takes over a data directory that is there, and not at work.
-    fn new(name: &'static str, place: Server, root: &Path) -> Self {
+    fn new(name: &'static str, place: Server, root: &Path, home: &Home) -> Self {
         let (port, data) = (free_port(), place.data());
         let script = root.join(format!("pg-{name}"));
         let (uid, gid) = user();
@@ -53,44 +69,49 @@ impl Node {
         } else {
             String::new()
         };
+        let within = home.namespace.as_ref();
+        let within = within.map_or(String::new(), |name| format!("ip netns exec {name} "));
         let text = format!(
             "#!/bin/sh\n# VERB: start, stop, rewind FROM\ncd /\n\
-             ctl() {{ {who}env -i PATH=/usr/bin:/bin LC_ALL=C.UTF-8 {bin}/\"$@\"; }}\n\
+             ctl() {{ {within}{who}env -i PATH=/usr/bin:/bin LC_ALL=C.UTF-8 {bin}/\"$@\"; }}\n\
              case $1 in\n\
-             start) ctl pg_ctl -D {data} -w -t 60 -l {log} -o '-p {port} -k {sockets} -c listen_addresses=127.0.0.1' start ;;\n\
+             start) ctl pg_ctl -D {data} -w -t 60 -l {log} -o '-p {port} -k {sockets} -c listen_addresses={host}' start ;;\n\
              stop) ctl pg_ctl -D {data} -w -t 60 -m fast stop || ! ctl pg_ctl -D {data} status ;;\n\
              status) ctl pg_ctl -D {data} status >/dev/null ;;\n\
-             follow) ctl pg_rewind -D {data} --source-server=\"host=127.0.0.1 port=$2 user=postgres dbname=postgres\" && $0 standby $2 ;;\n\
-             standby) {who}sh -c 'cd {data} && echo \"primary_conninfo = '\"'host=127.0.0.1 port=$2 user=postgres'\"'\" >> postgresql.auto.conf && touch standby.signal' ;;\n\
+             follow) ctl pg_rewind -D {data} --source-server=\"host=${{3:-127.0.0.1}} port=$2 user=postgres dbname=postgres\" && $0 standby $2 $3 ;;\n\
+             standby) {who}sh -c 'cd {data} && echo \"primary_conninfo = '\"'host=${{3:-127.0.0.1}} port=$2 user=postgres'\"'\" >> postgresql.auto.conf && touch standby.signal' ;;\n\
              esac\n",
             bin = bin(MAJOR).display(),
+            host = home.host,
             data = data.display(),
             log = data.with_file_name("s").join("log").display(),
             sockets = place.socket().display(),
         );
         fs::write(&script, text).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        Self { name, port, data, script, _place: place }
+        let (host, socket) = (home.host.clone(), place.socket());
+        Self { name, port, data, script, host, socket, _place: place }
     }
 
-    fn ctl(&self, args: &[&str]) -> Ran {
+    pub fn ctl(&self, args: &[&str]) -> Ran {
         Ran::from(&Command::new(&self.script).args(args).output().unwrap())
     }
 
-    fn connection(&self) -> String {
-        format!("host=127.0.0.1 port={} user=postgres dbname=postgres connect_timeout=5", self.port)
+    pub fn connection(&self) -> String {
+        let Self { host, port, .. } = self;
+        format!("host={host} port={port} user=postgres dbname=postgres connect_timeout=5")
     }
 
-    fn client(&self) -> Client {
+    pub fn client(&self) -> Client {
         Client::connect(&self.connection(), NoTls).unwrap()
     }
 
-    fn value(&self, query: &str) -> String {
+    pub fn value(&self, query: &str) -> String {
         self.client().query_one(query, &[]).unwrap().get(0)
     }
 
     /// All of it, at once, as a power cut.
-    fn kill(&self) {
+    pub fn kill(&self) {
         let pid = fs::read_to_string(self.data.join("postmaster.pid")).unwrap();
         let pid: u32 = pid.lines().next().unwrap().parse().unwrap();
         for pid in std::iter::once(pid).chain(children(pid)) {
@@ -119,20 +140,20 @@ impl Drop for Node {
 
 /// What a writer was told was committed, and the longest time that it could not write.
 #[derive(Default)]
-struct Written {
-    rows: Vec<i64>,
-    gap: Duration,
+pub struct Written {
+    pub rows: Vec<i64>,
+    pub gap: Duration,
 }
 
 /// An application that writes a ledger through the proxy, one row after another.
-struct Application {
+pub struct Application {
     stop: Arc<AtomicBool>,
     written: Arc<Mutex<Written>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Application {
-    fn start(port: u16, first: i64) -> Self {
+    pub fn start(port: u16, first: i64) -> Self {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Written>>::default());
         let (told, into) = (stop.clone(), written.clone());
         let thread = std::thread::spawn(move || {
@@ -169,32 +190,36 @@ impl Application {
     }
 
     /// Waits until it wrote more than it has now.
-    fn goes_on(&self) {
+    pub fn goes_on(&self) {
         let before = self.count();
         wait("the application writes", || self.count() > before + 20);
     }
 
-    fn end(mut self) -> Written {
+    pub fn end(mut self) -> Written {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.take().unwrap().join().unwrap();
         std::mem::take(&mut *self.written.lock().unwrap())
     }
 }
 
-struct Proxy {
+pub struct Proxy {
     process: Child,
-    port: u16,
-    socket: PathBuf,
+    pub port: u16,
+    pub socket: PathBuf,
 }
 
 impl Proxy {
-    fn start(root: &Path, a: u16, b: u16) -> Self {
+    fn start(root: &Path, a: &Node, b: &Node) -> Self {
         let (port, socket) = (free_port(), root.join("haproxy.sock"));
         let text = format!(
             "global\n  stats socket {} level admin\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 2s\n  timeout client 1h\n  timeout server 1h\n\
              frontend db\n  bind 127.0.0.1:{port}\n  default_backend pg\n\
-             backend pg\n  server a 127.0.0.1:{a}\n  server b 127.0.0.1:{b} disabled\n",
-            socket.display()
+             backend pg\n  server a {}:{}\n  server b {}:{} disabled\n",
+            socket.display(),
+            a.host,
+            a.port,
+            b.host,
+            b.port,
         );
         let config = root.join("haproxy.cfg");
         fs::write(&config, text).unwrap();
@@ -219,28 +244,42 @@ impl Drop for Proxy {
     }
 }
 
-struct Sites {
-    a: Node,
-    b: Node,
-    proxy: Proxy,
+pub struct Sites {
+    pub a: Node,
+    pub b: Node,
+    pub proxy: Proxy,
     /// Dropped last: it has the scripts that stop the servers.
-    stage: Stage,
+    pub stage: Stage,
 }
 
 impl Sites {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
+        Self::with(|_| String::new())
+    }
+
+    /// With the first server at a place of its own.
+    pub fn apart(home: &Home) -> Option<Self> {
+        Self::at(|_| String::new(), home)
+    }
+
+    /// With more settings, which may name files of the sandbox.
+    pub fn with(more: impl FnOnce(&Path) -> String) -> Option<Self> {
+        Self::at(more, &Home::here())
+    }
+
+    fn at(more: impl FnOnce(&Path) -> String, home: &Home) -> Option<Self> {
         if !has_tools(&["haproxy"]) {
             return None;
         }
-        let hba = "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust";
-        let settings = "wal_level = replica\nmax_wal_senders = 10\nwal_keep_size = '512MB'\nhot_standby = on\n";
-        let mut first = Server::with(MAJOR, settings, hba)?;
-        first.sql("postgres", "CREATE TABLE ledger (row bigint PRIMARY KEY)");
-        first.stop();
         let stage = Stage::new("  none: { cleanup: { a: { wait: { for: 1s } } } }\n");
         stage.sandbox.open_to_all();
         let root = stage.sandbox.root().to_owned();
-        let a = Node::new("a", first, &root);
+        let hba = "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\nhost all all 10.213.0.0/16 trust\nhost replication all 10.213.0.0/16 trust";
+        let settings = "wal_level = replica\nmax_wal_senders = 10\nwal_keep_size = '512MB'\nhot_standby = on\n";
+        let mut first = Server::with(MAJOR, &format!("{settings}{}", more(&root)), hba)?;
+        first.sql("postgres", "CREATE TABLE ledger (row bigint PRIMARY KEY)");
+        first.stop();
+        let a = Node::new("a", first, &root, home);
         a.ctl(&["start"]).expect(0);
         let second = Server::vacant(MAJOR);
         let mut copy = crate::common::postgres::run_as(&bin(MAJOR).join("pg_basebackup"), false);
@@ -249,10 +288,10 @@ impl Sites {
         copy.args(["-D", second.data().to_str().unwrap(), "-X", "stream", "-c", "fast"]);
         copy.args(["-d", &a.connection()]);
         Ran::from(&copy.output().unwrap()).expect(0);
-        let b = Node::new("b", second, &root);
-        b.ctl(&["standby", &a.port.to_string()]).expect(0);
+        let b = Node::new("b", second, &root, &Home::here());
+        b.ctl(&["standby", &a.port.to_string(), &a.host]).expect(0);
         b.ctl(&["start"]).expect(0);
-        let proxy = Proxy::start(&root, a.port, b.port);
+        let proxy = Proxy::start(&root, &a, &b);
         Some(Self { stage, a, b, proxy })
     }
 
@@ -312,7 +351,7 @@ impl Sites {
         self.stage.write(&text);
     }
 
-    fn rows(&self, node: &str) -> BTreeSet<i64> {
+    pub fn rows(&self, node: &str) -> BTreeSet<i64> {
         let rows = self.node(node).client().query("SELECT row FROM ledger", &[]).unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     }

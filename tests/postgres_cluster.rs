@@ -313,6 +313,24 @@ fn a_role_that_may_only_replicate_is_enough() {
 }
 
 #[test]
+fn a_server_that_a_service_runs_gives_no_backup_and_is_named() {
+    let Some(server) = Server::start(17) else { return };
+    server.sql_each("postgres", &["CREATE ROLE rdsadmin SUPERUSER", "CREATE ROLE app LOGIN"]);
+    let sandbox = sandbox_as(&server.connection_as("app", "postgres"), false, "");
+    for args in [&["backup", "demo/pg"][..], &["check"]] {
+        let ran = sandbox.run(args);
+        assert_ne!(ran.code, 0, "{}", ran.stderr);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(said.contains("run by Amazon RDS"), "{said}");
+        assert!(said.contains("`postgres_dump`"), "{said}");
+    }
+    assert_eq!(listed(&sandbox), 0);
+    // Who may replicate is never told so, whatever roles there are.
+    server.sql("postgres", "ALTER ROLE app REPLICATION");
+    backup(&sandbox).expect(0);
+}
+
+#[test]
 fn without_its_wal_a_backup_is_not_restored() {
     let Some(server) = Server::start(17) else { return };
     let sandbox = sandbox(&server, false);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::postgres::{ALL, Server, run_as, user};
+use crate::common::postgres::{Server, run_as, user};
 use crate::common::{BACKSTAY, Ran, Sandbox, is_root};
 
 /// A server that archives into a sandbox, in which everything belongs to the server's user.
@@ -32,12 +32,17 @@ impl Archiving {
         let this = Self { server, sandbox };
         this.give(this.sandbox.root());
         this.run(&["init"]).expect(0);
+        this.arm();
+        Some(this)
+    }
+
+    /// Has the server archive; again, where it was started anew with the settings of its first start.
+    pub fn arm(&self) {
         let command = format!(
             "ALTER SYSTEM SET archive_command = '{BACKSTAY} --policy {} wal push %p'",
-            this.sandbox.path("policy.yaml").display()
+            self.sandbox.path("policy.yaml").display()
         );
-        this.server.sql_each("postgres", &[&command, "SELECT pg_reload_conf()"]);
-        Some(this)
+        self.server.sql_each("postgres", &[&command, "SELECT pg_reload_conf()"]);
     }
 
     /// Gives everything below to the server's user.
@@ -158,53 +163,89 @@ fn check_ledger(server: &Server) {
     assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
 }
 
-#[test]
-fn a_ledger_comes_back_as_it_was_at_any_moment() {
-    for major in ALL {
-        let Some(this) = Archiving::start(major, major != 15) else { continue };
-        let server = &this.server;
-        server.run("pgbench", &["-i", "-q", "-s", "1", "postgres"]).expect(0);
-        server.sql("postgres", "CREATE TABLE marks (n int)");
-        let load = Load::on(server);
-        this.backup();
-        // Recovery goes on from an incremental as from a full.
-        let ran = this.run(&["backup", "demo/pg"]).expect(0);
-        assert!(ran.stdout.contains("-incr-"), "{}", ran.stderr);
-        let mut moments = Vec::new();
-        for n in 1..=3 {
-            std::thread::sleep(Duration::from_millis(150));
-            server.sql("postgres", &format!("INSERT INTO marks VALUES ({n})"));
-            let query = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', \
-                         'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), pg_current_wal_insert_lsn()";
-            moments.push(server.rows("postgres", query).remove(0));
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        server.sql("postgres", "SELECT pg_create_restore_point('before the accident')");
-        server.sql("postgres", "DROP TABLE marks");
-        std::thread::sleep(Duration::from_millis(100));
-        this.archive();
-        drop(load);
+/// A moment to which the cluster can be recovered, and the marks that were there then.
+struct Moment {
+    target: [String; 2],
+    marks: usize,
+}
 
-        let marks = |copy: &Server| copy.value("postgres", "SELECT count(*) FROM marks");
-        for (n, moment) in moments.iter().enumerate() {
-            let (time, lsn) = moment.split_once('|').unwrap();
-            let target = if n == 1 { ["--lsn", lsn] } else { ["--at", time] };
-            let copy = this.recover(&target);
-            assert_eq!(marks(&copy), (n + 1).to_string(), "PostgreSQL {major} {target:?}");
-            check_ledger(&copy);
-            assert_eq!(copy.value("postgres", "SHOW archive_mode"), "off");
-        }
-        let copy = this.recover(&["--name", "before the accident"]);
-        assert_eq!(marks(&copy), "3");
-        check_ledger(&copy);
-        let copy = this.recover(&["--latest"]);
-        let gone = "SELECT to_regclass('marks') IS NULL";
-        assert_eq!(copy.value("postgres", gone), "t");
-        check_ledger(&copy);
-        if major == 17 {
-            copy.run("pg_amcheck", &["--all", "--install-missing"]).expect(0);
+/// Leaves a mark, and returns how to come back to where it is the last.
+fn mark(server: &Server, marks: usize) -> Moment {
+    let mut client = server.client("postgres");
+    let mut transaction = client.transaction().unwrap();
+    let value = |row: &postgres::Row| row.get::<_, String>(0);
+    let query = format!("INSERT INTO marks VALUES ({marks}) RETURNING pg_current_xact_id()::text");
+    let xid = value(&transaction.query_one(&query, &[]).unwrap());
+    transaction.commit().unwrap();
+    let time = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', \
+                'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    let time = value(&client.query_one(time, &[]).unwrap());
+    let lsn = value(&client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).unwrap());
+    let (option, target) = match marks % 3 {
+        0 => ("--lsn", lsn),
+        1 => ("--at", time),
+        _ => ("--xid", xid),
+    };
+    Moment { target: [option.to_owned(), target], marks }
+}
+
+/// A cluster at work is recovered to moments picked at random, and then to its end.
+fn a_ledger_comes_back(major: u32, moments: usize) {
+    let Some(this) = Archiving::start(major, major != 15) else { return };
+    let server = &this.server;
+    server.run("pgbench", &["-i", "-q", "-s", "1", "postgres"]).expect(0);
+    server.sql("postgres", "CREATE TABLE marks (n int)");
+    let load = Load::on(server);
+    this.backup();
+    let mut kept = Vec::new();
+    for n in 1..=moments {
+        std::thread::sleep(Duration::from_millis(fastrand::u64(5..250)));
+        kept.push(mark(server, n));
+        std::thread::sleep(Duration::from_millis(2));
+        if n == moments / 4 {
+            // Recovery goes on from an incremental as from a full.
+            let ran = this.run(&["backup", "demo/pg"]).expect(0);
+            assert!(ran.stdout.contains("-incr-"), "{}", ran.stderr);
         }
     }
+    server.sql("postgres", "SELECT pg_create_restore_point('before the accident')");
+    server.sql("postgres", "DROP TABLE marks");
+    std::thread::sleep(Duration::from_millis(100));
+    this.archive();
+    drop(load);
+
+    let marks = |copy: &Server| copy.value("postgres", "SELECT count(*) FROM marks");
+    for Moment { target: [option, target], marks: expected } in &kept {
+        let copy = this.recover(&[option, target]);
+        assert_eq!(marks(&copy), expected.to_string(), "PostgreSQL {major} {option} {target}");
+        check_ledger(&copy);
+        assert_eq!(copy.value("postgres", "SHOW archive_mode"), "off");
+    }
+    let copy = this.recover(&["--name", "before the accident"]);
+    assert_eq!(marks(&copy), moments.to_string());
+    check_ledger(&copy);
+    let copy = this.recover(&["--latest"]);
+    let gone = "SELECT to_regclass('marks') IS NULL";
+    assert_eq!(copy.value("postgres", gone), "t");
+    check_ledger(&copy);
+    if major == 17 {
+        copy.run("pg_amcheck", &["--all", "--install-missing"]).expect(0);
+    }
+}
+
+#[test]
+fn a_ledger_comes_back_as_it_was_at_any_moment_on_15() {
+    a_ledger_comes_back(15, 20);
+}
+
+#[test]
+fn a_ledger_comes_back_as_it_was_at_any_moment_on_17() {
+    a_ledger_comes_back(17, 20);
+}
+
+#[test]
+fn a_ledger_comes_back_as_it_was_at_any_moment_on_18() {
+    a_ledger_comes_back(18, 20);
 }
 
 #[test]

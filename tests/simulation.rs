@@ -129,6 +129,7 @@ impl World {
                     pinned: false,
                     sound: true,
                     tainted: false,
+                    divergent: false,
                 };
                 self.held.entry(source).or_default().push(candidate);
             }

@@ -209,6 +209,7 @@ fn a_state_of_the_last_version_keeps_its_rows_and_counts_them() {
     raw.execute_batch(
         "DROP TRIGGER runs_end; DROP TRIGGER runs_never_begin; DROP TABLE alerts; DROP TABLE told;
          DROP TABLE notifications; DROP TABLE looks; DROP TABLE run_totals; DROP TABLE run_durations; DROP TABLE recoveries;
+         DROP TABLE readiness; DROP TABLE drills;
          INSERT INTO runs (id, stack, job, source, nominal, due, not_before, state)
          VALUES ('r', 's', 'j', 't', 'n', 1, 1, 'missed');
          PRAGMA user_version = 2;",

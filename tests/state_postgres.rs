@@ -13,7 +13,8 @@ use serde_json::Value;
 use crate::common::daemon::Daemon;
 use crate::common::postgres::Server;
 use crate::common::{Ran, Sandbox};
-use crate::notify::{Answer, Server as Hook};
+use crate::metrics::{get, value};
+use crate::notify::{Answer, Server as Hook, free_port};
 
 const MAJOR: u32 = 15;
 
@@ -185,11 +186,23 @@ fn somebody_elsewhere_cancels() {
 fn a_newer_schema_is_refused_and_so_are_two_states() {
     let Some(fleet) = Fleet::new(BEFORE, 1, "") else { return };
     fleet.run("a", &["runs"]).expect(0);
-    assert_eq!(fleet.value("SELECT version FROM backstay.schema_version"), "1");
+    assert_eq!(fleet.value("SELECT version FROM backstay.schema_version"), "2");
+    // What the first schema was: nothing was counted.
+    let text =
+        "DROP TRIGGER runs_end ON backstay.runs; DROP TRIGGER runs_never_begin ON backstay.runs;
+         DROP FUNCTION backstay.count_ended; DROP FUNCTION backstay.count_never_begun;
+         DROP TABLE backstay.run_totals; DROP TABLE backstay.run_durations;
+         INSERT INTO backstay.runs (id, stack, job, source, nominal, due, not_before, state)
+         VALUES ('r', 's', 'j', 't', 'n', 1, 1, 'missed');
+         UPDATE backstay.schema_version SET version = 1";
+    fleet.server.sql("backstay", text);
+    fleet.run("a", &["runs"]).expect(0);
+    assert_eq!(fleet.value("SELECT version FROM backstay.schema_version"), "2");
+    assert_eq!(fleet.value("SELECT state || total FROM backstay.run_totals"), "missed1");
     fleet.server.sql("backstay", "UPDATE backstay.schema_version SET version = 7");
     for args in [&["runs"][..], &["daemon"]] {
         let ran = fleet.run("a", args).expect(1);
-        assert!(ran.stderr.contains("has schema 7; this program knows 1"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("has schema 7; this program knows 2"), "{}", ran.stderr);
         assert!(ran.stderr.contains("use a newer backstay"), "{}", ran.stderr);
     }
     // Two policies of one directory that do not agree.
@@ -218,7 +231,9 @@ fn runs_of_a_host_are_done_there_or_are_missed() {
                 jobs:\n  all: { sources: all, kind: full, schedule: { every: 50h }, keep: { for: 7d }, start_within: 10s }\n";
     let rest = rest.replace("/etc/hostname", "/etc/init.d");
     let Some(fleet) = Fleet::new(BEFORE, 1, &rest) else { return };
-    let north = fleet.daemon("north", &["--silence", "4"]);
+    let port = free_port();
+    let north =
+        fleet.daemon("north", &["--silence", "4", "--listen", &format!("127.0.0.1:{port}")]);
     let west = fleet.daemon("west", &["--silence", "4"]);
     let runs = fleet.until("all of it", |runs| {
         runs.len() == 3 && runs.iter().all(|run| run["ended"].is_string())
@@ -230,6 +245,28 @@ fn runs_of_a_host_are_done_there_or_are_missed() {
     assert_eq!(of("there")["state"], "missed");
     let why = of("there")["why"].as_str().unwrap();
     assert_eq!(why, "host down: no daemon of `east` was heard of");
+    // Any of the daemons tells what became of all of them.
+    let page = get(port, "/metrics").unwrap().1;
+    let is = |name: &str, labels: &str| {
+        let series = format!("backstay_{name}{{stack=\"demo\",{labels}}}");
+        value(&page, &series).unwrap_or_else(|| panic!("{series}: {page}"))
+    };
+    assert_eq!(value(&page, "backstay_state_up"), Some(1.0));
+    for (source, outcome, never) in
+        [("here", "succeeded", 0.0), ("files", "succeeded", 0.0), ("there", "missed", 1.0)]
+    {
+        let slot = format!("job_name=\"all\",source=\"{source}\"");
+        let ended = format!("{slot},outcome=\"{outcome}\"");
+        assert_eq!(is("job_runs_total", &ended), 1.0, "{source}");
+        assert_eq!(is("job_last_outcome", &ended), 1.0, "{source}");
+        assert_eq!(is("job_never_succeeded", &slot), never, "{source}");
+        assert_eq!(is("job_waiting", &slot), 0.0, "{source}");
+    }
+    assert_eq!(is("job_run_duration_seconds_count", "job_name=\"all\""), 2.0);
+    let bucket =
+        |le| is("job_run_duration_seconds_bucket", &format!("job_name=\"all\",le=\"{le}\""));
+    assert_eq!((bucket("86400"), bucket("+Inf")), (2.0, 2.0));
+    assert!(is("job_run_duration_seconds_sum", "job_name=\"all\"") > 0.0);
     north.end();
     west.end();
 }

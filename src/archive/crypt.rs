@@ -6,50 +6,76 @@ use std::str::FromStr as _;
 
 use age::secrecy::ExposeSecret as _;
 use age::stream::{StreamReader, StreamWriter};
-use age::x25519;
+use age::{plugin, x25519};
 use age_core::format::{FileKey, Stanza};
 use secrecy::SecretString;
 
+use super::person::{self, Other};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Who can read: a set of age X25519 public keys. Empty means not encrypted.
-#[derive(Debug, Clone, Default)]
-pub struct Recipients(Vec<x25519::Recipient>);
+/// Who can read: a set of age X25519 public keys, and keys that plugins of age know. Empty means not
+/// encrypted.
+#[derive(Clone, Default)]
+pub struct Recipients {
+    keys: Vec<x25519::Recipient>,
+    plugins: Vec<plugin::Recipient>,
+}
+
+impl std::fmt::Debug for Recipients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Recipients({} keys, {} of plugins)", self.keys.len(), self.plugins.len())
+    }
+}
 
 impl Recipients {
     /// Parses `age1…` keys.
     pub fn parse<S: AsRef<str>>(keys: impl IntoIterator<Item = S>) -> Result<Self> {
-        keys.into_iter()
-            .map(|key| {
-                let key = key.as_ref().trim();
-                x25519::Recipient::from_str(key).map_err(|reason| {
-                    Error::new(ErrorKind::Policy, format!("`{key}` is not an age recipient"))
-                        .with_source(reason)
-                        .hint("recipients start with age1; `backstay key generate` makes one")
-                })
-            })
-            .collect::<Result<_>>()
-            .map(Self)
+        let mut all = Self::default();
+        for key in keys {
+            let key = key.as_ref().trim();
+            let reason = match x25519::Recipient::from_str(key) {
+                Ok(key) => {
+                    all.keys.push(key);
+                    continue;
+                }
+                Err(reason) => reason,
+            };
+            let Ok(plugin) = plugin::Recipient::from_str(key) else {
+                return Err(Error::new(
+                    ErrorKind::Policy,
+                    format!("`{key}` is not an age recipient"),
+                )
+                .with_source(reason)
+                .hint("recipients start with age1; `backstay key generate` makes one"));
+            };
+            all.plugins.push(plugin);
+        }
+        Ok(all)
     }
 
     /// These and `more`.
     #[must_use]
     pub fn with(&self, more: &Self) -> Self {
-        Self(self.0.iter().chain(&more.0).cloned().collect())
+        Self {
+            keys: self.keys.iter().chain(&more.keys).cloned().collect(),
+            plugins: self.plugins.iter().chain(&more.plugins).cloned().collect(),
+        }
     }
 
     /// Whether nobody is named, so that nothing is encrypted.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty() && self.plugins.is_empty()
     }
 
     /// Starts an encrypted (or, with no recipients, plain) stream into `out`.
     pub fn encrypt<W: Write>(&self, out: W) -> io::Result<EncryptWriter<W>> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return Ok(EncryptWriter::Plain(out));
         }
-        let recipients = self.0.iter().map(|recipient| recipient as &dyn age::Recipient);
-        let encryptor = age::Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
+        let plugins = person::by_plugin(&self.plugins).map_err(Error::into_io)?;
+        let keys = self.keys.iter().map(|recipient| recipient as &dyn age::Recipient);
+        let all = keys.chain(plugins.iter().map(|plugin| &**plugin));
+        let encryptor = age::Encryptor::with_recipients(all).map_err(io::Error::other)?;
         Ok(EncryptWriter::Age(Box::new(encryptor.wrap_output(out)?)))
     }
 
@@ -58,14 +84,17 @@ impl Recipients {
     pub fn encrypt_noting<W: Write>(
         &self,
         out: W,
-        note: (&'static str, String),
+        notes: &[(&'static str, Vec<String>)],
     ) -> io::Result<EncryptWriter<W>> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return Ok(EncryptWriter::Plain(out));
         }
-        let note = Note { kind: note.0, argument: note.1 };
-        let recipients = self.0.iter().map(|recipient| recipient as &dyn age::Recipient);
-        let all = recipients.chain(std::iter::once(&note as &dyn age::Recipient));
+        let plugins = person::by_plugin(&self.plugins).map_err(Error::into_io)?;
+        let notes: Vec<Note> =
+            notes.iter().map(|(kind, arguments)| Note { kind, arguments }).collect();
+        let keys = self.keys.iter().map(|recipient| recipient as &dyn age::Recipient);
+        let all = keys.chain(plugins.iter().map(|plugin| &**plugin));
+        let all = all.chain(notes.iter().map(|note| note as &dyn age::Recipient));
         let encryptor = age::Encryptor::with_recipients(all).map_err(io::Error::other)?;
         Ok(EncryptWriter::Age(Box::new(encryptor.wrap_output(out)?)))
     }
@@ -79,21 +108,18 @@ impl Recipients {
 }
 
 /// A stanza that wraps no key: readers skip what they do not know.
-struct Note {
+struct Note<'a> {
     kind: &'static str,
-    argument: String,
+    arguments: &'a [String],
 }
 
-impl age::Recipient for Note {
+impl age::Recipient for Note<'_> {
     fn wrap_file_key(
         &self,
         _: &FileKey,
     ) -> Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
-        let stanza = Stanza {
-            tag: self.kind.to_owned(),
-            args: vec![self.argument.clone()],
-            body: Vec::new(),
-        };
+        let stanza =
+            Stanza { tag: self.kind.to_owned(), args: self.arguments.to_vec(), body: Vec::new() };
         Ok((vec![stanza], HashSet::new()))
     }
 }
@@ -134,11 +160,16 @@ impl<W: Write> Write for EncryptWriter<W> {
 
 /// Secret keys at hand.
 #[derive(Clone, Default)]
-pub struct Keyring(Vec<x25519::Identity>);
+pub struct Keyring {
+    keys: Vec<x25519::Identity>,
+    /// Of plugins, and passphrases. They only ever open wraps.
+    others: Vec<Other>,
+    passphrase: bool,
+}
 
 impl std::fmt::Debug for Keyring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Keyring({} keys)", self.0.len())
+        write!(f, "Keyring({} keys)", self.len())
     }
 }
 
@@ -146,10 +177,14 @@ impl Keyring {
     /// Parses an age identity file: one `AGE-SECRET-KEY-1…` a line, `#` starts a comment.
     /// `name` names the place in errors; the content is never shown.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
-        let mut identities = Vec::new();
+        let mut ring = Self::default();
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if let Some(other) = person::plugin_identity(line, name) {
+                ring.others.push(other?);
                 continue;
             }
             let identity = x25519::Identity::from_str(line).map_err(|reason| {
@@ -164,13 +199,34 @@ impl Keyring {
                     error.hint("an identity file has lines that start with AGE-SECRET-KEY-1")
                 }
             })?;
-            identities.push(identity);
+            ring.keys.push(identity);
         }
-        if identities.is_empty() {
+        if ring.is_empty() {
             return Err(Error::new(ErrorKind::Denied, format!("{name} holds no age identity"))
                 .hint("`backstay key generate` makes one"));
         }
-        Ok(Self(identities))
+        Ok(ring)
+    }
+
+    /// What a passphrase opens.
+    pub fn of_passphrase(passphrase: SecretString) -> Self {
+        let others = vec![person::of_passphrase(passphrase)];
+        Self { keys: Vec::new(), others, passphrase: true }
+    }
+
+    /// Whether a passphrase is one of them.
+    pub fn has_passphrase(&self) -> bool {
+        self.passphrase
+    }
+
+    /// The keys alone, without what asks a person or a device.
+    #[must_use]
+    pub fn without_others(self) -> Self {
+        Self { others: Vec::new(), passphrase: false, ..self }
+    }
+
+    fn len(&self) -> usize {
+        self.keys.len() + self.others.len()
     }
 
     /// A new key pair: the secret and its public recipient.
@@ -182,22 +238,25 @@ impl Keyring {
 
     /// Adds another ring's keys.
     pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.keys.extend(other.keys);
+        self.others.extend(other.others);
+        self.passphrase |= other.passphrase;
     }
 
     /// Whether there is no key.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     /// The public keys.
     pub fn public(&self) -> Vec<String> {
-        self.0.iter().map(|identity| identity.to_public().to_string()).collect()
+        self.keys.iter().map(|identity| identity.to_public().to_string()).collect()
     }
 
     /// The public keys as recipients.
     pub fn recipients(&self) -> Recipients {
-        Recipients(self.0.iter().map(x25519::Identity::to_public).collect())
+        let keys = self.keys.iter().map(x25519::Identity::to_public).collect();
+        Recipients { keys, plugins: Vec::new() }
     }
 
     /// Opens an encrypted stream. `name` names the object in errors.
@@ -212,7 +271,7 @@ impl Keyring {
                     _ => Error::io(format!("failed to read {name}"), error),
                 },
                 D::NoMatchingKeys | D::KeyDecryptionFailed | D::DecryptionFailed => {
-                    let count = self.0.len();
+                    let count = self.len();
                     Error::new(
                         ErrorKind::Denied,
                         match count {
@@ -223,15 +282,16 @@ impl Keyring {
                     )
                     .hint("give the recovery identity with --identity FILE")
                 }
+                D::ExcessiveWork { required, .. } => person::too_much_work(name, required),
                 other => {
                     Error::damaged(format!("{name} has a damaged age header")).with_source(other)
                 }
             }
         };
         let decryptor = age::Decryptor::new(input).map_err(failed)?;
-        decryptor
-            .decrypt(self.0.iter().map(|identity| identity as &dyn age::Identity))
-            .map_err(failed)
+        let keys = self.keys.iter().map(|identity| identity as &dyn age::Identity);
+        let others = self.others.iter().map(|other| &**other as &dyn age::Identity);
+        decryptor.decrypt(keys.chain(others)).map_err(failed)
     }
 }
 

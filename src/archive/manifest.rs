@@ -133,6 +133,9 @@ pub struct RecoveryPoint {
     /// The cluster.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "as_text")]
     pub system_id: Option<u64>,
+    /// The first transaction of a cluster that was not begun then, counted over all epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "as_text")]
+    pub next_xid: Option<u64>,
     /// The same as a position in a MySQL server's binary log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binlog: Option<BinlogPosition>,
@@ -151,9 +154,19 @@ pub struct BinlogPosition {
 }
 
 impl RecoveryPoint {
+    /// Whether a transaction began after it; `None` if that is not known. The server counts with
+    /// 32 bits: a smaller number is meant as the nearest that it can be.
+    pub fn is_before_xid(&self, xid: u64) -> Option<bool> {
+        let next = self.next_xid?;
+        if u32::try_from(xid).is_err() {
+            return Some(xid >= next);
+        }
+        Some((xid as u32).wrapping_sub(next as u32) < 1 << 31)
+    }
+
     /// An instant, without any position in a log.
     pub fn at(time: Timestamp) -> Self {
-        Self { time, lsn: None, timeline: None, system_id: None, binlog: None }
+        Self { time, lsn: None, timeline: None, system_id: None, next_xid: None, binlog: None }
     }
 }
 
@@ -331,6 +344,9 @@ pub struct Manifest {
     /// The role epoch it was written under.
     #[serde(default)]
     pub epoch: u64,
+    /// The site that wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
     /// When reading began.
     pub start: Timestamp,
     /// When everything was stored.

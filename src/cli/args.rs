@@ -6,9 +6,9 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::command::{
-    backup, cancel, check, completions, copy, daemon, delete, diff, find, init, key, list, logs,
-    ls, man, notify, pin, plan, playbook, prune, restore, runs, schema, show, state, status,
-    trigger, unpin, verify, wal,
+    backup, cancel, check, completions, copy, daemon, delete, diff, drill, find, init, key, list,
+    logs, ls, man, notify, pin, plan, playbook, policy, prune, restore, role, runs, schema, show,
+    state, status, sync, thaw, trigger, unpin, verify, wal,
 };
 
 /// Backup, restore and disaster recovery for data platforms.
@@ -48,9 +48,21 @@ pub struct Global {
     #[arg(long, global = true, value_name = "URL|NAME")]
     pub repository: Option<String>,
 
+    /// Look at a repository as it was then: a bucket that keeps versions, whatever was deleted or
+    /// overwritten since. Nothing is written.
+    #[arg(long, global = true, value_name = "TIME")]
+    pub repository_at: Option<String>,
+
     /// A file with the recovery identity (AGE-SECRET-KEY-1…). May be given several times.
     #[arg(long, global = true, value_name = "FILE", env = "BACKSTAY_IDENTITY", value_parser = path())]
     pub identity: Vec<PathBuf>,
+
+    /// Where the passphrase of an identity lies: a reference such as '${file:PATH}', or `ask`.
+    ///
+    /// For identity files that a passphrase protects, and for passphrases that are recipients. Without
+    /// it a person is asked for that of a file, on a terminal only.
+    #[arg(long, global = true, value_name = "REFERENCE")]
+    pub passphrase: Option<String>,
 
     /// Where this machine keeps what it remembers, such as what was proven when.
     ///
@@ -127,8 +139,11 @@ pub enum Command {
     Schema(schema::Args),
     Plan(plan::Args),
     Playbook(Box<playbook::Args>),
+    Policy(policy::Args),
+    Drill(Box<drill::Args>),
     Daemon(daemon::Args),
     Status(status::Args),
+    Role(role::Args),
     Runs(runs::Args),
     Logs(logs::Args),
     Cancel(cancel::Args),
@@ -144,9 +159,11 @@ pub enum Command {
     Restore(Box<restore::Args>),
     Verify(verify::Args),
     Copy(copy::Args),
+    Sync(sync::Args),
     Prune(prune::Args),
     Pin(pin::Args),
     Unpin(unpin::Args),
+    Thaw(thaw::Args),
     Delete(delete::Args),
     Wal(wal::Args),
     Key(key::Args),

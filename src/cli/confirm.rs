@@ -34,7 +34,7 @@ pub fn type_name(app: &App, what: &str, name: &str, yes: bool) -> Result<()> {
 
 /// A line from standard input. Read in a thread that may wait for ever: Ctrl-C ends the program,
 /// not the read.
-fn answer(app: &App) -> Result<String> {
+pub(super) fn answer(app: &App) -> Result<String> {
     let (send, answers) = channel();
     std::thread::spawn(move || {
         let mut answer = String::new();

@@ -4,24 +4,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::policy::Keep;
+use crate::telemetry::human::grouped;
 
-/// `1.5 GiB`.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{bytes} B")
-    } else if value < 9.95 {
-        format!("{value:.1} {}", UNITS[unit])
-    } else {
-        format!("{value:.0} {}", UNITS[unit])
-    }
-}
+pub use crate::telemetry::human::size;
 
 /// `1m 05s`.
 pub fn seconds(seconds: f64) -> String {
@@ -61,15 +46,7 @@ pub fn count(number: u64, one: &str) -> String {
 
 /// `1 234`.
 pub fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
+    grouped(number, ' ')
 }
 
 /// `7d, at least 3, 4 weekly`.
@@ -126,6 +103,15 @@ pub fn table(head: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<String> {
     };
     let titles: Vec<String> = head.iter().map(|(title, _)| (*title).to_owned()).collect();
     std::iter::once(line(&titles)).chain(rows.iter().map(|row| line(row))).collect()
+}
+
+/// A word as one would type it in a shell.
+pub fn typed(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-:=@+,%{}".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

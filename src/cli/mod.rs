@@ -11,10 +11,12 @@ mod format;
 mod gantt;
 mod ledger;
 mod names;
+mod passphrase;
 mod printer;
 mod progress;
 mod remote;
 mod setup;
+mod site;
 mod start;
 mod time;
 

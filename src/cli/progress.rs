@@ -82,6 +82,36 @@ impl Display {
         })
     }
 
+    /// Runs `work` while `lines` are shown below everything that is said, drawn again and again; where
+    /// nobody looks nothing is drawn.
+    pub fn watching<T>(
+        &self,
+        lines: impl Fn() -> Vec<String> + Sync,
+        work: impl FnOnce() -> T,
+    ) -> T {
+        let Some(bar) = &self.bar else { return work() };
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let usual = bar.style();
+        bar.reset();
+        if let Ok(style) = ProgressStyle::with_template("{msg}") {
+            bar.set_style(style);
+        }
+        let result = std::thread::scope(|scope| {
+            let ticker = scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    bar.set_message(lines().join("\n"));
+                    bar.tick();
+                    std::thread::park_timeout(TICK * 2);
+                }
+            });
+            let _stopping = Stopping { stop: &stop, ticker: ticker.thread() };
+            work()
+        });
+        bar.set_style(usual);
+        self.clear();
+        result
+    }
+
     fn show(&self, progress: &ProgressSnapshot) {
         let Some(bar) = &self.bar else { return };
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! From options to policies, repositories and keys.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -8,12 +9,14 @@ use super::args::Global;
 use super::printer::Printer;
 use super::progress::Display;
 use super::start::Runtime;
+use super::time;
 use crate::archive::crypt::Keyring;
+use crate::archive::person;
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id::SourceAddress;
 use crate::policy::{self, Policy, PolicySet};
 use crate::run::Context;
-use crate::run::role::{Standing, check_active, while_active};
+use crate::run::role::Standing;
 use crate::state::{State, default_directory};
 use crate::store::{Location, Repository, Store};
 
@@ -35,6 +38,10 @@ pub struct App {
     pub broken: Cell<bool>,
     /// It was said that others may read an identity.
     pub exposed: Cell<bool>,
+    /// What is known of the sites of each stack.
+    pub standings: RefCell<BTreeMap<String, Standing>>,
+    /// Identity files that a passphrase opened: it is asked for once.
+    pub unlocked: RefCell<BTreeMap<PathBuf, Keyring>>,
 }
 
 /// A repository with the way it was named.
@@ -50,6 +57,12 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// The same, for somebody who said that they want what is divergent too.
+    #[must_use]
+    pub fn ignoring_epochs(self) -> Self {
+        Self { repository: self.repository.without_epochs(), ..self }
+    }
+
     /// Whether the source is one of the stack whose policy names the repository; every source of a
     /// repository that was given by URL is.
     pub fn has(&self, address: &SourceAddress) -> bool {
@@ -163,42 +176,32 @@ impl App {
         limits: &policy::Limits,
         create: bool,
     ) -> Result<Store> {
-        let store = Location::from_policy(repository)?.connect(self.runtime.handle(), create)?;
+        self.connect_as_of(repository, limits, create, self.repository_at()?)
+    }
+
+    fn connect_as_of(
+        &self,
+        repository: &policy::Repository,
+        limits: &policy::Limits,
+        create: bool,
+        at: Option<jiff::Timestamp>,
+    ) -> Result<Store> {
+        let location = Location::from_policy(repository)?.at(at)?;
+        let store = location.connect(self.runtime.handle(), create)?;
         let rate = |limit: Option<policy::Size>| limit.map(policy::Size::bytes);
-        Ok(store.limited(rate(limits.upload), rate(limits.download)))
+        let store = store.limited(rate(limits.upload), rate(limits.download));
+        Ok(store.classed(repository.storage_class))
     }
 
-    /// Fails on a host whose site is not the active one: what writes asks before it begins.
-    pub fn check_active(&self, policy: &Policy) -> Result<()> {
-        let open = |name: &str| {
-            let config = policy.repositories.get(name).ok_or_else(|| {
-                Error::usage(format!("stack {} has no repository `{name}`", policy.stack))
-            })?;
-            self.connect(config, false)
-        };
-        if let Standing::Unknown(why) = check_active(policy, open)? {
-            self.printer
-                .warning(&format!("whether this site is the active one is not known: {why}"));
-        }
-        Ok(())
-    }
-
-    /// Does work that writes for as long as this host's site is the active one.
-    pub fn while_active<T>(&self, policy: &Policy, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.check_active(policy)?;
-        let handle = self.runtime.handle().clone();
-        let open = |name: &str| {
-            let config = policy.repositories.get(name).ok_or_else(|| {
-                Error::usage(format!("stack {} has no repository `{name}`", policy.stack))
-            })?;
-            Location::from_policy(config)?.connect(&handle, false)
-        };
-        while_active(policy, &self.cx.reporter, &open, work)
+    /// The instant that buckets are looked at, if another than now.
+    pub fn repository_at(&self) -> Result<Option<jiff::Timestamp>> {
+        let given = self.global.repository_at.as_deref();
+        given.map(|text| time::instant(self, text).map(time::whole_second)).transpose()
     }
 
     /// Connects to a repository by URL.
     pub fn connect_url(&self, url: &str, create: bool) -> Result<Store> {
-        let location = Location::parse(url)?;
+        let location = Location::parse(url)?.at(self.repository_at()?)?;
         if location.is_exposed() {
             self.printer.warning(&format!(
                 "everything goes to {} in plain text; `&allow_http=true` says that this is meant",
@@ -211,16 +214,35 @@ impl App {
     /// The identities given with `--identity`.
     pub fn identities(&self) -> Result<Keyring> {
         let mut keys = Keyring::default();
+        let mut locked = false;
         for path in &self.global.identity {
-            keys.extend(self.read_identity(path)?);
+            keys.extend(self.read_identity(path, &mut locked)?);
+        }
+        // One that no file needed is a recipient by itself.
+        if !locked && let Some(passphrase) = self.given_passphrase("passphrase")? {
+            keys.extend(Keyring::of_passphrase(passphrase));
         }
         Ok(keys)
     }
 
-    fn read_identity(&self, path: &Path) -> Result<Keyring> {
+    fn read_identity(&self, path: &Path, locked: &mut bool) -> Result<Keyring> {
         let place = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .doing(|| format!("failed to read the identity file {place}"))?;
+        let failed = || format!("failed to read the identity file {place}");
+        let bytes = std::fs::read(path).doing(failed)?;
+        if person::is_locked(&bytes) {
+            *locked = true;
+            let known = self.unlocked.borrow().get(path).cloned();
+            if let Some(known) = known {
+                return Ok(known);
+            }
+            let passphrase = self.passphrase(&format!("passphrase of {place}"))?;
+            let keys = Keyring::parse(&person::unlock(&bytes, passphrase, &place)?, &place)?;
+            self.unlocked.borrow_mut().insert(path.to_owned(), keys.clone());
+            return Ok(keys);
+        }
+        let text = String::from_utf8(bytes).map_err(|_| {
+            Error::new(ErrorKind::Denied, format!("{place} is no identity file: it is not text"))
+        })?;
         let open = path.metadata().is_ok_and(|file| file.is_file() && file.mode() & 0o007 != 0);
         if open && !self.exposed.replace(true) {
             self.printer.warning(&format!("everybody on this machine may read {place}"));
@@ -240,12 +262,22 @@ impl App {
 
     /// Opens one repository of a policy, with every key at hand.
     pub fn open(&self, policy: &Policy, name: &str) -> Result<Opened> {
-        self.open_as(policy, name, policy::Repository::clone)
+        self.open_as(policy, name, policy::Repository::clone, self.repository_at()?)
+    }
+
+    /// The same as it was at an instant, or as it is now, whatever the options say.
+    pub fn open_as_of(
+        &self,
+        policy: &Policy,
+        name: &str,
+        at: Option<jiff::Timestamp>,
+    ) -> Result<Opened> {
+        self.open_as(policy, name, policy::Repository::clone, at)
     }
 
     /// Opens one repository of a policy, with the credentials that may delete.
     pub fn open_for_pruning(&self, policy: &Policy, name: &str) -> Result<Opened> {
-        self.open_as(policy, name, policy::Repository::for_pruning)
+        self.open_as(policy, name, policy::Repository::for_pruning, self.repository_at()?)
     }
 
     fn open_as(
@@ -253,12 +285,16 @@ impl App {
         policy: &Policy,
         name: &str,
         access: fn(&policy::Repository) -> policy::Repository,
+        at: Option<jiff::Timestamp>,
     ) -> Result<Opened> {
         let config = policy.repositories.get(name).map(access).ok_or_else(|| {
             Error::usage(format!("stack {} has no repository `{name}`", policy.stack))
         })?;
         let config = &config;
-        let repository = Repository::open(&self.connect(config, false)?)?;
+        let repository = self.knowing(
+            policy,
+            Repository::open(&self.connect_as_of(config, &config.limits, false, at)?)?,
+        )?;
         let mut keys = self.identities()?;
         if let Some(encryption) = &config.encryption
             && let Some(reference) = &encryption.identity
@@ -278,10 +314,18 @@ impl App {
     /// Everything that these identities open. A damaged wrap is no reason to stop: another one
     /// may do.
     fn unlock(&self, repository: &Repository, identities: &Keyring) -> Result<Keyring> {
-        repository.unlock(identities, &mut |error| {
+        let keys = repository.unlock(identities, &mut |error| {
             let text = format!("{}; another wrap of the key may still open it", error.chain());
             self.printer.warning(&text);
-        })
+        })?;
+        let opened = keys.public();
+        let useless = !repository.keys().iter().any(|key| opened.contains(&key.recipient));
+        if useless && identities.has_passphrase() && repository.is_encrypted() {
+            let place = repository.store().name();
+            self.printer.warning(&format!("the passphrase given opens no key of {place}"));
+            self.printer.hint("is it the right one, and was it let in?");
+        }
+        Ok(keys)
     }
 
     /// Every repository that the options mean: the one given by URL, or those of the policies.
@@ -300,6 +344,7 @@ impl App {
     ) -> Result<Vec<Opened>> {
         if let Some(url) = self.repository_url() {
             let repository = Repository::open(&self.connect_url(url, false)?)?;
+            let repository = self.knowing_by_itself(repository)?;
             let keys = self.unlock(&repository, &self.identities()?)?;
             return Ok(vec![Opened { name: url.to_owned(), stack: None, repository, keys }]);
         }

@@ -1,9 +1,8 @@
 //! From arguments to an exit code.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,14 +17,16 @@ use super::args::{Cli, Command};
 use super::command;
 use super::contract::Contract;
 use super::exit::ExitStatus;
+use super::passphrase::Talk;
 use super::printer::{self, Printer};
 use super::progress::Display;
 use super::setup::App;
+use crate::archive::person::ask_with;
 use crate::clock;
 use crate::daemon::supervise::{LEASE, SUPERVISOR};
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Context, Tuning};
-use crate::source::command::GUARD;
+use crate::source::command::{GUARD, run_guarded};
 use crate::source::directory::raise_file_limit;
 use crate::telemetry::Reporter;
 
@@ -33,31 +34,22 @@ use crate::telemetry::Reporter;
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|first| first == GUARD) {
-        return become_guarded(&arguments[2..]);
+        return guarded(&arguments[2..]);
     }
     let contract = Contract::of(&arguments);
     let code = std::panic::catch_unwind(|| run(&arguments, contract));
     ExitCode::from(code.unwrap_or_else(|_| contract.panicked()))
 }
 
-/// Becomes a program that ends when the one that asked for it does: `PID PROGRAM ARGUMENTS…`. What is
-/// run for somebody who was killed would go on beside what the next one does.
-fn become_guarded(arguments: &[OsString]) -> ExitCode {
-    let told = |why: &str| {
-        let _ = writeln!(std::io::stderr(), "{why}");
-        ExitCode::from(127)
-    };
-    let (Some(parent), Some(program)) = (arguments.first(), arguments.get(1)) else {
-        return told("no program is named");
-    };
-    let set = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    // It may be gone already: then nobody is going to tell.
-    let found = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
-    if set.is_err() || found.is_none_or(|found| *parent != *found) {
-        return told("whoever started this is gone");
-    }
-    let error = std::process::Command::new(program).args(&arguments[2..]).exec();
-    told(&format!("failed to start `{}`: {error}", program.display()))
+/// Runs a program that ends when the one that asked for it does: `PID PROGRAM ARGUMENTS…`.
+fn guarded(arguments: &[OsString]) -> ExitCode {
+    run_guarded(arguments).map_or_else(
+        |error| {
+            let _ = writeln!(std::io::stderr(), "{}", error.chain());
+            ExitCode::from(127)
+        },
+        ExitCode::from,
+    )
 }
 
 fn run(arguments: &[OsString], contract: Contract) -> u8 {
@@ -148,6 +140,7 @@ fn start(cli: Cli, printer: &Printer, contract: Contract) -> Result<ExitStatus> 
     end_with_the_supervisor(&reporter);
     let cx =
         Context { reporter, clock: clock::from_environment(), tuning: Tuning::from_environment() };
+    ask_with(Box::new(Talk(printer.clone())));
     let app = App {
         global: cli.global,
         printer: printer.clone(),
@@ -157,6 +150,8 @@ fn start(cli: Cli, printer: &Printer, contract: Contract) -> Result<ExitStatus> 
         missed: Cell::new(false),
         broken: Cell::new(false),
         exposed: Cell::new(false),
+        standings: RefCell::default(),
+        unlocked: RefCell::default(),
     };
     let status = match &cli.command {
         Command::Init(args) => command::init::run(&app, args),
@@ -169,8 +164,11 @@ fn start(cli: Cli, printer: &Printer, contract: Contract) -> Result<ExitStatus> 
         Command::Ls(args) => command::ls::run(&app, args),
         Command::Plan(args) => command::plan::run(&app, args),
         Command::Playbook(args) => command::playbook::run(&app, args),
+        Command::Policy(args) => command::policy::run(&app, args),
+        Command::Drill(args) => command::drill::run(&app, args),
         Command::Daemon(args) => command::daemon::run(&app, args),
         Command::Status(args) => command::status::run(&app, args),
+        Command::Role(args) => command::role::run(&app, args),
         Command::Runs(args) => command::runs::run(&app, args),
         Command::Logs(args) => command::logs::run(&app, args),
         Command::Cancel(args) => command::cancel::run(&app, args),
@@ -181,9 +179,11 @@ fn start(cli: Cli, printer: &Printer, contract: Contract) -> Result<ExitStatus> 
         Command::Restore(args) => command::restore::run(&app, args),
         Command::Verify(args) => command::verify::run(&app, args),
         Command::Copy(args) => command::copy::run(&app, args),
+        Command::Sync(args) => command::sync::run(&app, args),
         Command::Prune(args) => command::prune::run(&app, args),
         Command::Pin(args) => command::pin::run(&app, args),
         Command::Unpin(args) => command::unpin::run(&app, args),
+        Command::Thaw(args) => command::thaw::run(&app, args),
         Command::Delete(args) => command::delete::run(&app, args),
         Command::Wal(args) => command::wal::run(&app, args),
         Command::Key(args) => command::key::run(&app, args),

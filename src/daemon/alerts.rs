@@ -78,6 +78,10 @@ pub fn evaluate(facts: &Facts<'_>) -> Vec<Alert> {
     alerts.extend(facts.outcomes.iter().filter_map(|row| of_run(facts, row)));
     for policy in facts.policies {
         alerts.extend(of_repositories(facts, policy));
+        alerts.extend(
+            fenced(facts, &policy.stack)
+                .map(|why| Alert::of(&policy.stack, What::SiteFenced { why: why.to_owned() })),
+        );
         for (name, source) in &policy.sources {
             let look = index.looks.get(&(policy.stack.as_str(), name.as_str()));
             let Some(look) = look.filter(|look| look.is_known()) else { continue };
@@ -115,6 +119,10 @@ fn of_run(facts: &Facts<'_>, row: &RunRow) -> Option<Alert> {
     let is_there = policy.jobs.contains_key(&slot.job)
         && (slot.source.is_empty() || policy.sources.contains_key(&slot.source));
     let why = || row.why.clone().unwrap_or_default();
+    // That nothing is written on a fenced site is as it should be, and told once.
+    if fenced(facts, &slot.stack).is_some() {
+        return None;
+    }
     let what = match row.state {
         // Whoever cancelled it knows.
         RunState::Failed | RunState::Abandoned if !row.cancelled => {
@@ -124,6 +132,12 @@ fn of_run(facts: &Facts<'_>, row: &RunRow) -> Option<Alert> {
         _ => return None,
     };
     is_there.then(|| Alert::of(&slot.stack, what).source(&slot.source).job(&slot.job))
+}
+
+/// Which other site is the active one, if one is.
+fn fenced<'a>(facts: &Facts<'a>, stack: &str) -> Option<&'a str> {
+    let mut own = facts.looks.iter().filter(|look| look.names().0 == stack);
+    own.find_map(|look| look.fenced.as_deref())
 }
 
 /// Repositories that do not answer, each once.

@@ -11,7 +11,8 @@ use crate::state::RunRow;
 impl Engine<'_> {
     /// One round of the watch.
     pub(super) fn attend(&mut self, now: Timestamp) -> Result<()> {
-        self.settings.board.publish(&self.due, self.watch.intervals(), self.state.is_shared());
+        self.settings.board.publish(&self.due, self.watch.intervals());
+        self.preflights.round(self.local, self.force.path(), &self.reporter, now)?;
         let speaks = self.speaks();
         let scene = Scene {
             policies: &self.policies,
@@ -22,6 +23,15 @@ impl Engine<'_> {
             now,
         };
         self.watch.round(self.local, &scene)
+    }
+
+    /// Other policies are in force: those who look and those who show are told.
+    pub(super) fn are_in_force(&mut self) {
+        self.watch.policies_changed(&self.policies, self.force.path());
+        self.preflights.policies_changed(&self.policies);
+        self.heartbeats.policies_changed(&self.policies);
+        self.settings.board.loaded(&self.policies, self.force.path(), self.clock.now());
+        self.reporter.note("the policies changed, and are in force");
     }
 
     /// Of several daemons one tells people: that of the first host that is there. What others were

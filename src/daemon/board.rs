@@ -36,8 +36,6 @@ pub struct Sheet {
     pub intervals: Arc<BTreeMap<(String, String), Period>>,
     /// Rounds of the daemon that failed.
     pub failed_rounds: u64,
-    /// Runs are kept elsewhere, where several daemons share them.
-    pub is_shared: bool,
     ticked: Option<Instant>,
     published: Option<Instant>,
     trouble: Option<String>,
@@ -76,12 +74,10 @@ impl Board {
         &self,
         due: &HashMap<(String, String), Option<Timestamp>>,
         intervals: &BTreeMap<(String, String), Period>,
-        is_shared: bool,
     ) {
         let mut sheet = self.lock();
         if sheet.published.is_none_or(|instant| instant.elapsed() >= PUBLISH) {
             sheet.published = Some(Instant::now());
-            sheet.is_shared = is_shared;
             sheet.due = Arc::new(due.clone());
             sheet.intervals = Arc::new(intervals.clone());
         }

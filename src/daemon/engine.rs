@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::argv::argv;
 use super::board::Board;
 use super::force::{InForce, told};
+use super::heartbeats::Heartbeats;
+use super::preflights::Preflights;
 use super::service::ServiceManager;
 use super::supervise::{self, Ended, Stop, Work};
 use super::tick::{Fleet, Place, Protected, decide, due_slots, following_slots};
@@ -93,7 +96,7 @@ pub struct Engine<'a> {
     /// What only this machine remembers.
     pub(super) local: &'a State,
     pub(super) clock: Arc<dyn Clock>,
-    reporter: Reporter,
+    pub(super) reporter: Reporter,
     /// Who this is, for the state.
     pub(super) owner: String,
     /// Who shares the state.
@@ -107,6 +110,8 @@ pub struct Engine<'a> {
     swept: Option<Instant>,
     /// When each job is due next: a look into the state for every job on every tick would be many.
     pub(super) due: HashMap<(String, String), Option<Timestamp>>,
+    /// When the first of them is: before that there is nothing to look at.
+    soonest: Option<Timestamp>,
     pub(super) protected: Protected,
     pub(super) running: BTreeMap<String, Going>,
     /// What came of runs that could not be written down yet.
@@ -116,6 +121,8 @@ pub struct Engine<'a> {
     /// The latest time that was seen.
     latest: Timestamp,
     pub(super) watch: Watch,
+    pub(super) preflights: Preflights,
+    pub(super) heartbeats: Heartbeats,
     /// What is wrong with the policies as they are in their files now.
     pub(super) invalid: Option<String>,
 }
@@ -137,9 +144,13 @@ impl<'a> Engine<'a> {
         let fleet = state.is_shared().then(|| Fleet { owner: owner.clone(), ..Fleet::default() });
         let long_ago = Instant::now().checked_sub(WELL_SINCE);
         let program = settings.program.clone();
+        let preflights = Preflights::new(program.clone(), &policies);
         let mut watch = Watch::new(settings.means.clone(), program, reporter.clone());
         watch.policies_changed(&policies, force.path());
         settings.board.loaded(&policies, force.path(), now);
+        let mut heartbeats =
+            Heartbeats::new(settings.host.clone(), clock.clone(), reporter.clone());
+        heartbeats.policies_changed(&policies);
         Ok(Self {
             settings,
             state,
@@ -155,6 +166,7 @@ impl<'a> Engine<'a> {
             well: long_ago.or_else(|| Some(Instant::now())),
             swept: None,
             due: HashMap::new(),
+            soonest: None,
             protected,
             running: BTreeMap::new(),
             unwritten: Vec::new(),
@@ -162,6 +174,8 @@ impl<'a> Engine<'a> {
             tell,
             latest: now,
             watch,
+            preflights,
+            heartbeats,
             invalid: None,
         })
     }
@@ -248,11 +262,10 @@ impl<'a> Engine<'a> {
             self.warn("the policies name another state: it is used from the next start on".into());
         }
         self.due.retain(|(stack, job), _| is_due_as_before(&self.policies, &policies, stack, job));
+        self.soonest = None;
         self.policies = policies;
         self.invalid = None;
-        self.watch.policies_changed(&self.policies, self.force.path());
-        self.settings.board.loaded(&self.policies, self.force.path(), self.clock.now());
-        self.note("the policies changed, and are in force".to_owned());
+        self.are_in_force();
     }
 
     fn refuse(&mut self, error: &Error) {
@@ -282,6 +295,11 @@ impl<'a> Engine<'a> {
     }
 
     fn make_slots(&mut self, now: Timestamp) -> Result<()> {
+        if self.soonest.is_some_and(|soonest| now < soonest) {
+            return Ok(());
+        }
+        self.soonest = None;
+        let mut soonest = Timestamp::MAX;
         let place = Place {
             host: &self.settings.host,
             most: self.settings.most,
@@ -305,9 +323,11 @@ impl<'a> Engine<'a> {
                     self.state.advance(&policy.stack, name, now, &slots)?;
                     after = next_due(job, now, false, &zone).map(|(_, at)| at);
                 }
+                soonest = after.map_or(soonest, |after| after.min(soonest));
                 self.due.insert(key, after);
             }
         }
+        self.soonest = Some(soonest);
         Ok(())
     }
 
@@ -364,7 +384,7 @@ impl<'a> Engine<'a> {
         let Some((policy, job)) = self.job_of(row) else { return };
         let work = Work {
             id: row.id.clone(),
-            argv: self.argv(policy, job, row),
+            argv: argv(&self.settings.program, self.force.path(), policy, job, row),
             hooks: job.execution.hooks.clone(),
             environment: [
                 ("BACKSTAY_RUN", row.id.clone()),
@@ -387,34 +407,6 @@ impl<'a> Engine<'a> {
         self.ping(&row, Sign::Start, "");
         let going = Going { stop, row, epoch, adopted: false, lost: false, said: 0 };
         self.running.insert(going.row.id.clone(), going);
-    }
-
-    fn argv(&self, policy: &Policy, job: &Job, row: &RunRow) -> Vec<OsString> {
-        let mut argv = self.settings.program.clone();
-        // What is not of one source is of this stack alone.
-        let policies = if row.slot.source.is_empty() { &policy.file } else { self.force.path() };
-        argv.extend(["--policy".into(), policies.into()]);
-        match &job.work {
-            policy::Work::Backup { .. } => {
-                argv.extend(["backup", "--job", &row.slot.job, "--run", &row.id].map(Into::into));
-                argv.push(format!("{}/{}", row.slot.stack, row.slot.source).into());
-            }
-            policy::Work::Copy(copy) => {
-                argv.extend(["copy", "--to", &copy.to].map(Into::into));
-                let sources = policy.sources.keys();
-                argv.extend(sources.map(|source| format!("{}/{source}", policy.stack).into()));
-            }
-            policy::Work::Verify(verify) => {
-                argv.extend(["verify", "--depth", verify.depth.word()].map(Into::into));
-                if let Some(budget) = verify.budget {
-                    argv.extend(["--budget".into(), budget.to_string().into()]);
-                }
-            }
-            policy::Work::Prune(_) => {
-                argv.extend(["prune", "--yes"].map(Into::into));
-            }
-        }
-        argv
     }
 
     fn job_of(&self, row: &RunRow) -> Option<(&Policy, &Job)> {

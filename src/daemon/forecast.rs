@@ -154,6 +154,7 @@ fn settle(
                 pinned: false,
                 sound: true,
                 tainted: false,
+                divergent: false,
             });
         }
         let verdicts = plan_retention(&held, *now, zone);

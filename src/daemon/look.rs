@@ -1,20 +1,15 @@
 //! A look into the repositories: what `backstay status` finds.
-//!
-//! It is a process of its own, as runs are: a repository that does not answer for minutes holds
-//! nobody up, and what a listing needs of memory goes back when it ends.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Read as _;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::supervise::SUPERVISOR;
-use crate::error::{Error, IoContext as _, Result};
+use super::asking::Asking;
+use crate::error::{Error, Result};
 use crate::state::LookRow;
 
 /// How long a look may take.
@@ -54,6 +49,8 @@ pub struct Look {
     pub measured_rto_seconds: Option<u64>,
     /// How long it would take now.
     pub estimated_rto_seconds: Option<u64>,
+    /// Another site is the active one: which, and since when.
+    pub fenced: Option<String>,
     /// `unknown`: the repository could not be asked, and nothing of the rest is known.
     pub verdict: String,
 }
@@ -102,38 +99,10 @@ pub(super) fn look(program: &[OsString], now: Timestamp) -> Result<Vec<LookRow>>
 
 /// What `status` prints, an object for each source.
 pub fn ask(program: &[OsString]) -> Result<Vec<Value>> {
-    let (first, rest) = program.split_first().ok_or_else(|| Error::usage("no program"))?;
-    let failed = || "failed to look into the repositories".to_owned();
-    let mut child = Command::new(first)
-        .args(rest)
-        .arg("status")
-        .env(SUPERVISOR, std::process::id().to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .doing(failed)?;
-    let stdout = child.stdout.take();
-    let reader = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        if let Some(stdout) = stdout {
-            let _ = stdout.take(MOST).read_to_end(&mut text);
-        }
-        text
-    });
-    let begun = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().doing(failed)? {
-            break status;
-        }
-        if begun.elapsed() > PATIENCE {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(Error::failed(format!("{}: it took too long", failed())));
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    };
-    let text = reader.join().unwrap_or_default();
-    serde_json::from_slice(&text)
-        .map_err(|_| Error::failed(format!("{}: `status` ended with {status}", failed())))
+    let doing = "failed to look into the repositories";
+    let asking = Asking { doing, program, patience: PATIENCE, most: MOST };
+    match asking.json(&["status"])? {
+        Value::Array(sources) => Ok(sources),
+        _ => Err(Error::failed(format!("{doing}: `status` printed something else"))),
+    }
 }

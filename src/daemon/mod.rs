@@ -10,13 +10,18 @@
 //! | `tick` | what is to be done now |
 //! | `engine` | the loop |
 //! | `force` | the policies in force, kept for the runs that read them |
+//! | `heartbeats` | the time, written at sources for drills to find in their copies |
 //! | `lease` | what daemons that share a state owe each other |
 //! | `supervise` | one run: its hooks, and the process that does it |
 //! | `service` | what the service manager is told |
 //! | `adopt` | what came of a run whose owner is gone |
 //! | `alerts` | what is wrong |
 //! | `tell` | who is to be told what now |
+//! | `argv` | what a person would type for a run |
+//! | `asking` | commands of this program, asked as processes of their own |
 //! | `look` | what `status` finds in the repositories |
+//! | `drills` | drills that did not pass, and those that are overdue |
+//! | `preflights` | which playbooks could be carried out |
 //! | `watch` | looks, and has people told |
 //! | `attend` | what the loop does for those who watch |
 //! | `board` | where others see what the daemon does |
@@ -29,15 +34,20 @@
 pub mod admission;
 mod adopt;
 pub mod alerts;
+mod argv;
+pub mod asking;
 mod attend;
 pub mod board;
 pub mod coalesce;
+pub mod drills;
 pub mod engine;
 mod force;
 pub mod forecast;
 pub mod growth;
+mod heartbeats;
 mod lease;
 pub mod look;
+pub mod preflights;
 pub mod service;
 pub mod supervise;
 pub mod tell;

@@ -102,6 +102,23 @@ pub fn runs(policy: &Policy, from: Timestamp, until: Timestamp) -> Vec<Run> {
     done
 }
 
+/// Every job with each of its sources: stack, job, source. What is not of one source has an empty one.
+pub fn slots_of(policies: &[Policy]) -> Vec<(&str, &str, &str)> {
+    let mut slots = Vec::new();
+    for policy in policies {
+        for (name, job) in &policy.jobs {
+            let slot = |source| (policy.stack.as_str(), name.as_str(), source);
+            if job.kind().is_none() {
+                slots.push(slot(""));
+                continue;
+            }
+            let covered = policy.sources.keys().filter(|source| job.covers(source));
+            slots.extend(covered.map(|source| slot(source)));
+        }
+    }
+    slots
+}
+
 /// The first time at or after (`inclusive`) or after `instant` that the job is due by its own
 /// schedule; nothing for jobs that follow others.
 pub fn next_due(
@@ -245,7 +262,7 @@ impl Planner<'_> {
             Work::Backup { .. } => {
                 self.policy.sources.keys().filter(|source| job.covers(source)).cloned().collect()
             }
-            Work::Copy(_) | Work::Verify(_) | Work::Prune(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
 

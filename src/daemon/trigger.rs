@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Policy, Work};
-use crate::state::{NewRun, RunState, Slot};
+use crate::state::{NewRun, RunRow, RunState, Slot};
 
 /// What is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub fn wished(
             job: wish.job.clone(),
             source,
             // Never what a schedule names.
-            nominal: format!("asked for at {now}"),
+            nominal: format!("{ASKED}{now}"),
         },
         id: id(),
         due: now,
@@ -69,6 +69,14 @@ pub fn wished(
         why: None,
     };
     Ok(sources.into_iter().map(run).collect())
+}
+
+/// What the names of such runs begin with: never what a schedule names.
+const ASKED: &str = "asked for at ";
+
+/// Whether somebody asked for a run, and no schedule did.
+pub fn is_asked_for(run: &RunRow) -> bool {
+    run.slot.nominal.starts_with(ASKED)
 }
 
 fn the_policy<'a>(policies: &'a [Policy], wish: &Wish) -> Result<&'a Policy> {

@@ -13,25 +13,35 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::alerts::{Facts, evaluate, is_undecided};
+use super::asking::Asking;
 use super::look::{Look, look};
 use super::tell::{Line, compare, done, due, read};
+use super::timetable::slots_of;
+use super::{drills, preflights};
 use crate::error::Result;
 use crate::notify::ping::Ping;
 use crate::notify::text::Style;
 use crate::notify::{Message, Notice, Receiver, Refused};
 use crate::policy::{Notify, Period, Policy, rhythms, worst_gap};
-use crate::state::{Ledger, LookRow, NotifyResult, OUTCOMES, RunFilter, RunRow, State};
+use crate::state::{Ledger, LookRow, NotifyResult, RunRow, State};
 use crate::store::Web;
 use crate::telemetry::{Reporter, WarningCode};
 
 /// How often alerts are looked at.
 const ROUND: Duration = Duration::from_secs(10);
 
-/// A round waits so many times as long as the last one took: it takes no more than 2 % of a core.
-const SHARE: u32 = 50;
+/// A round waits so many times as long as the last one took: it takes no more than 1 % of a core.
+const SHARE: u32 = 100;
 
 /// How soon after a run the repositories are looked at again, however many runs there are.
 const SOON: Duration = Duration::from_secs(30);
+
+/// How often it is looked for drills that were held elsewhere.
+const DRILLS: Duration = Duration::from_hours(1);
+
+/// How long that may take, and the most that it may print.
+const PATIENCE: Duration = Duration::from_mins(10);
+const MOST: u64 = 16 << 20;
 
 /// How often a ping is tried before it is given up: whoever waits for it raises the alarm.
 const PING_TRIES: u32 = 3;
@@ -92,6 +102,7 @@ pub struct Watch {
     looks: Vec<Look>,
     looked: Option<Instant>,
     looking: bool,
+    drills_looked: Option<Instant>,
     /// A run ended since the last look.
     dirty: bool,
     evaluated: Option<Instant>,
@@ -120,6 +131,7 @@ impl Watch {
             looks: Vec::new(),
             looked: None,
             looking: false,
+            drills_looked: None,
             dirty: false,
             evaluated: None,
             urgent: false,
@@ -183,7 +195,7 @@ impl Watch {
         if !is_told && !self.means.is_read {
             return Ok(());
         }
-        self.look(scene.now);
+        self.look(scene.now, scene.policies.iter().any(|policy| !policy.drills.is_empty()));
         let pause = (if self.urgent { Duration::ZERO } else { ROUND }).max(self.cost * SHARE);
         if self.evaluated.is_some_and(|instant| instant.elapsed() < pause) {
             let now = Instant::now();
@@ -218,7 +230,7 @@ impl Watch {
         Ok(())
     }
 
-    fn look(&mut self, now: Timestamp) {
+    fn look(&mut self, now: Timestamp, has_drills: bool) {
         let patience = if self.dirty { self.means.every.min(SOON) } else { self.means.every };
         if self.looking || self.looked.is_some_and(|instant| instant.elapsed() < patience) {
             return;
@@ -226,8 +238,19 @@ impl Watch {
         (self.looking, self.dirty, self.looked) = (true, false, Some(Instant::now()));
         let (mut program, tell) = (self.program.clone(), self.tell.clone());
         program.extend(["--policy".into(), self.policies.clone().into()]);
+        let with_drills =
+            has_drills && self.drills_looked.is_none_or(|instant| instant.elapsed() >= DRILLS);
+        if with_drills {
+            self.drills_looked = Some(Instant::now());
+        }
         std::thread::spawn(move || {
             let _ = tell.send(News::Looked(look(&program, now)));
+            if with_drills {
+                // The other process writes down what it finds; a repository that is away is told already.
+                let doing = "failed to look for drills";
+                let asking = Asking { doing, program: &program, patience: PATIENCE, most: MOST };
+                let _ = asking.json(&["drill", "list"]);
+            }
         });
     }
 
@@ -300,7 +323,7 @@ impl Watch {
 
     /// Writes down what fires now, and what does not any more.
     fn evaluate(&mut self, state: &State, scene: &Scene<'_>) -> Result<()> {
-        let (outcomes, open) = (outcomes(state, scene)?, scene.ledger.open_runs()?);
+        let (outcomes, open) = (outcomes(scene)?, scene.ledger.open_runs()?);
         let facts = Facts {
             policies: scene.policies,
             outcomes: &outcomes,
@@ -311,7 +334,18 @@ impl Watch {
             now: scene.now,
         };
         let rows = state.alerts()?;
-        let firing = evaluate(&facts);
+        let mut firing = evaluate(&facts);
+        firing.extend(preflights::alerts(scene.policies, &state.readiness()?, scene.now));
+        let drills = drills::alerts(&drills::Facts {
+            policies: scene.policies,
+            rows: &state.drills()?,
+            intervals: &self.intervals,
+            oldest: &oldest_points(&self.looks),
+            open: &open,
+            firing: &firing,
+            now: scene.now,
+        });
+        firing.extend(drills);
         let undecided = |alert: &_| is_undecided(alert, &facts);
         let changed = compare(&rows, &firing, undecided, scene.now);
         let english =
@@ -429,37 +463,19 @@ fn message(notices: Vec<Notice>, policy: &Policy, notify: &Notify, scene: &Scene
     }
 }
 
-/// The newest run of each job and source of the policies that is over and was not skipped.
-fn outcomes(state: &State, scene: &Scene<'_>) -> Result<Vec<RunRow>> {
-    let mut found = Vec::new();
-    for policy in scene.policies {
-        for (name, job) in &policy.jobs {
-            if job.kind().is_none() {
-                found.extend(outcome(state, scene, (&policy.stack, name, ""))?);
-                continue;
-            }
-            for source in policy.sources.keys().filter(|source| job.covers(source)) {
-                found.extend(outcome(state, scene, (&policy.stack, name, source))?);
-            }
-        }
+/// The oldest point of each stack that can be restored.
+pub fn oldest_points(looks: &[Look]) -> BTreeMap<String, Timestamp> {
+    let mut found: BTreeMap<String, Timestamp> = BTreeMap::new();
+    for look in looks {
+        let Some(oldest) = look.oldest else { continue };
+        let one = found.entry(look.names().0.to_owned()).or_insert(oldest);
+        *one = oldest.min(*one);
     }
-    Ok(found)
+    found
 }
 
-fn outcome(
-    state: &State,
-    scene: &Scene<'_>,
-    (stack, job, source): (&str, &str, &str),
-) -> Result<Option<RunRow>> {
-    if !scene.ledger.is_shared() {
-        return state.last_outcome(stack, job, source);
-    }
-    let filter = RunFilter {
-        stack: Some(stack.to_owned()),
-        source: Some(source.to_owned()),
-        job: Some(job.to_owned()),
-        states: OUTCOMES.to_vec(),
-        limit: 1,
-    };
-    Ok(scene.ledger.runs(&filter)?.pop())
+/// The newest run of each job and source of the policies that is over and was not skipped.
+fn outcomes(scene: &Scene<'_>) -> Result<Vec<RunRow>> {
+    let ends = scene.ledger.last_ends(&slots_of(scene.policies))?;
+    Ok(ends.into_iter().filter_map(|ends| ends.outcome).collect())
 }

@@ -204,13 +204,17 @@ impl Api {
             Error::usage("the body is not what it should be").with_source(error)
         })?;
         let wish = Wish { stack: body.stack, job: body.job, sources: body.sources };
+        Ok(Answer::json(StatusCode::ACCEPTED, &json!(self.begin(&wish)?)))
+    }
+
+    /// Adds the runs of a wish.
+    pub(super) fn begin(&self, wish: &Wish) -> Result<Vec<RunRow>> {
         let ledger = (self.ledger)()?;
         let host = (!ledger.is_shared()).then_some(self.host.as_str());
         let now = self.clock.now();
-        let runs = wished(&self.board.sheet().policies, &wish, host, now, &mut || id::run_id(now))?;
+        let runs = wished(&self.board.sheet().policies, wish, host, now, &mut || id::run_id(now))?;
         ledger.add_runs(&runs)?;
-        let rows: Result<Vec<RunRow>> = runs.iter().map(|run| find(&*ledger, &run.id)).collect();
-        Ok(Answer::json(StatusCode::ACCEPTED, &json!(rows?)))
+        runs.iter().map(|run| find(&*ledger, &run.id)).collect()
     }
 
     fn log(&self, run: &str) -> Result<Answer> {
@@ -226,6 +230,11 @@ impl Api {
     }
 
     fn cancel(&self, run: &str) -> Result<Answer> {
+        Ok(Answer::json(StatusCode::ACCEPTED, &json!(self.end(run)?)))
+    }
+
+    /// Ends a run.
+    pub(super) fn end(&self, run: &str) -> Result<RunRow> {
         let ledger = (self.ledger)()?;
         let row = find(&*ledger, run)?;
         if !ledger.cancel(&row.id, self.clock.now())? {
@@ -234,12 +243,16 @@ impl Api {
                 format!("run {} is {} already", row.id, row.state.word()),
             ));
         }
-        Ok(Answer::json(StatusCode::ACCEPTED, &json!(find(&*ledger, &row.id)?)))
+        find(&*ledger, &row.id)
     }
 }
 
-fn find(ledger: &dyn Ledger, run: &str) -> Result<RunRow> {
-    ledger.run(run)?.ok_or_else(|| Error::not_found(format!("there is no run `{run}`")))
+/// A run, by its id or the start of it.
+pub(super) fn find(ledger: &dyn Ledger, run: &str) -> Result<RunRow> {
+    ledger.run(run)?.ok_or_else(|| {
+        Error::not_found(format!("there is no run `{run}`"))
+            .hint("`backstay runs` lists those that are remembered")
+    })
 }
 
 /// `stack=…&source=…&job=…&state=…&limit=…`; `state` may be there several times.

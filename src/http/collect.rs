@@ -2,22 +2,30 @@
 //!
 //! Only what the policies in force name is shown: a series ends with its job.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use super::metrics::Page;
 use crate::daemon::board::Sheet;
+use crate::daemon::drills::{overdue, row_of};
 use crate::daemon::look::Look;
 use crate::daemon::tell;
-use crate::daemon::watch::PING;
+use crate::daemon::timetable::slots_of;
+use crate::daemon::watch::{PING, oldest_points};
+use crate::drill::evidence::Verdict;
 use crate::error::Result;
 use crate::notify::Receiver;
-use crate::policy::{Job, Policy};
-use crate::state::{OUTCOMES, RunRow, RunState, State};
+use crate::playbook::ready::{Readiness, plans, readiness};
+use crate::state::{Durations, LastEnds, Ledger, OUTCOMES, RunRow, RunState, RunTotal, State};
 
 /// The text of all metrics.
-pub(super) fn collect(state: &State, sheet: &Sheet, now: Timestamp) -> Result<String> {
+pub(super) fn collect(
+    state: &State,
+    ledger: Result<Box<dyn Ledger>>,
+    sheet: &Sheet,
+    now: Timestamp,
+) -> Result<String> {
     let mut page = Page::default();
     page.add("backstay_build_info", &[env!("CARGO_PKG_VERSION")], 1.0);
     page.add("backstay_policies_valid", &[], flag(sheet.invalid.is_none()));
@@ -25,17 +33,23 @@ pub(super) fn collect(state: &State, sheet: &Sheet, now: Timestamp) -> Result<St
         page.add("backstay_policies_loaded_timestamp_seconds", &[], seconds(loaded));
     }
     page.add("backstay_daemon_failed_rounds_total", &[], sheet.failed_rounds as f64);
-    jobs(&mut page, state, sheet)?;
-    totals(&mut page, state, sheet)?;
+    schedules(&mut page, sheet);
+    // All of the runs or nothing of them: half of a page looks like jobs that are gone.
+    let runs = ledger.and_then(|ledger| Runs::read(&*ledger, sheet));
+    page.add("backstay_state_up", &[], flag(runs.is_ok()));
+    if let Ok(runs) = runs {
+        runs.show(&mut page, sheet);
+    }
     sources(&mut page, state, sheet, now)?;
+    playbooks(&mut page, state, sheet)?;
+    drills(&mut page, state, sheet, now)?;
     alerts(&mut page, state, sheet)?;
     Ok(page.text())
 }
 
-fn jobs(page: &mut Page, state: &State, sheet: &Sheet) -> Result<()> {
-    let open = state.open_runs()?;
+fn schedules(page: &mut Page, sheet: &Sheet) {
     for policy in &*sheet.policies {
-        for (name, job) in &policy.jobs {
+        for name in policy.jobs.keys() {
             let key = (policy.stack.clone(), name.clone());
             let alone = [policy.stack.as_str(), name];
             if let Some(interval) = sheet.intervals.get(&key) {
@@ -45,83 +59,81 @@ fn jobs(page: &mut Page, state: &State, sheet: &Sheet) -> Result<()> {
             if let Some(Some(due)) = sheet.due.get(&key) {
                 page.add("backstay_job_next_run_timestamp_seconds", &alone, seconds(*due));
             }
-            // What several daemons share lies elsewhere: nothing is better than a number that is not.
-            for source in sources_of(policy, job).into_iter().filter(|_| !sheet.is_shared) {
-                one_job(page, state, (&policy.stack, name, source), &open)?;
+        }
+    }
+}
+
+/// What is known of the runs, wherever they are kept.
+struct Runs<'a> {
+    slots: Vec<(&'a str, &'a str, &'a str)>,
+    ends: Vec<LastEnds>,
+    open: Vec<RunRow>,
+    totals: Vec<RunTotal>,
+    durations: BTreeMap<(String, String), Durations>,
+}
+
+impl<'a> Runs<'a> {
+    fn read(ledger: &dyn Ledger, sheet: &'a Sheet) -> Result<Self> {
+        let slots = slots_of(&sheet.policies);
+        Ok(Self {
+            ends: ledger.last_ends(&slots)?,
+            slots,
+            open: ledger.open_runs()?,
+            totals: ledger.run_totals()?,
+            durations: ledger.run_durations()?,
+        })
+    }
+
+    fn show(&self, page: &mut Page, sheet: &Sheet) {
+        for (slot, ends) in self.slots.iter().zip(&self.ends) {
+            self.slot(page, *slot, ends);
+        }
+        let known: BTreeSet<_> = self.slots.iter().copied().collect();
+        for total in &self.totals {
+            if known.contains(&(&*total.stack, &*total.job, &*total.source)) {
+                let labels = [&*total.stack, &*total.job, &*total.source, &*total.state];
+                page.add("backstay_job_runs_total", &labels, total.total as f64);
+            }
+        }
+        for ((stack, job), durations) in &self.durations {
+            let policy = sheet.policies.iter().find(|policy| policy.stack == *stack);
+            if policy.is_some_and(|policy| policy.jobs.contains_key(job)) {
+                page.add_histogram(
+                    "backstay_job_run_duration_seconds",
+                    &[stack, job],
+                    &durations.at_most,
+                    durations.micros as f64 / 1e6,
+                    durations.count,
+                );
             }
         }
     }
-    Ok(())
-}
 
-fn sources_of<'a>(policy: &'a Policy, job: &'a Job) -> Vec<&'a str> {
-    if job.kind().is_none() {
-        return vec![""];
-    }
-    policy.sources.keys().filter(|source| job.covers(source)).map(String::as_str).collect()
-}
-
-fn one_job(
-    page: &mut Page,
-    state: &State,
-    slot: (&str, &str, &str),
-    open: &[RunRow],
-) -> Result<()> {
-    let labels = [slot.0, slot.1, slot.2];
-    let mine: Vec<&RunRow> = open
-        .iter()
-        .filter(|row| {
-            (row.slot.stack.as_str(), row.slot.job.as_str(), row.slot.source.as_str()) == slot
-        })
-        .collect();
-    let count = |state| mine.iter().filter(|row| row.state == state).count() as f64;
-    page.add("backstay_job_running", &labels, count(RunState::Running));
-    page.add("backstay_job_waiting", &labels, count(RunState::Waiting));
-    let success = state.last_in(slot, RunState::Succeeded)?;
-    let last = state.last_outcome(slot.0, slot.1, slot.2)?;
-    page.add("backstay_job_never_succeeded", &labels, flag(success.is_none()));
-    if let Some(ended) = success.as_ref().and_then(|row| row.ended) {
-        page.add("backstay_job_last_success_timestamp_seconds", &labels, seconds(ended));
-    }
-    let began = mine.iter().copied().chain(&last).chain(&success);
-    let began = began.filter_map(|row| Some((row.started?, row.due))).max();
-    if let Some((started, due)) = began {
-        page.add("backstay_job_last_start_timestamp_seconds", &labels, seconds(started));
-        let delay = started.duration_since(due).as_secs_f64().max(0.0);
-        page.add("backstay_job_last_start_delay_seconds", &labels, delay);
-    }
-    for outcome in OUTCOMES {
-        let is = last.as_ref().is_some_and(|row| row.state == outcome);
-        let labels = [slot.0, slot.1, slot.2, outcome.word()];
-        page.add("backstay_job_last_outcome", &labels, flag(is));
-    }
-    Ok(())
-}
-
-fn totals(page: &mut Page, state: &State, sheet: &Sheet) -> Result<()> {
-    for total in state.run_totals()? {
-        let policy = sheet.policies.iter().find(|policy| policy.stack == total.stack);
-        let Some(policy) = policy else { continue };
-        let Some(job) = policy.jobs.get(&total.job) else { continue };
-        if !sources_of(policy, job).contains(&total.source.as_str()) {
-            continue;
+    fn slot(&self, page: &mut Page, slot: (&str, &str, &str), ends: &LastEnds) {
+        let labels = [slot.0, slot.1, slot.2];
+        let of = |row: &RunRow| [&*row.slot.stack, &row.slot.job, &row.slot.source] == labels;
+        let mine: Vec<&RunRow> = self.open.iter().filter(|row| of(row)).collect();
+        let count = |state| mine.iter().filter(|row| row.state == state).count() as f64;
+        page.add("backstay_job_running", &labels, count(RunState::Running));
+        page.add("backstay_job_waiting", &labels, count(RunState::Waiting));
+        let LastEnds { outcome, success } = ends;
+        page.add("backstay_job_never_succeeded", &labels, flag(success.is_none()));
+        if let Some(ended) = success.as_ref().and_then(|row| row.ended) {
+            page.add("backstay_job_last_success_timestamp_seconds", &labels, seconds(ended));
         }
-        let labels = [&*total.stack, &*total.job, &*total.source, &*total.state];
-        page.add("backstay_job_runs_total", &labels, total.total as f64);
-    }
-    for ((stack, job), durations) in state.run_durations()? {
-        let policy = sheet.policies.iter().find(|policy| policy.stack == stack);
-        if policy.is_some_and(|policy| policy.jobs.contains_key(&job)) {
-            page.add_histogram(
-                "backstay_job_run_duration_seconds",
-                &[&stack, &job],
-                &durations.at_most,
-                durations.micros as f64 / 1e6,
-                durations.count,
-            );
+        let began = mine.iter().copied().chain(outcome).chain(success);
+        let began = began.filter_map(|row| Some((row.started?, row.due))).max();
+        if let Some((started, due)) = began {
+            page.add("backstay_job_last_start_timestamp_seconds", &labels, seconds(started));
+            let delay = started.duration_since(due).as_secs_f64().max(0.0);
+            page.add("backstay_job_last_start_delay_seconds", &labels, delay);
+        }
+        for state in OUTCOMES {
+            let is = outcome.as_ref().is_some_and(|row| row.state == state);
+            let labels = [slot.0, slot.1, slot.2, state.word()];
+            page.add("backstay_job_last_outcome", &labels, flag(is));
         }
     }
-    Ok(())
 }
 
 fn sources(page: &mut Page, state: &State, sheet: &Sheet, now: Timestamp) -> Result<()> {
@@ -197,6 +209,66 @@ fn one_source(page: &mut Page, labels: [&str; 2], look: &Look, rpo: u64, now: Ti
             page.add("backstay_backup_size_median_bytes", &labels, median as f64);
         }
     }
+}
+
+fn playbooks(page: &mut Page, state: &State, sheet: &Sheet) -> Result<()> {
+    let rows = state.readiness()?;
+    for policy in &*sheet.policies {
+        for name in policy.playbooks.keys() {
+            let labels = [policy.stack.as_str(), name];
+            let is = readiness(&rows, (labels[0], labels[1]), &plans(policy, name)?);
+            page.add("backstay_playbook_ready", &labels, flag(is == Readiness::Ready));
+            let of = || rows.iter().filter(|row| [row.stack.as_str(), &row.playbook] == labels);
+            if let Some(at) = of().map(|row| row.at).min() {
+                page.add("backstay_playbook_preflight_timestamp_seconds", &labels, seconds(at));
+            }
+            if let Some(takes) = of().filter_map(|row| row.takes).max() {
+                page.add("backstay_playbook_estimate_seconds", &labels, takes as f64);
+            }
+            if let Some(loss) = of().filter_map(|row| row.loss).max() {
+                page.add("backstay_playbook_loss_seconds", &labels, loss as f64);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn drills(page: &mut Page, state: &State, sheet: &Sheet, now: Timestamp) -> Result<()> {
+    let rows = state.drills()?;
+    let looks: Vec<Look> = state.looks()?.iter().filter_map(Look::read).collect();
+    let oldest = oldest_points(&looks);
+    for policy in &*sheet.policies {
+        for name in policy.drills.keys() {
+            let labels = [policy.stack.as_str(), name];
+            let row = row_of(&rows, labels[0], labels[1]);
+            let (passed, since) = (row.and_then(|row| row.passed), oldest.get(&policy.stack));
+            let late = overdue(policy, name, &sheet.intervals, passed, since.copied(), now);
+            if let Some((late, _)) = late {
+                page.add("backstay_drill_overdue", &labels, flag(late));
+            }
+            let Some(row) = row else { continue };
+            for verdict in Verdict::ALL {
+                let labels = [labels[0], labels[1], verdict.word()];
+                page.add(
+                    "backstay_drill_last_verdict",
+                    &labels,
+                    flag(verdict.word() == row.verdict),
+                );
+            }
+            page.add("backstay_drill_last_timestamp_seconds", &labels, seconds(row.at));
+            if let Some(passed) = passed {
+                page.add("backstay_drill_last_pass_timestamp_seconds", &labels, seconds(passed));
+            }
+            let measured =
+                [("backstay_drill_rto_seconds", row.rto), ("backstay_drill_rpo_seconds", row.rpo)];
+            for (metric, value) in measured {
+                if let Some(value) = value {
+                    page.add(metric, &labels, value);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn alerts(page: &mut Page, state: &State, sheet: &Sheet) -> Result<()> {

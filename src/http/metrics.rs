@@ -43,6 +43,8 @@ pub struct Metric {
 const JOB: &[&str] = &["stack", "job_name", "source"];
 const JOB_ALONE: &[&str] = &["stack", "job_name"];
 const SOURCE: &[&str] = &["stack", "source"];
+const PLAYBOOK: &[&str] = &["stack", "playbook"];
+const DRILL: &[&str] = &["stack", "drill"];
 
 const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
     Metric { name, kind: Kind::Gauge, labels, help }
@@ -68,6 +70,11 @@ pub const METRICS: &[Metric] = &[
         "backstay_policies_loaded_timestamp_seconds",
         &[],
         "When the policies in force were loaded.",
+    ),
+    gauge(
+        "backstay_state_up",
+        &[],
+        "Whether the runs could be read from the state; where not, this page says nothing of them.",
     ),
     gauge(
         "backstay_job_expected_interval_seconds",
@@ -105,6 +112,52 @@ pub const METRICS: &[Metric] = &[
         labels: JOB_ALONE,
         help: "How long runs took.",
     },
+    gauge(
+        "backstay_playbook_ready",
+        PLAYBOOK,
+        "1 where nothing was missing to carry it out as it is now, when that was last looked at.",
+    ),
+    gauge(
+        "backstay_playbook_preflight_timestamp_seconds",
+        PLAYBOOK,
+        "When it was last looked at whether it could be carried out.",
+    ),
+    gauge(
+        "backstay_playbook_estimate_seconds",
+        PLAYBOOK,
+        "How long it would take by earlier runs, without the time that people take.",
+    ),
+    gauge(
+        "backstay_playbook_loss_seconds",
+        PLAYBOOK,
+        "How much of what was written would be lost if it were carried out.",
+    ),
+    gauge(
+        "backstay_drill_last_verdict",
+        &["stack", "drill", "verdict"],
+        "1 for what the last drill of a name came to, 0 for what it did not.",
+    ),
+    gauge("backstay_drill_last_timestamp_seconds", DRILL, "When the last drill of a name began."),
+    gauge(
+        "backstay_drill_last_pass_timestamp_seconds",
+        DRILL,
+        "When the last one that passed began.",
+    ),
+    gauge(
+        "backstay_drill_rto_seconds",
+        DRILL,
+        "How long the last drill took from the declaration until the last check was over, where all came back.",
+    ),
+    gauge(
+        "backstay_drill_rpo_seconds",
+        DRILL,
+        "The largest loss of a source that the last drill measured.",
+    ),
+    gauge(
+        "backstay_drill_overdue",
+        DRILL,
+        "1 where none has passed for longer than the schedule of the drill allows.",
+    ),
     gauge("backstay_rpo_target_seconds", SOURCE, "How much may be lost."),
     gauge("backstay_rto_target_seconds", SOURCE, "How long recovery may take."),
     gauge(

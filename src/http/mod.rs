@@ -1,4 +1,4 @@
-//! What programs read of a daemon over HTTP: metrics and health.
+//! What programs and people read of a daemon over HTTP: metrics, health, the API, the dashboard.
 //!
 //! | file | for |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | `collect` | the values: from the state, so that they survive restarts, and from the board |
 //! | `server` | connections, and who answers |
 //! | `api` | what may be asked of a daemon by who has its token, and what it answers |
+//! | `dashboard` | pages for people who have the token |
 //! | `openapi` | every address of the API, and its description |
 //! | `token` | the token that opens the API |
 //! | `tls` | the certificate that is shown, where there is one |
@@ -15,6 +16,7 @@
 
 pub mod api;
 mod collect;
+pub mod dashboard;
 pub mod metrics;
 pub mod openapi;
 pub mod server;

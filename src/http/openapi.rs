@@ -265,6 +265,11 @@ fn schemas() -> Value {
                 "backups": count,
                 "damaged": count,
                 "verdict": { "enum": ["holds", "missed", "unprotected", "unknown"] },
+                "playbooks": {
+                    "type": "object",
+                    "description": "The playbooks of its stack, and whether each could be carried out.",
+                    "additionalProperties": { "enum": ["ready", "not ready", "needs verify"] },
+                },
             },
         },
         "Wish": {

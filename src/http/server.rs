@@ -1,14 +1,18 @@
 //! Connections, and who answers.
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{
+    ACCEPT_LANGUAGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    COOKIE, HOST, LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,8 +24,10 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::api::{Answer, Api, Asked};
+use super::api::{Answer, Api, Asked, Opens};
 use super::collect::collect;
+use super::dashboard::request::{self, Reply};
+use super::dashboard::site::Dashboard;
 use super::tls::Certificate;
 use crate::clock::Clock;
 use crate::daemon::board::Board;
@@ -51,6 +57,8 @@ pub struct Shown {
     pub board: Board,
     /// Where the state lies.
     pub directory: PathBuf,
+    /// Opens the runs.
+    pub ledger: Opens,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// What may be asked by who has a token.
@@ -61,6 +69,8 @@ pub struct Shown {
 
 struct Site {
     shown: Shown,
+    /// Pages for people, where there is a token to log in with.
+    dashboard: Option<Arc<Dashboard>>,
     /// Opened when it is first asked for, and again when it could not be read.
     state: Mutex<Option<State>>,
 }
@@ -77,7 +87,11 @@ pub fn serve(address: SocketAddr, runtime: &Handle, shown: Shown) -> Result<Sock
     let inside = runtime.enter();
     let listener = tokio::net::TcpListener::from_std(listener).doing(failed)?;
     drop(inside);
-    let site = Arc::new(Site { shown, state: Mutex::default() });
+    let dashboard = shown.api.clone().map(|api| {
+        let encrypted = shown.certificate.is_some();
+        Arc::new(Dashboard::new(api, shown.directory.clone(), encrypted, local.port()))
+    });
+    let site = Arc::new(Site { shown, dashboard, state: Mutex::default() });
     runtime.spawn(accept(listener, site));
     Ok(local)
 }
@@ -86,7 +100,7 @@ async fn accept(listener: tokio::net::TcpListener, site: Arc<Site>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, from)) = listener.accept().await else {
             // No descriptor is left: there will be one.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
@@ -97,11 +111,11 @@ async fn accept(listener: tokio::net::TcpListener, site: Arc<Site>) {
             // A client that goes away is none of our business.
             let served = async {
                 let Some(certificate) = certificate else {
-                    return converse(site, stream).await;
+                    return converse(site, stream, from.ip()).await;
                 };
                 let acceptor = TlsAcceptor::from(certificate.config());
                 if let Ok(Ok(stream)) = timeout(PATIENCE, acceptor.accept(stream)).await {
-                    converse(site, stream).await;
+                    converse(site, stream, from.ip()).await;
                 }
             };
             let _ = timeout(LONGEST, served).await;
@@ -110,8 +124,8 @@ async fn accept(listener: tokio::net::TcpListener, site: Arc<Site>) {
     }
 }
 
-async fn converse(site: Arc<Site>, stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let service = service_fn(move |request| answer(site.clone(), request));
+async fn converse(site: Arc<Site>, stream: impl AsyncRead + AsyncWrite + Unpin, from: IpAddr) {
+    let service = service_fn(move |request| answer(site.clone(), request, from));
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
@@ -122,9 +136,16 @@ async fn converse(site: Arc<Site>, stream: impl AsyncRead + AsyncWrite + Unpin) 
 async fn answer(
     site: Arc<Site>,
     request: Request<Incoming>,
+    from: IpAddr,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    if request.uri().path().starts_with("/api/") {
+    let path = request.uri().path();
+    if path.starts_with("/api/") {
         return Ok(asked(site, request).await);
+    }
+    if let Some(dashboard) = &site.dashboard
+        && !["/metrics", "/healthz", "/readyz"].contains(&path)
+    {
+        return Ok(read(dashboard.clone(), request, from).await);
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET\n".to_owned());
@@ -147,10 +168,7 @@ async fn answer(
             };
             health(sheet.is_not_ready(), format!("ready{old}\n"))
         }
-        "/" => {
-            let api = if site.shown.api.is_some() { "/api/v1/openapi.json\n" } else { "" };
-            respond(StatusCode::OK, PLAIN, format!("/metrics\n/healthz\n/readyz\n{api}"))
-        }
+        "/" => respond(StatusCode::OK, PLAIN, "/metrics\n/healthz\n/readyz\n".to_owned()),
         _ => respond(StatusCode::NOT_FOUND, PLAIN, "there is nothing here\n".to_owned()),
     })
 }
@@ -183,6 +201,90 @@ async fn asked(site: Arc<Site>, request: Request<Incoming>) -> Response<Full<Byt
     }
 }
 
+/// A page of the dashboard.
+async fn read(
+    dashboard: Arc<Dashboard>,
+    request: Request<Incoming>,
+    from: IpAddr,
+) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    if ![Method::GET, Method::HEAD, Method::POST].contains(&head.method) {
+        let text = "only GET and POST\n".to_owned();
+        let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN, text);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
+        return response;
+    }
+    let body = timeout(PATIENCE, Limited::new(body, BODY).collect()).await;
+    let Ok(Ok(body)) = body else {
+        let text = format!("the body is longer than {BODY} bytes, or does not come\n");
+        return respond(StatusCode::PAYLOAD_TOO_LARGE, PLAIN, text);
+    };
+    let header = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let asked = request::Request {
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        body: body.to_bytes().to_vec(),
+        from,
+        host: header(HOST).map(str::to_owned),
+        origin: header(ORIGIN).map(str::to_owned),
+        cookies: header(COOKIE).unwrap_or_default().to_owned(),
+        languages: header(ACCEPT_LANGUAGE).map(str::to_owned),
+        method: head.method,
+    };
+    // Files, databases and commands block.
+    match tokio::task::spawn_blocking(move || dashboard.answer(&asked)).await {
+        Ok(reply) => page(reply),
+        Err(_) => respond(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, "it broke\n".to_owned()),
+    }
+}
+
+/// What a browser may do with a page: nothing but show it, with what lies here.
+const GUARDS: [(HeaderName, &str); 6] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; \
+         form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+    // Without one a form would not tell where it comes from.
+    (REFERRER_POLICY, "same-origin"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// The same for a page that was stored: it has its own style in it, and is of no site.
+const STORED: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; \
+                      frame-ancestors 'none'; base-uri 'none'; sandbox";
+
+fn page(reply: Reply) -> Response<Full<Bytes>> {
+    let mut response = respond(reply.status, reply.kind, reply.body);
+    let headers = response.headers_mut();
+    for (name, value) in GUARDS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if reply.stored {
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(STORED));
+    }
+    if reply.lasting {
+        let forever = "public, max-age=31536000, immutable";
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(forever));
+    }
+    let texts =
+        [(LOCATION, reply.location), (RETRY_AFTER, reply.again.map(|seconds| seconds.to_string()))];
+    for (name, text) in texts {
+        if let Some(value) = text.and_then(|text| HeaderValue::from_str(&text).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    for cookie in reply.cookies {
+        if let Ok(value) = HeaderValue::from_str(&cookie) {
+            headers.append(SET_COOKIE, value);
+        }
+    }
+    response
+}
+
 fn give(answer: Answer) -> Response<Full<Bytes>> {
     let mut response = respond(answer.status, answer.kind, answer.body);
     if answer.status == StatusCode::UNAUTHORIZED {
@@ -212,7 +314,7 @@ impl Site {
             *state = Some(State::open(&self.shown.directory, now)?);
         }
         let collected = match state.as_ref() {
-            Some(state) => collect(state, &sheet, now),
+            Some(state) => collect(state, (self.shown.ledger)(), &sheet, now),
             None => Err(Error::failed("there is no state")),
         };
         if collected.is_err() {

@@ -40,19 +40,27 @@ impl Token {
 
     /// Whether `Authorization: Bearer …` has the token.
     pub fn check(&self, authorization: Option<&str>) -> Result<()> {
-        // Where it lies, and what is wrong with it, is nobody's business who has no token.
-        let wanted = self
-            .read()
-            .map_err(|_| Error::new(ErrorKind::Unreachable, "the daemon cannot read its token"))?;
+        let wanted = self.in_force()?;
         let Some(given) = authorization.and_then(bearer) else {
             return Err(Error::new(ErrorKind::Denied, "no token was given")
                 .hint("send `Authorization: Bearer TOKEN`"));
         };
         // Digests, so that the time it takes tells nothing of the token.
-        if Sha256::digest(given.as_bytes()) == Sha256::digest(wanted.as_bytes()) {
+        if <[u8; 32]>::from(Sha256::digest(given.as_bytes())) == wanted {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Denied, "this is not the token of the daemon"))
+    }
+}
+
+impl Token {
+    /// The digest of the token that is in force.
+    pub fn in_force(&self) -> Result<[u8; 32]> {
+        // Where it lies, and what is wrong with it, is nobody's business who has no token.
+        let wanted = self
+            .read()
+            .map_err(|_| Error::new(ErrorKind::Unreachable, "the daemon cannot read its token"))?;
+        Ok(Sha256::digest(wanted.as_bytes()).into())
     }
 }
 

@@ -23,6 +23,9 @@ pub struct Alert {
     /// The repository, if it is about one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub repository: String,
+    /// The playbook, if it is about one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub playbook: String,
     /// What is wrong.
     pub what: What,
 }
@@ -108,12 +111,53 @@ pub enum What {
         /// By how many seconds it may be behind.
         allowed: u64,
     },
+    /// Another site is the active one: nothing is backed up or archived here.
+    SiteFenced {
+        /// Which, and since when.
+        why: String,
+    },
+    /// A step of a playbook has something to say.
+    PlaybookSays {
+        /// The run.
+        run: String,
+        /// The step.
+        step: String,
+        /// What it says.
+        text: String,
+        /// How bad it is.
+        severity: AlertSeverity,
+    },
+    /// A playbook could not be carried out now, or nobody looked since it was changed.
+    PlaybookNotReady {
+        /// The mode in which it could not.
+        mode: String,
+        /// How much is missing; 0: nobody looked.
+        problems: u64,
+        /// The first of it.
+        why: String,
+    },
+    /// The last drill of a name did not pass.
+    DrillFailed {
+        /// The drill.
+        drill: String,
+        /// What it came to, as it is shown.
+        verdict: String,
+        /// The gravest of its findings.
+        why: String,
+    },
+    /// No drill of a name passed for longer than its schedule allows.
+    DrillOverdue {
+        /// When one last passed; `None`: never.
+        passed: Option<Timestamp>,
+        /// How many seconds may be between two.
+        allowed: u64,
+    },
     /// Nothing: somebody tries whether messages arrive.
     Test,
 }
 
 /// The names of all alerts, each a section of `docs/runbooks.md`.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 17] = [
     "BackstayRunFailed",
     "BackstayRunMissed",
     "BackstayObjectiveMissed",
@@ -125,7 +169,12 @@ pub const NAMES: [&str; 12] = [
     "BackstayDamageFound",
     "BackstayWalArchivingStopped",
     "BackstayCopyLags",
+    "BackstaySiteFenced",
     "BackstayTest",
+    "BackstayPlaybookSays",
+    "BackstayPlaybookNotReady",
+    "BackstayDrillFailed",
+    "BackstayDrillOverdue",
 ];
 
 /// Where the sections for each alert are, where a policy names no address: the page that comes with
@@ -147,7 +196,12 @@ impl What {
             Self::DamageFound { .. } => NAMES[8],
             Self::WalArchivingStopped { .. } => NAMES[9],
             Self::CopyLags { .. } => NAMES[10],
-            Self::Test => NAMES[11],
+            Self::SiteFenced { .. } => NAMES[11],
+            Self::Test => NAMES[12],
+            Self::PlaybookSays { .. } => NAMES[13],
+            Self::PlaybookNotReady { .. } => NAMES[14],
+            Self::DrillFailed { .. } => NAMES[15],
+            Self::DrillOverdue { .. } => NAMES[16],
         }
     }
 
@@ -158,6 +212,7 @@ impl What {
             | Self::ObjectiveMissed { .. }
             | Self::RepositoryUnreachable { .. }
             | Self::DamageFound { .. }
+            | Self::DrillFailed { .. }
             | Self::WalArchivingStopped { .. } => AlertSeverity::Critical,
             Self::RunMissed { .. }
             | Self::ObjectiveAtRisk { .. }
@@ -165,7 +220,11 @@ impl What {
             | Self::WindowBreaksObjective { .. }
             | Self::BackupShrunk { .. }
             | Self::CopyLags { .. }
+            | Self::SiteFenced { .. }
+            | Self::PlaybookNotReady { .. }
+            | Self::DrillOverdue { .. }
             | Self::Test => AlertSeverity::Warning,
+            Self::PlaybookSays { severity, .. } => *severity,
         }
     }
 
@@ -176,6 +235,10 @@ impl What {
             Self::RunFailed { .. }
                 | Self::RunMissed { .. }
                 | Self::PolicyInvalid { .. }
+                | Self::PlaybookSays { .. }
+                | Self::PlaybookNotReady { .. }
+                | Self::DrillFailed { .. }
+                | Self::DrillOverdue { .. }
                 | Self::Test
         )
     }
@@ -189,6 +252,7 @@ impl Alert {
             source: String::new(),
             job: String::new(),
             repository: String::new(),
+            playbook: String::new(),
             what,
         }
     }
@@ -214,13 +278,20 @@ impl Alert {
         self
     }
 
+    /// The same about a playbook of it.
+    #[must_use]
+    pub fn playbook(mut self, playbook: &str) -> Self {
+        playbook.clone_into(&mut self.playbook);
+        self
+    }
+
     /// What it is about, as people write it: `STACK/SOURCE JOB`.
     pub fn subject(&self) -> String {
         let mut subject = self.stack.clone();
         if !self.source.is_empty() {
             subject = format!("{subject}/{}", self.source);
         }
-        for part in [&self.job, &self.repository] {
+        for part in [&self.job, &self.repository, &self.playbook] {
             if !part.is_empty() {
                 subject = format!("{subject} {part}");
             }
@@ -239,6 +310,7 @@ impl Alert {
             ("source", &self.source),
             ("job", &self.job),
             ("repository", &self.repository),
+            ("playbook", &self.playbook),
         ];
         labels.extend(
             more.into_iter().filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k, v.as_str())),

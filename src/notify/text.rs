@@ -127,6 +127,30 @@ impl Style {
                 });
                 format!("{copied}; it may be behind by {}.", span_en(*allowed))
             }
+            What::SiteFenced { why } => {
+                format!("{}. Nothing is backed up or archived here.", brief(why))
+            }
+            What::PlaybookSays { run, text, .. } => {
+                format!("{} (run {run}: `backstay playbook show {run}`)", brief(text))
+            }
+            What::PlaybookNotReady { problems: 0, mode, .. } => {
+                format!("Nobody looked whether it could be carried out as it is now, mode {mode}.")
+            }
+            What::PlaybookNotReady { problems, mode, why } => {
+                format!("Mode {mode}, missing: {problems}. {}.", brief(why))
+            }
+            What::DrillFailed { drill, verdict, why } => {
+                format!("{drill}: {verdict}. {}. `backstay drill report {drill}`", brief(why))
+            }
+            What::DrillOverdue { passed, allowed } => {
+                let passed = passed.map_or("None has passed yet".to_owned(), |at| {
+                    format!("The last that passed began at {}", self.time(at))
+                });
+                format!(
+                    "{passed}; by its schedule there are at most {} between two.",
+                    span_en(*allowed)
+                )
+            }
             What::Test => "Nothing is wrong: somebody tries whether messages arrive.".to_owned(),
         }
     }
@@ -181,6 +205,28 @@ impl Style {
                 });
                 format!("{copied}；允许落后 {}。", span_zh(*allowed))
             }
+            What::SiteFenced { why } => format!("{}。本站点不再备份或归档。", brief(why)),
+            What::PlaybookSays { run, text, .. } => {
+                format!("{}（运行 {run}，用 `backstay playbook show {run}` 查看）", brief(text))
+            }
+            What::PlaybookNotReady { problems: 0, mode, .. } => {
+                format!("预案修改后尚未检查能否执行，模式 {mode}。")
+            }
+            What::PlaybookNotReady { problems, mode, why } => {
+                format!("模式 {mode}，缺少 {problems} 项：{}。", brief(why))
+            }
+            What::DrillFailed { drill, verdict, why } => {
+                format!(
+                    "{drill}：{verdict}。{}。用 `backstay drill report {drill}` 查看",
+                    brief(why)
+                )
+            }
+            What::DrillOverdue { passed, allowed } => {
+                let passed = passed.map_or("尚无通过的演练".to_owned(), |at| {
+                    format!("上次通过的演练始于 {}", self.time(at))
+                });
+                format!("{passed}；按计划间隔不应超过 {}。", span_zh(*allowed))
+            }
             What::Test => "一切正常：这是一条测试消息。".to_owned(),
         }
     }
@@ -200,6 +246,12 @@ fn summary_en(alert: &Alert) -> &'static str {
         What::DamageFound { .. } => "verification found damage",
         What::WalArchivingStopped { .. } => "no WAL is archived any more",
         What::CopyLags { .. } => "the copy is behind",
+        What::SiteFenced { .. } => "this site is not the active one",
+        What::PlaybookSays { .. } => "a playbook says",
+        What::PlaybookNotReady { problems: 0, .. } => "the playbook needs to be verified",
+        What::PlaybookNotReady { .. } => "the playbook could not be carried out now",
+        What::DrillFailed { .. } => "the drill did not pass",
+        What::DrillOverdue { .. } => "no drill has passed for too long",
         What::Test => "a test of Backstay",
     }
 }
@@ -218,6 +270,12 @@ fn summary_zh(alert: &Alert) -> &'static str {
         What::DamageFound { .. } => "校验发现损坏",
         What::WalArchivingStopped { .. } => "WAL 归档已停止",
         What::CopyLags { .. } => "异地副本落后",
+        What::SiteFenced { .. } => "本站点已被隔离，不是活动站点",
+        What::PlaybookSays { .. } => "预案通知",
+        What::PlaybookNotReady { problems: 0, .. } => "预案需要重新检查",
+        What::PlaybookNotReady { .. } => "预案目前无法执行",
+        What::DrillFailed { .. } => "演练未通过",
+        What::DrillOverdue { .. } => "演练逾期未通过",
         What::Test => "Backstay 测试消息",
     }
 }

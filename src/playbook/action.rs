@@ -63,12 +63,22 @@ pub struct Preview {
     pub what: String,
     /// What keeps it from being done now.
     pub problems: Vec<String>,
+    /// How much of what was written would be lost, in seconds, where the step can tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<u64>,
 }
 
 impl Preview {
     /// Nothing is missing.
     pub fn of(what: impl Into<String>) -> Self {
-        Self { what: what.into(), problems: Vec::new() }
+        Self { what: what.into(), problems: Vec::new(), loss: None }
+    }
+
+    /// So much would be lost.
+    #[must_use]
+    pub fn losing(mut self, seconds: u64) -> Self {
+        self.loss = Some(seconds);
+        self
     }
 
     /// Something is missing.
@@ -146,7 +156,10 @@ impl Job<'_> {
                 Err(error) => error,
             };
             match self.left() {
-                Some(left) if left > every => self.pause(every)?,
+                // The last try is made when the time is up, however short it is.
+                Some(left) if !left.is_zero() => {
+                    Job { deadline: None, ..*self }.pause(every.min(left))?;
+                }
                 _ => return Err(error),
             }
         }

@@ -27,6 +27,25 @@ pub fn known<'a>(view: &'a RunView, step: &'a PlannedStep) -> BTreeMap<&'a str, 
         .collect()
 }
 
+/// Whether two names are of one person: who writes a name in another case is nobody else.
+fn one_person(name: &str, other: &str) -> bool {
+    folded(name) == folded(other)
+}
+
+fn folded(name: &str) -> String {
+    name.to_lowercase()
+}
+
+/// Whether a person agreed to what is known now, asked for or not.
+pub fn has_agreed(view: &RunView, step: &PlannedStep, name: &str) -> Result<bool> {
+    let binds = binds(view, step)?;
+    let given = view.steps.get(&step.name).map(|step| step.approvals.as_slice());
+    Ok(given
+        .unwrap_or_default()
+        .iter()
+        .any(|one| one.binds == binds && one_person(&one.who.name, name)))
+}
+
 /// Those who agreed to what is known now.
 pub fn people(view: &RunView, step: &PlannedStep) -> Result<BTreeSet<String>> {
     let ActionSpec::Approval(wanted) = &step.action else { return Ok(BTreeSet::new()) };
@@ -38,6 +57,9 @@ pub fn people(view: &RunView, step: &PlannedStep) -> Result<BTreeSet<String>> {
         .filter(|approval| approval.binds == binds)
         .map(|approval| approval.who.name.clone())
         .filter(|name| wanted.from.is_empty() || wanted.from.contains(name))
+        .map(|name| (folded(&name), name))
+        .collect::<BTreeMap<_, _>>()
+        .into_values()
         .collect())
 }
 

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::loss;
 use crate::archive::digest::sha256_hex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{
@@ -65,6 +66,10 @@ pub struct PlannedStep {
     /// It is not done in this mode.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub excluded: bool,
+    /// Of an approval that no playbook asks for: it is only asked where not all of these steps found that
+    /// what would be lost is within the RPO.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beyond_rpo: Option<Vec<String>>,
 }
 
 /// What somebody asks for.
@@ -96,7 +101,7 @@ pub fn compile(policy: &Policy, wanted: Wanted<'_>) -> Result<Plan> {
         return Err(Error::usage(format!("`{name}` is not made for mode `{}`", mode.word()))
             .hint(format!("its `modes` are {}", modes.join(", "))));
     }
-    let steps = playbook
+    let mut steps: Vec<PlannedStep> = playbook
         .placed()
         .into_iter()
         .map(|one| PlannedStep {
@@ -111,8 +116,10 @@ pub fn compile(policy: &Policy, wanted: Wanted<'_>) -> Result<Plan> {
             when: one.step.when.clone(),
             point_of_no_return: one.step.point_of_no_return,
             excluded: !one.step.modes.is_empty() && !one.step.modes.contains(&mode),
+            beyond_rpo: None,
         })
         .collect();
+    loss::guard(&mut steps, mode, policy.objectives().rpo);
     Ok(Plan {
         version: VERSION,
         stack: policy.stack.clone(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::approval;
 use super::compile::PlannedStep;
+use super::loss;
 use super::record::Outcome;
 use super::transition::StepState;
 use super::view::RunView;
@@ -174,6 +175,9 @@ fn begin(view: &RunView, step: &PlannedStep) -> Move {
         if !found.is_some_and(|found| condition.holds(&found)) {
             return Move::Skip { step: name, why: format!("only where {condition}") };
         }
+    }
+    if let Some(why) = loss::answered(view, step) {
+        return Move::Skip { step: name, why: why.to_owned() };
     }
     match step.action {
         ActionSpec::Approval(_) | ActionSpec::Manual(_) => Move::Ask(name),

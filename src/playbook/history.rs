@@ -1,5 +1,6 @@
 //! The runs there are.
 
+use super::aside::{is_end, is_for_good};
 use super::compile::Plan;
 use super::journal::{Journal, Place};
 use super::view::RunView;
@@ -9,18 +10,15 @@ use crate::store::{JournalStore, Store, last_records, runs_with_journals};
 
 /// The runs of a stack that are not over, from their last records.
 pub fn open_runs(store: &Store, stack: &str) -> Result<Vec<String>> {
-    let over = |bytes: &[u8]| {
-        serde_json::from_slice::<serde_json::Value>(bytes)
-            .is_ok_and(|record| record["event"] == "ended")
-    };
     let last = last_records(store, stack)?;
-    Ok(last.into_iter().filter(|(_, bytes)| !over(bytes)).map(|(run, _)| run).collect())
+    Ok(last.into_iter().filter(|(_, bytes)| !is_end(bytes)).map(|(run, _)| run).collect())
 }
 
 /// Refuses to begin beside a run that is not over. Drills keep to themselves.
 pub fn refuse_open(place: &Place, plan: &Plan) -> Result<()> {
     for run in open_runs(place.at.store(), &plan.stack)? {
-        let Some(view) = read(place, &plan.stack, &run)? else { continue };
+        let read = read(place, &plan.stack, &run).map_err(|error| unreadable(error, &run))?;
+        let Some(view) = read else { continue };
         if (view.plan.mode == Mode::Drill) != (plan.mode == Mode::Drill) {
             continue;
         }
@@ -32,6 +30,18 @@ pub fn refuse_open(place: &Place, plan: &Plan) -> Result<()> {
         .hint(format!("`backstay playbook resume {run}` goes on with it, `abort` takes it back")));
     }
     Ok(())
+}
+
+/// What keeps others from beginning, and what can be done about it.
+pub fn unreadable(error: Error, run: &str) -> Error {
+    if !is_for_good(&error) {
+        return error;
+    }
+    error.context(format!("run {run} may not be over, and its journal cannot be read")).hint(
+        format!(
+            "who knows how things stand sets it aside: `backstay playbook abort {run} --leave --reason WHY`"
+        ),
+    )
 }
 
 /// Where a run stands, read beside whoever acts for it. `None` where there is no such run.

@@ -22,22 +22,28 @@
 //! | `actions` | one file for each kind |
 //! | `template` | outputs of steps, put into later ones |
 //! | `approval` | what people agree to |
+//! | `loss` | what would be lost is agreed to, whether or not the playbook asks |
 //! | `operate` | what people do to a run: approve, attest, skip, try again, abort |
+//! | `aside` | a run whose journal cannot be read any more |
 //! | `history` | the runs there are |
 //! | `estimate` | how long a plan will take |
 //! | `preflight` | whether a plan could be carried out now |
+//! | `ready` | whether it could, when somebody looked last |
 
 pub mod action;
 pub mod actions;
 pub mod approval;
+pub mod aside;
 pub mod compile;
 pub mod decide;
 pub mod engine;
 pub mod estimate;
 pub mod history;
 pub mod journal;
+pub mod loss;
 pub mod operate;
 pub mod preflight;
+pub mod ready;
 pub mod record;
 pub mod template;
 pub mod transition;

@@ -183,8 +183,7 @@ fn check_approver(
         )
         .hint(format!("it asks {}; say who you are with `--as NAME`", wanted.from.join(", "))));
     }
-    let binds = approval::binds(view, step)?;
-    if state.approvals.iter().any(|one| one.who.name == who.name && one.binds == binds) {
+    if approval::has_agreed(view, step, &who.name)? {
         let what = format!("`{}` has approved `{}` already", who.name, step.name);
         return Err(Error::new(ErrorKind::Conflict, what).hint("somebody else has to"));
     }

@@ -25,6 +25,9 @@ pub struct Finding {
     pub what: String,
     /// What keeps it from being done now.
     pub problems: Vec<String>,
+    /// How much of what was written would be lost, in seconds.
+    #[serde(rename = "loss_seconds", skip_serializing_if = "Option::is_none")]
+    pub loss: Option<u64>,
 }
 
 /// Asks every step what it would do. One that uses outputs of others can only say so: they are not
@@ -49,8 +52,14 @@ pub fn preflight(plan: &Plan, make: &Make<'_>, who: Person, cx: &Context) -> Res
             step: step.name.clone(),
             phase: step.phase.word(),
             action: step.action.kind(),
-            what: preview.what,
+            what: match &step.when {
+                Some(condition) if !step.excluded => {
+                    format!("only where {condition}: {}", preview.what)
+                }
+                _ => preview.what,
+            },
             problems: preview.problems,
+            loss: preview.loss,
         });
     }
     Ok(findings)

@@ -79,13 +79,36 @@ fn filled(text: &str, view: &RunView) -> Result<String> {
     Ok(made)
 }
 
-fn value_of(name: &str, view: &RunView) -> Result<String> {
+/// A text for people, with what is known by now. What is not stays as it is written.
+pub fn told(text: &str, view: &RunView) -> String {
+    let mut rest = text;
+    let mut made = String::new();
+    for name in uses(text).into_iter().flatten() {
+        let Some((before, after)) = rest.split_once("{{") else { break };
+        let (written, after) = after.split_once("}}").unwrap_or((after, ""));
+        made.push_str(before);
+        made.push_str(&match known(name, view) {
+            // As it was printed, but on one line: a terminal shows it.
+            Some(value) => value.chars().filter(|c| !c.is_control()).collect(),
+            None => format!("{{{{{written}}}}}"),
+        });
+        rest = after;
+    }
+    made.push_str(rest);
+    made
+}
+
+fn known(name: &str, view: &RunView) -> Option<String> {
     let (step, output) = name.split_once('.').unwrap_or((name, ""));
-    let found = match step {
+    match step {
         "run" => of_run(view, output),
         _ => view.steps.get(step).and_then(|step| step.outputs.get(output).cloned()),
-    };
-    let found = found.ok_or_else(|| {
+    }
+}
+
+fn value_of(name: &str, view: &RunView) -> Result<String> {
+    let step = name.split_once('.').map_or(name, |(step, _)| step);
+    let found = known(name, view).ok_or_else(|| {
         Error::failed(format!("`{name}` is not known: the step `{step}` did not leave it"))
             .hint("it was skipped, failed, was attested, or did not print it")
     })?;

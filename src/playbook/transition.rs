@@ -143,6 +143,11 @@ impl StepState {
         matches!(self, S::Succeeded | S::Skipped | S::Attested)
     }
 
+    /// Whether it is, or was, taken back.
+    pub const fn is_taken_back(self) -> bool {
+        matches!(self, S::Undoing | S::Undone | S::UndoFailed)
+    }
+
     /// Whether it begins or is taken back right now, as far as is written down.
     pub const fn is_under_way(self) -> bool {
         matches!(self, S::Intended | S::Undoing)

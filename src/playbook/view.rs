@@ -9,6 +9,7 @@ use super::compile::{Plan, PlannedStep};
 use super::record::{Event, Outcome, Outputs, Person, Record};
 use super::transition::{self, StepState};
 use crate::error::{Error, Result};
+use crate::policy::ActionSpec;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Serialize)]
@@ -176,7 +177,9 @@ impl RunView {
             // Who does without one that was begun does not know what it left behind.
             let begun = self.steps.get(&step.name).is_some_and(|step| step.attempts > 0);
             match self.state(&step.name) {
-                StepState::Pending | StepState::Waiting => false,
+                // Who was asked to do it by hand may be at it, or have done it.
+                StepState::Waiting => matches!(step.action, ActionSpec::Manual(_)),
+                StepState::Pending => false,
                 StepState::Skipped => begun,
                 _ => true,
             }

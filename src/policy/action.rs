@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     job::BackupKind,
     playbook::ActionSpec,
+    server_action::{PostgresAction, StarRocksAction},
     source::Program,
     value::{Period, Setting},
 };
@@ -122,6 +123,10 @@ pub struct RestoreAction {
     /// The repository that is read; the source's own if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
+    /// This backup, such as `{{STEP.backups}}` of a `backup` above; the newest from before the run began
+    /// if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
     /// More of the options of `backstay restore`, such as `--latest` and `--start` of a cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
@@ -169,6 +174,10 @@ pub struct RoleAction {
     /// `{{STEP.state}}` of `tcp` checks that expect `closed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreachable: Vec<String>,
+    /// `{{STEP.approved_by}}` of an approval: the people who agree that it happens although the last
+    /// epoch began less than `role.settle` ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<String>,
 }
 
 /// Secrets that have to be those that were backed up. They are read into the state directory, for its
@@ -370,74 +379,6 @@ pub struct RedisFlushAction {
     pub password: Option<SecretRef>,
 }
 
-/// Something that is done to a PostgreSQL server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum PostgresAction {
-    /// How much would be lost if a standby took over now, as it can tell: outputs `lsn`, `bytes`
-    /// (behind the primary, where that answers), `seconds` and `over` (`yes` where that is more
-    /// than the limit).
-    Loss {
-        /// The standby.
-        standby: String,
-        /// The primary, where it may be asked.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        primary: Option<String>,
-        /// How much may be lost; the RPO of the stack if left out.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        limit: Option<Period>,
-    },
-    /// Ends all sessions of clients, and lets later ones only read. Output `lsn`: where its WAL ends.
-    StopWriters {
-        /// The server, as a superuser.
-        connection: String,
-    },
-    /// Tries to write to a server that must refuse it: a server that does not answer proves nothing.
-    ProveFenced {
-        /// The server, as somebody who may write where anybody may.
-        connection: String,
-    },
-    /// Waits until a standby has replayed its way to here.
-    WaitFor {
-        /// The standby.
-        connection: String,
-        /// The position in WAL.
-        lsn: String,
-    },
-    /// Makes a standby a primary. Outputs `lsn` and `timeline`.
-    Promote {
-        /// The standby, as a superuser.
-        connection: String,
-    },
-}
-
-impl PostgresAction {
-    /// What it is called.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Loss { .. } => "loss",
-            Self::StopWriters { .. } => "stop_writers",
-            Self::ProveFenced { .. } => "prove_fenced",
-            Self::WaitFor { .. } => "wait_for",
-            Self::Promote { .. } => "promote",
-        }
-    }
-
-    /// The servers that it speaks to, by the key that names each.
-    pub fn connections(&self) -> Vec<(&'static str, &str)> {
-        match self {
-            Self::Loss { standby, primary, .. } => {
-                let primary = primary.iter().map(|primary| ("primary", primary.as_str()));
-                std::iter::once(("standby", standby.as_str())).chain(primary).collect()
-            }
-            Self::StopWriters { connection }
-            | Self::ProveFenced { connection }
-            | Self::WaitFor { connection, .. }
-            | Self::Promote { connection } => vec![("connection", connection)],
-        }
-    }
-}
-
 const fn two_seconds() -> Period {
     Period::from_secs(2)
 }
@@ -462,6 +403,7 @@ impl ActionSpec {
             | Self::Sql(_)
             | Self::SecretCheck(_)
             | Self::RecoveryPoints(_)
+            | Self::Divergence(_)
             | Self::Approval(_) => true,
             Self::Service(service) => matches!(service.verb, ServiceVerb::Check),
             Self::Postgres(postgres) => matches!(
@@ -470,10 +412,16 @@ impl ActionSpec {
                     | PostgresAction::ProveFenced { .. }
                     | PostgresAction::WaitFor { .. }
             ),
+            Self::Starrocks(starrocks) => matches!(
+                starrocks,
+                StarRocksAction::ProveFenced { .. } | StarRocksAction::Compare { .. }
+            ),
             Self::Manual(_)
+            | Self::Notify(_)
             | Self::Restore(_)
             | Self::Backup(_)
             | Self::Haproxy(_)
+            | Self::Dns(_)
             | Self::Role(_)
             | Self::RedisFlush(_) => false,
         }
@@ -484,8 +432,17 @@ impl ActionSpec {
         match self {
             Self::Command(command) => command.undo.is_some(),
             Self::Service(service) => !matches!(service.verb, ServiceVerb::Check),
-            Self::Postgres(postgres) => matches!(postgres, PostgresAction::StopWriters { .. }),
-            Self::Haproxy(_) | Self::Role(_) => true,
+            Self::Postgres(postgres) => matches!(
+                postgres,
+                PostgresAction::StopWriters { .. }
+                    | PostgresAction::Demote { .. }
+                    | PostgresAction::StartStandby { .. }
+            ),
+            Self::Starrocks(starrocks) => matches!(
+                starrocks,
+                StarRocksAction::Fence { .. } | StarRocksAction::Activate { .. }
+            ),
+            Self::Haproxy(_) | Self::Dns(_) | Self::Role(_) => true,
             _ => false,
         }
     }
@@ -502,22 +459,36 @@ impl ActionSpec {
     pub fn outputs(&self) -> Vec<String> {
         let names: &[&str] = match self {
             Self::Command(command) => return command.outputs.clone(),
-            Self::Restore(_) => &["backup", "recovery_point", "target"],
+            Self::Restore(_) => &["backup", "recovery_point", "target", "lag"],
             Self::Backup(_) => &["backups"],
             Self::Sql(_) => &["value"],
             Self::SecretCheck(_) => &["checked"],
             Self::Service(service) if matches!(service.verb, ServiceVerb::Stop) => &["replicas"],
             Self::Postgres(postgres) => match postgres {
-                PostgresAction::Loss { .. } => &["lsn", "bytes", "seconds", "over"],
+                PostgresAction::Loss { .. } => &["lsn", "bytes", "seconds", "over", "beyond_rpo"],
                 PostgresAction::StopWriters { .. } => &["lsn"],
                 PostgresAction::ProveFenced { .. } => &["proof"],
                 PostgresAction::Promote { .. } => &["lsn", "timeline"],
-                PostgresAction::WaitFor { .. } => &[],
+                PostgresAction::Demote { .. } => &["lsn", "timeline", "clean"],
+                PostgresAction::Rewind { .. } => &["way", "kept"],
+                PostgresAction::WaitFor { .. } | PostgresAction::StartStandby { .. } => &[],
             },
+            Self::Starrocks(starrocks) => match starrocks {
+                StarRocksAction::ProveFenced { .. } => &["proof"],
+                StarRocksAction::Compare { .. } => &["tables", "rows"],
+                StarRocksAction::Fence { .. } | StarRocksAction::Activate { .. } => &[],
+            },
+            Self::Notify(_) => &["told"],
             Self::Approval(_) => &["approved_by"],
             Self::Tcp(_) => &["state"],
             Self::Role(_) => &["epoch"],
-            Self::RecoveryPoints(_) => &["points", "oldest", "newest", "skew", "loss", "over"],
+            Self::Dns(_) => &["values", "ttl"],
+            Self::Divergence(_) => {
+                &["timeline", "lsn", "fork", "bytes", "diverged", "only_old", "examples"]
+            }
+            Self::RecoveryPoints(_) => {
+                &["points", "oldest", "newest", "skew", "loss", "over", "beyond_rpo"]
+            }
             Self::Wait(_)
             | Self::Manual(_)
             | Self::Http(_)

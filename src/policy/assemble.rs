@@ -9,13 +9,14 @@ use serde::de::DeserializeOwned;
 use super::{
     decode::decode,
     diagnostic::Problem,
+    drill::DrillCheck,
     job::Job,
     model::Policy,
-    playbook::{ActionSpec, Phase},
+    playbook::Playbook,
     repository::Repository,
     source::{Program, Source, SourceKind},
-    suggest,
-    yaml::{Node, Place, Value},
+    structure, suggest,
+    yaml::{Key, Node, Place, Value},
 };
 
 /// Reads all of a policy that can be read; what cannot is left out and among the problems.
@@ -43,6 +44,7 @@ impl Sections<'_> {
         Some(Policy {
             version: self.required("version", "1").unwrap_or(1),
             stack: self.required("stack", "NAME").unwrap_or_default(),
+            unconfirmed: self.optional("unconfirmed"),
             description: self.optional("description"),
             tier: self.optional("tier"),
             objectives: self.optional("objectives").unwrap_or_default(),
@@ -55,8 +57,8 @@ impl Sections<'_> {
             compression: self.optional("compression").unwrap_or_default(),
             role: self.optional("role"),
             sites: self.items("sites", |_, _| None),
-            playbooks: self.items("playbooks", |_, node| unread_action(node)),
-            drills: self.items("drills", |_, _| None),
+            playbooks: self.playbooks(),
+            drills: self.items("drills", |_, node| unread_check(node)),
             notify: self.optional("notify"),
             state: self.optional("state"),
             file: PathBuf::from(file),
@@ -100,6 +102,19 @@ impl Sections<'_> {
         })
     }
 
+    /// Each is read as a whole where that can be done, and in parts to tell all that is wrong where not.
+    fn playbooks(&mut self) -> IndexMap<String, Playbook> {
+        let mut problems = Vec::new();
+        let read = self.items_by("playbooks", |key, node| {
+            decode(node, key.place).map_err(|first| {
+                let found = structure::playbook(node, key.place);
+                problems.extend(if found.is_empty() { vec![first] } else { found });
+            })
+        });
+        self.problems.extend(problems);
+        read
+    }
+
     fn required<T: DeserializeOwned>(&mut self, name: &str, example: &str) -> Option<T> {
         if self.root.get(name).is_none() {
             let place = self
@@ -132,6 +147,25 @@ impl Sections<'_> {
         section: &str,
         check: impl Fn(&Node, &Node) -> Option<Problem>,
     ) -> IndexMap<String, T> {
+        let mut problems = Vec::new();
+        let read = self.items_by(section, |key, item| {
+            let at_key = Node { place: key.place, ..Node::clone(item) };
+            let decoded = match check(&at_key, item) {
+                Some(problem) => Err(problem),
+                None => decode(item, key.place),
+            };
+            decoded.map_err(|problem| problems.push(problem))
+        });
+        self.problems.extend(problems);
+        read
+    }
+
+    /// The same; `read` keeps what is wrong.
+    fn items_by<T>(
+        &mut self,
+        section: &str,
+        mut read: impl FnMut(&Key, &Node) -> Result<T, ()>,
+    ) -> IndexMap<String, T> {
         let mut items = IndexMap::new();
         let Some((key, node)) = self.root.entry(section).filter(|(_, node)| !node.is_null()) else {
             return items;
@@ -143,34 +177,25 @@ impl Sections<'_> {
             );
         }
         for (key, item) in node.entries() {
-            let at_key = Node { place: key.place, ..Node::clone(item) };
-            let decoded = match check(&at_key, item) {
-                Some(problem) => Err(problem),
-                None => decode(item, key.place),
-            };
-            match decoded {
-                Ok(value) => {
-                    items.insert(key.name.clone(), value);
-                }
-                Err(problem) => self.problems.push(problem),
+            if let Ok(value) = read(key, item) {
+                items.insert(key.name.clone(), value);
             }
         }
         items
     }
 }
 
-/// Finds a step without exactly one action: its error is to be at the key, which `serde` does not
-/// know.
-fn unread_action(playbook: &Node) -> Option<Problem> {
-    let phases = Phase::ALL.iter().filter_map(|phase| playbook.get(phase.word()));
-    phases.flat_map(Node::entries).find_map(|(key, step)| {
-        let at_key = Node { place: key.place, ..step.clone() };
-        one_kind(&at_key, step, ActionSpec::KINDS, "step")
+/// Finds a check of a drill without exactly one kind: its error is to be at the key, which `serde` does
+/// not know.
+fn unread_check(drill: &Node) -> Option<Problem> {
+    drill.get("checks").map(Node::entries)?.iter().find_map(|(key, check)| {
+        let at_key = Node { place: key.place, ..check.clone() };
+        one_kind(&at_key, check, &DrillCheck::KINDS, "check")
     })
 }
 
 /// Finds a mapping without exactly one of `kinds`.
-fn one_kind(at_key: &Node, node: &Node, kinds: &[&str], what: &str) -> Option<Problem> {
+pub(super) fn one_kind(at_key: &Node, node: &Node, kinds: &[&str], what: &str) -> Option<Problem> {
     let all = kinds.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ");
     let mut found = node.entries().iter().filter(|(key, _)| kinds.contains(&key.name.as_str()));
     match (found.next(), found.next()) {

@@ -14,4 +14,7 @@ pub struct BucketSource {
     /// Globs of keys that are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// Whether versions behind the objects are stored too, and marks that something was deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub versions: bool,
 }

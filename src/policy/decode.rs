@@ -279,7 +279,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'de> {
 }
 
 /// Enums whose every choice has settings, so that a bare word is never one.
-const NEVER_BARE: [&str; 4] = ["Schedule", "Program", "State", "PostgresAction"];
+const NEVER_BARE: [&str; 5] = ["Schedule", "Program", "State", "PostgresAction", "StarRocksAction"];
 
 fn listed(names: &[&str]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();

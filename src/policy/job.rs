@@ -10,6 +10,7 @@ use super::{
     repository::Limits,
     retention::{self, Keep},
     schedule::Schedule,
+    sync::Sync,
     value::{Period, Size},
 };
 
@@ -44,10 +45,14 @@ pub enum Work {
     },
     /// Copies backups to another repository.
     Copy(Copy),
+    /// Keeps a standby at the newest backup.
+    Sync(Box<Sync>),
     /// Verifies the backups of the stack.
     Verify(Verify),
     /// Lets backups of the stack expire, and removes what nobody needs.
     Prune(Prune),
+    /// Holds a drill of the policy, which says itself when.
+    Drill(String),
 }
 
 impl Work {
@@ -56,8 +61,10 @@ impl Work {
         match self {
             Self::Backup { .. } => "backup",
             Self::Copy(_) => "copy",
+            Self::Sync(_) => "sync",
             Self::Verify(_) => "verify",
             Self::Prune(_) => "prune",
+            Self::Drill(_) => "drill",
         }
     }
 
@@ -72,7 +79,7 @@ impl Job {
     pub fn covers(&self, source: &str) -> bool {
         match &self.work {
             Work::Backup { sources, .. } => sources.contains(source),
-            Work::Copy(_) | Work::Verify(_) | Work::Prune(_) => false,
+            _ => false,
         }
     }
 
@@ -80,7 +87,7 @@ impl Job {
     pub const fn kind(&self) -> Option<BackupKind> {
         match &self.work {
             Work::Backup { kind, .. } => Some(*kind),
-            Work::Copy(_) | Work::Verify(_) | Work::Prune(_) => None,
+            _ => None,
         }
     }
 }
@@ -121,6 +128,43 @@ pub struct Verify {
     /// At most so many bytes are read each time, of what was proven longest ago.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Size>,
+    /// For `depth: restore`: the directory to restore to, with room for the largest backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<String>,
+    /// For `depth: restore`: the directory of PostgreSQL's programs; looked for if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub programs: Option<String>,
+    /// For `depth: restore`: the sources whose newest backups are restored; all if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<String>>,
+}
+
+impl Verify {
+    /// What goes together and what does not.
+    fn check(&self) -> Result<(), &'static str> {
+        let restores = self.depth == VerifyDepth::Restore;
+        match (&self.scratch, &self.sources) {
+            (None, _) if restores => Err(
+                "`depth: restore` needs a place to restore to\nadd `scratch: /DIR`, with room for the largest backup; it is empty afterwards",
+            ),
+            (Some(scratch), _) if !scratch.starts_with('/') => {
+                Err("`scratch` is relative\ngive the path from the root")
+            }
+            (Some(_), _) if !restores => {
+                Err("`scratch` goes with `depth: restore`\nremove it, or take that depth")
+            }
+            _ if !restores && self.programs.is_some() => {
+                Err("`programs` goes with `depth: restore`\nremove it, or take that depth")
+            }
+            (_, Some(_)) if !restores => Err(
+                "`sources` goes with `depth: restore`\nremove it: the other depths verify all backups of the stack",
+            ),
+            _ if restores && self.budget.is_some() => Err(
+                "`budget` says nothing about `depth: restore`\nremove it; `sources` narrows what is restored",
+            ),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// How deep a verification goes.
@@ -134,6 +178,8 @@ pub enum VerifyDepth {
     Stored,
     /// Every file is what it was; needs an identity on this host.
     Content,
+    /// The newest backup of each source comes back, and starts; needs an identity on this host.
+    Restore,
 }
 
 impl VerifyDepth {
@@ -143,6 +189,7 @@ impl VerifyDepth {
             Self::List => "list",
             Self::Stored => "stored",
             Self::Content => "content",
+            Self::Restore => "restore",
         }
     }
 }
@@ -165,6 +212,9 @@ struct Written {
     /// Copies backups to another repository, instead of `sources` and `kind`.
     #[serde(skip_serializing_if = "Option::is_none")]
     copy: Option<Copy>,
+    /// Keeps a standby of a StarRocks source at the newest backup, instead of `sources` and `kind`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sync: Option<Sync>,
     /// Verifies the backups of the stack, instead of `sources` and `kind`.
     #[serde(skip_serializing_if = "Option::is_none")]
     verify: Option<Verify>,
@@ -221,8 +271,12 @@ impl TryFrom<Written> for Job {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
+        if let Some(verify) = &written.verify {
+            verify.check()?;
+        }
         let other = [
             written.copy.map(Work::Copy),
+            written.sync.map(|sync| Work::Sync(Box::new(sync))),
             written.verify.map(Work::Verify),
             written.prune.map(Work::Prune),
         ];
@@ -245,7 +299,7 @@ impl TryFrom<Written> for Job {
             }
             (_, _, Some(_)) => {
                 return Err(
-                    "a job backs up, copies, verifies or prunes\ngive each a job of its own, with `schedule: { after: [THIS] }`",
+                    "a job backs up, copies, syncs, verifies or prunes\ngive each a job of its own, with `schedule: { after: [THIS] }`",
                 );
             }
         };
@@ -286,21 +340,25 @@ impl TryFrom<Written> for Job {
 impl From<Job> for Written {
     fn from(job: Job) -> Self {
         let keep = job.work.is_kept().then_some(job.keep);
-        let (mut sources, mut kind, mut copy, mut verify, mut prune) =
-            (None, None, None, None, None);
+        let (mut sources, mut kind, mut copy, mut sync, mut verify, mut prune) =
+            (None, None, None, None, None, None);
         match job.work {
             Work::Backup { sources: which, kind: what } => {
                 (sources, kind) = (Some(which), Some(what));
             }
             Work::Copy(work) => copy = Some(work),
+            Work::Sync(work) => sync = Some(*work),
             Work::Verify(work) => verify = Some(work),
             Work::Prune(work) => prune = Some(work),
+            // Written with the drill.
+            Work::Drill(_) => {}
         }
         let execution = job.execution;
         Self {
             sources,
             kind,
             copy,
+            sync,
             verify,
             prune,
             schedule: job.schedule,

@@ -5,8 +5,10 @@
 //! part of the file could not be read: what is missing would only mislead.
 
 mod coverage;
+mod drills;
 mod dumps;
 mod execution;
+mod heartbeats;
 mod jobs;
 mod names;
 mod notify;
@@ -15,7 +17,9 @@ mod programs;
 mod repositories;
 mod sections;
 mod sources;
+mod sql;
 mod starrocks;
+mod syncs;
 
 use super::{
     diagnostic::{Problem, Severity},
@@ -32,11 +36,13 @@ pub(super) fn lint(policy: &Policy, root: &Node, complete: bool) -> Vec<Problem>
     names::check(&mut findings);
     repositories::check(&mut findings);
     sources::check(&mut findings);
+    heartbeats::check(&mut findings);
     jobs::check(&mut findings);
     execution::check_windows(&mut findings);
     sections::check(&mut findings);
     notify::check(&mut findings);
     playbooks::check(&mut findings);
+    drills::check(&mut findings);
     let broken = findings.problems.iter().any(|problem| problem.severity == Severity::Error);
     if complete && !broken {
         coverage::check(&mut findings);

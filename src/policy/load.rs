@@ -10,6 +10,7 @@ use std::{
 use super::{
     assemble::assemble,
     diagnostic::{Diagnostic, Problem, Severity, render_all},
+    drill::Drill,
     lint,
     model::Policy,
     redact::Mask,
@@ -286,7 +287,14 @@ pub fn parse(bytes: impl AsRef<[u8]>, file: &str) -> Result<PolicySet, LoadError
         diagnostics.push(Diagnostic::of_file(file, message).hint("mend these first"));
     }
     match policy {
-        Some(policy) if !failed => Ok(PolicySet { policies: vec![policy], warnings: diagnostics }),
+        Some(mut policy) if !failed => {
+            let drills = policy.drills.iter();
+            let held = drills
+                .filter_map(|(name, drill)| Some((Drill::job_name(name), drill.job(name)?)))
+                .collect::<Vec<_>>();
+            policy.jobs.extend(held);
+            Ok(PolicySet { policies: vec![policy], warnings: diagnostics })
+        }
         _ => Err(LoadError { diagnostics, kind: ErrorKind::Policy }),
     }
 }

@@ -21,7 +21,8 @@
 //! | `schedule`, `cron`, `window` | when a job runs, and the longest interval between runs |
 //! | `execution` | how its runs behave |
 //! | `notify` | who is told what |
-//! | `playbook`, `action` | what is done to recover or to move, step by step |
+//! | `drill` | what is recovered for practice |
+//! | `playbook`, `action`, `server_action` | what is done to recover or to move, step by step |
 //! | `lint` | the rules across fields |
 //! | `redact` | which parts of a text must not be shown |
 //! | `diagnostic`, `suggest` | how a problem is shown |
@@ -32,7 +33,11 @@ mod bucket;
 mod cron;
 mod decode;
 mod diagnostic;
+mod divergence;
+mod dns;
+mod drill;
 mod execution;
+mod heartbeat;
 mod job;
 mod keep;
 mod lint;
@@ -48,24 +53,33 @@ mod redact;
 mod repository;
 mod retention;
 mod schedule;
+mod server_action;
 mod source;
 mod sqlite;
 mod starrocks;
+mod structure;
 mod suggest;
+mod sync;
+mod unconfirmed;
 mod value;
 mod window;
 mod yaml;
 
 pub use action::{
     ApprovalAction, BackupAction, CommandAction, Expectation, HaproxyAction, HttpAction, Manager,
-    ManualAction, Port, PostgresAction, RecoveryPointsAction, RedisFlushAction, RestoreAction,
-    RoleAction, SecretCheckAction, ServerState, ServiceAction, ServiceVerb, SqlAction, TcpAction,
-    WaitAction,
+    ManualAction, Port, RecoveryPointsAction, RedisFlushAction, RestoreAction, RoleAction,
+    SecretCheckAction, ServerState, ServiceAction, ServiceVerb, SqlAction, TcpAction, WaitAction,
 };
 pub use bucket::BucketSource;
 pub use cron::{Cron, Due};
 pub use diagnostic::{Diagnostic, Severity, render, render_all};
+pub use divergence::DivergenceAction;
+pub use dns::{DnsAction, DnsAlgorithm, DnsKey, DnsType};
+pub use drill::{
+    Drill, DrillCheck, EvidencePlace, FilesCheck, HttpCheck, PointChoice, Scenario, SqlCheck,
+};
 pub use execution::{CatchUp, Execution, Hook, Hooks, Overlap, Retry};
+pub use heartbeat::Heartbeat;
 pub use job::{BackupKind, Copy, Job, Prune as PruneWork, Selection, Verify, VerifyDepth, Work};
 pub use keep::keep;
 pub use load::{
@@ -79,18 +93,19 @@ pub use notify::{
 };
 pub use objective::{Objectives, Targets, Tier};
 pub use playbook::{
-    ActionSpec, Condition, Mode, OF_RUN, OnFailure, Phase, Placed, Playbook, Step, uses,
+    ActionSpec, Condition, Mode, OF_RUN, OnFailure, Phase, Placed, Playbook, Preflight, Step, uses,
 };
 pub use postgres_dump::{Databases, PostgresDump};
 pub use recipient::{RecipientError, check_recipient};
 pub use repository::{
-    Encryption, Limits, LocalRepository, LockMode, ObjectLock, Prune, Repository, S3Repository,
-    Storage,
+    AzureRepository, Encryption, GcsRepository, Limits, LocalRepository, LockMode, ObjectLock,
+    Prune, Repository, S3Profile, S3Repository, Storage, StorageClass,
 };
 pub use retention::{
     CLOCK_TOLERANCE, Calendar, Candidate, Keep, Reason, Verdict, plan as plan_retention,
 };
 pub use schedule::{Rhythm, Schedule, WorstGap, rhythms, worst_gap};
+pub use server_action::{ClusterLogin, NotifyAction, PostgresAction, ServerFiles, StarRocksAction};
 pub use source::{
     Checkpoint, CommandSource, Compression, DirectorySource, PostgresCluster, Program, Source,
     SourceKind, SourceSpec, Wal, WalArchive,
@@ -98,5 +113,7 @@ pub use source::{
 pub use sqlite::Sqlite;
 pub use starrocks::{StarRocks, StarRocksStorage, StarRocksTls};
 pub use suggest::{hint as hint_at, hint_near};
+pub use sync::{Standby, Sync};
+pub use unconfirmed::{Runs, marked, runs, unmarked};
 pub use value::{Period, Setting, Size, ValueError, is_valid_name};
 pub use window::{CivilTime, When, Window};

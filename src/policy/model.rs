@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    drill::Drill,
     job::Job,
     job::Work,
     notify::Notify,
@@ -16,7 +17,7 @@ use super::{
     repository::Repository,
     retention::Keep,
     source::{Compression, Source},
-    value::Setting,
+    value::{Period, Setting},
     window::Window,
 };
 
@@ -37,6 +38,10 @@ pub struct Policy {
     /// The name of the stack. It is part of every object's key: it cannot be changed later.
     #[schemars(pattern(r"^[a-z0-9][a-z0-9._-]{0,63}$"))]
     pub stack: String,
+    /// Where it was read back from by `backstay policy fetch`. Nothing uses such a policy before
+    /// `backstay policy confirm` took this line out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<String>,
     /// What the stack is, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -74,9 +79,9 @@ pub struct Policy {
     /// What is done to recover or to move.
     #[serde(default)]
     pub playbooks: IndexMap<String, Playbook>,
-    /// Playbooks that are rehearsed on a schedule.
+    /// What is recovered for practice.
     #[serde(default)]
-    pub drills: IndexMap<String, serde_json::Value>,
+    pub drills: IndexMap<String, Drill>,
     /// Who is told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notify: Option<Notify>,
@@ -98,9 +103,10 @@ fn utc() -> String {
 
 impl Policy {
     /// The keys of a policy file.
-    pub(super) const KEYS: [&'static str; 18] = [
+    pub(super) const KEYS: [&'static str; 19] = [
         "version",
         "stack",
+        "unconfirmed",
         "description",
         "tier",
         "objectives",
@@ -207,6 +213,10 @@ pub struct Role {
     /// Stop also where it cannot be asked which site is active. Otherwise a warning says so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub self_fence: bool,
+    /// How long a site stays the active one at the least: before that no other takes over, unless
+    /// people agree (`unsettled` of the step). What goes to and fro loses something every time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settle: Option<Period>,
 }
 
 /// Where runs are recorded.

@@ -60,6 +60,21 @@ impl Default for Notify {
     }
 }
 
+impl Notify {
+    /// The keys of the receivers that it names. A dead man's switch is told of runs, and not among them.
+    pub fn receivers(&self) -> Vec<&'static str> {
+        let named = [
+            ("alertmanager", self.alertmanager.is_some()),
+            ("webhook", self.webhook.is_some()),
+            ("dingtalk", self.dingtalk.is_some()),
+            ("wecom", self.wecom.is_some()),
+            ("feishu", self.feishu.is_some()),
+            ("command", self.command.is_some()),
+        ];
+        named.into_iter().filter_map(|(name, is)| is.then_some(name)).collect()
+    }
+}
+
 /// The language of what people read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -11,10 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     action::{
         ApprovalAction, BackupAction, CommandAction, HaproxyAction, HttpAction, ManualAction,
-        PostgresAction, RecoveryPointsAction, RedisFlushAction, RestoreAction, RoleAction,
-        SecretCheckAction, ServiceAction, SqlAction, TcpAction, WaitAction,
+        RecoveryPointsAction, RedisFlushAction, RestoreAction, RoleAction, SecretCheckAction,
+        ServiceAction, SqlAction, TcpAction, WaitAction,
     },
+    divergence::DivergenceAction,
+    dns::DnsAction,
     execution::Retry,
+    server_action::{NotifyAction, PostgresAction, StarRocksAction},
     value::Period,
 };
 
@@ -36,6 +39,9 @@ pub struct Playbook {
     pub parallel: u32,
     /// What happens when a critical step fails before the point of no return.
     pub on_failure: OnFailure,
+    /// How often the daemon looks whether it could be carried out.
+    #[serde(skip_serializing_if = "Preflight::is_default")]
+    pub preflight: Preflight,
     /// Looks at what there is, and changes nothing.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub assess: IndexMap<String, Step>,
@@ -45,6 +51,10 @@ pub struct Playbook {
     /// Brings data and services back.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub recover: IndexMap<String, Step>,
+    /// Sees to it that what was brought back does nothing by itself once it runs: schedulers, mailers,
+    /// syncs, archiving.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub quiesce: IndexMap<String, Step>,
     /// Looks whether what was brought back is right.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub validate: IndexMap<String, Step>,
@@ -70,15 +80,38 @@ impl Default for Playbook {
             repository: None,
             parallel: 4,
             on_failure: OnFailure::Stop,
+            preflight: Preflight::default(),
             assess: IndexMap::new(),
             fence: IndexMap::new(),
             recover: IndexMap::new(),
+            quiesce: IndexMap::new(),
             validate: IndexMap::new(),
             cutover: IndexMap::new(),
             commit: IndexMap::new(),
             reprotect: IndexMap::new(),
             cleanup: IndexMap::new(),
         }
+    }
+}
+
+/// How often the daemon looks whether a playbook could be carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Preflight {
+    /// The pause between two looks; 30 minutes if left out. A playbook that was changed is looked at at
+    /// once.
+    pub every: Period,
+}
+
+impl Default for Preflight {
+    fn default() -> Self {
+        Self { every: Period::from_secs(30 * 60) }
+    }
+}
+
+impl Preflight {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -128,6 +161,8 @@ pub enum Phase {
     Fence,
     /// Brings data and services back.
     Recover,
+    /// Keeps what was brought back from acting by itself.
+    Quiesce,
     /// Looks whether that is right.
     Validate,
     /// Lets users in.
@@ -142,10 +177,11 @@ pub enum Phase {
 
 impl Phase {
     /// All, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Assess,
         Self::Fence,
         Self::Recover,
+        Self::Quiesce,
         Self::Validate,
         Self::Cutover,
         Self::Commit,
@@ -159,6 +195,7 @@ impl Phase {
             Self::Assess => "assess",
             Self::Fence => "fence",
             Self::Recover => "recover",
+            Self::Quiesce => "quiesce",
             Self::Validate => "validate",
             Self::Cutover => "cutover",
             Self::Commit => "commit",
@@ -375,12 +412,20 @@ actions! {
     service: Service(ServiceAction),
     /// Sends servers behind an HAProxy to work or to rest.
     haproxy: Haproxy(HaproxyAction),
+    /// Tells what an old primary of PostgreSQL has that the new one has not.
+    divergence: Divergence(DivergenceAction),
+    /// Changes what a name stands for.
+    dns: Dns(DnsAction),
     /// Empties databases of a Redis.
     redis_flush: RedisFlush(RedisFlushAction),
     /// Does something to a PostgreSQL server.
     postgres: Postgres(PostgresAction),
     /// Tells where sources would be restored to, and how much would be lost.
     recovery_points: RecoveryPoints(RecoveryPointsAction),
+    /// Does something to a StarRocks cluster, or looks at it.
+    starrocks: Starrocks(StarRocksAction),
+    /// Tells those whom the policy's `notify` names.
+    notify: Notify(NotifyAction),
     /// Makes a site the active one.
     role: Role(RoleAction),
     /// Restores a source.
@@ -409,6 +454,7 @@ impl Playbook {
             Phase::Assess => &self.assess,
             Phase::Fence => &self.fence,
             Phase::Recover => &self.recover,
+            Phase::Quiesce => &self.quiesce,
             Phase::Validate => &self.validate,
             Phase::Cutover => &self.cutover,
             Phase::Commit => &self.commit,

@@ -11,7 +11,7 @@ pub enum RecipientError {
     #[error("this is an SSH key, not an age recipient")]
     Ssh,
     /// A recipient of an age plugin or of another type, such as `age1yubikey1…`.
-    #[error("this is a recipient of an age plugin, which is not supported yet")]
+    #[error("this is a recipient of an age plugin, and a key of its own is needed here")]
     Plugin,
     /// It does not start with `age1`.
     #[error("an age recipient starts with `age1`")]
@@ -58,6 +58,32 @@ pub fn check_recipient(text: &str) -> Result<(), RecipientError> {
     let sum = polymod(high.chain([0]).chain(low).chain(values.iter().copied()));
     // 52 × 5 bits are 4 more than 32 bytes: they must be zero.
     if sum != 1 || values[51] & 0b1111 != 0 {
+        return Err(RecipientError::Checksum);
+    }
+    Ok(())
+}
+
+/// Checks that `text` is an age X25519 recipient, or one that a plugin of age knows.
+pub fn check_person(text: &str) -> Result<(), RecipientError> {
+    match check_recipient(text) {
+        Err(RecipientError::Plugin) => {}
+        other => return other,
+    }
+    let (prefix, data) = text.rsplit_once('1').ok_or(RecipientError::Prefix)?;
+    let values = data
+        .bytes()
+        .map(|byte| CHARSET.iter().position(|known| *known == byte).map(|value| value as u8))
+        .collect::<Option<Vec<u8>>>()
+        .ok_or(RecipientError::Character)?;
+    let name = prefix.strip_prefix("age1").unwrap_or_default();
+    let known =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.+".contains(&byte);
+    if name.is_empty() || !name.bytes().all(known) {
+        return Err(RecipientError::Character);
+    }
+    let high = prefix.bytes().map(|byte| byte >> 5);
+    let low = prefix.bytes().map(|byte| byte & 31);
+    if polymod(high.chain([0]).chain(low).chain(values)) != 1 {
         return Err(RecipientError::Checksum);
     }
     Ok(())

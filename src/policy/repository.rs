@@ -19,6 +19,8 @@ pub struct Repository {
     pub encryption: Option<Encryption>,
     /// Protection against deletion, by the store.
     pub object_lock: Option<ObjectLock>,
+    /// The class that segments are stored in; the bucket's default if left out.
+    pub storage_class: Option<StorageClass>,
     /// The most that all objects in it may take; `None` for as much as there is.
     pub budget: Option<Size>,
     /// How much of the network may be used.
@@ -29,23 +31,26 @@ pub struct Repository {
 
 /// Where a repository is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a policy has a handful of them")]
 pub enum Storage {
     /// A directory of this machine.
     Local(LocalRepository),
     /// A bucket of an S3-compatible store.
     S3(S3Repository),
+    /// A container of Azure Blob Storage.
+    Azure(AzureRepository),
+    /// A bucket of Google Cloud Storage.
+    Gcs(GcsRepository),
 }
 
 impl Repository {
     /// The keys of which exactly one is written.
-    pub(super) const KINDS: [&'static str; 2] = ["local", "s3"];
+    pub(super) const KINDS: [&'static str; 4] = ["local", "s3", "azure", "gcs"];
 
     /// The bucket, if it is one.
     pub const fn s3(&self) -> Option<&S3Repository> {
         match &self.storage {
             Storage::S3(s3) => Some(s3),
-            Storage::Local(_) => None,
+            _ => None,
         }
     }
 
@@ -53,7 +58,7 @@ impl Repository {
     pub const fn local(&self) -> Option<&LocalRepository> {
         match &self.storage {
             Storage::Local(local) => Some(local),
-            Storage::S3(_) => None,
+            _ => None,
         }
     }
 }
@@ -62,18 +67,28 @@ impl Repository {
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename = "Repository")]
 struct Written {
-    /// A directory. Exactly one of `local` and `s3` is needed.
+    /// A directory. Exactly one of `local`, `s3`, `azure` and `gcs` is needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     local: Option<LocalRepository>,
-    /// A bucket. Exactly one of `local` and `s3` is needed.
+    /// A bucket of an S3-compatible store.
     #[serde(skip_serializing_if = "Option::is_none")]
     s3: Option<S3Repository>,
+    /// A container of Azure Blob Storage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    azure: Option<AzureRepository>,
+    /// A bucket of Google Cloud Storage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gcs: Option<GcsRepository>,
     /// Content encryption. Without it, backups are stored readable.
     #[serde(skip_serializing_if = "Option::is_none")]
     encryption: Option<Encryption>,
     /// Object lock, for buckets that have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     object_lock: Option<ObjectLock>,
+    /// The class that segments are stored in. Everything else stays where it is read at once. The
+    /// bucket's default if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage_class: Option<StorageClass>,
     /// The most that all objects in it may take: a backup that would take more does not begin.
     #[serde(skip_serializing_if = "Option::is_none")]
     budget: Option<Size>,
@@ -89,15 +104,18 @@ impl TryFrom<Written> for Repository {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let storage = match (written.local, written.s3) {
-            (Some(local), None) => Storage::Local(local),
-            (None, Some(s3)) => Storage::S3(s3),
-            _ => return Err("exactly one of `local` and `s3` is needed"),
+        let storage = match (written.local, written.s3, written.azure, written.gcs) {
+            (Some(local), None, None, None) => Storage::Local(local),
+            (None, Some(s3), None, None) => Storage::S3(s3),
+            (None, None, Some(azure), None) => Storage::Azure(azure),
+            (None, None, None, Some(gcs)) => Storage::Gcs(gcs),
+            _ => return Err("exactly one of `local`, `s3`, `azure` and `gcs` is needed"),
         };
         Ok(Self {
             storage,
             encryption: written.encryption,
             object_lock: written.object_lock,
+            storage_class: written.storage_class,
             budget: written.budget,
             limits: written.limits,
             prune: written.prune,
@@ -107,15 +125,20 @@ impl TryFrom<Written> for Repository {
 
 impl From<Repository> for Written {
     fn from(repository: Repository) -> Self {
-        let (local, s3) = match repository.storage {
-            Storage::Local(local) => (Some(local), None),
-            Storage::S3(s3) => (None, Some(s3)),
+        let (local, s3, azure, gcs) = match repository.storage {
+            Storage::Local(local) => (Some(local), None, None, None),
+            Storage::S3(s3) => (None, Some(s3), None, None),
+            Storage::Azure(azure) => (None, None, Some(azure), None),
+            Storage::Gcs(gcs) => (None, None, None, Some(gcs)),
         };
         Self {
             local,
             s3,
+            azure,
+            gcs,
             encryption: repository.encryption,
             object_lock: repository.object_lock,
+            storage_class: repository.storage_class,
             budget: repository.budget,
             limits: repository.limits,
             prune: repository.prune,
@@ -158,6 +181,9 @@ pub struct S3Repository {
     /// `bucket.host/key` instead of `host/bucket/key`; by default where `endpoint` is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub virtual_hosted: Option<bool>,
+    /// What kind of store it is, where that matters: how creates are kept from overwriting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<S3Profile>,
     /// Certificates (PEM) to trust beside the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
@@ -175,8 +201,99 @@ pub struct S3Repository {
 impl S3Repository {
     /// Whether the bucket is part of the host name.
     pub fn uses_virtual_hosts(&self) -> bool {
-        self.virtual_hosted.unwrap_or(self.endpoint.is_none())
+        let own = self.profile.is_some_and(S3Profile::wants_virtual_hosts);
+        self.virtual_hosted.unwrap_or(own || self.endpoint.is_none())
     }
+}
+
+/// Kinds of S3-compatible stores that differ where it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum S3Profile {
+    /// Alibaba Cloud OSS. The bucket must keep no versions: there a create overwrites.
+    Oss,
+    /// Tencent Cloud COS. The bucket must keep no versions: there a create overwrites.
+    Cos,
+    /// Huawei Cloud OBS.
+    Obs,
+}
+
+impl S3Profile {
+    /// The profile of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "oss" => Some(Self::Oss),
+            "cos" => Some(Self::Cos),
+            "obs" => Some(Self::Obs),
+            _ => None,
+        }
+    }
+
+    /// What the store is called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Oss => "OSS",
+            Self::Cos => "COS",
+            Self::Obs => "OBS",
+        }
+    }
+
+    /// Whether requests name the bucket in their host.
+    pub const fn wants_virtual_hosts(self) -> bool {
+        matches!(self, Self::Oss | Self::Cos)
+    }
+
+    /// The header that keeps a create from overwriting, beside `If-None-Match`. It has no effect in a
+    /// bucket that keeps versions.
+    pub const fn create_header(self) -> Option<&'static str> {
+        match self {
+            Self::Oss => Some("x-oss-forbid-overwrite"),
+            Self::Cos => Some("x-cos-forbid-overwrite"),
+            Self::Obs => None,
+        }
+    }
+}
+
+/// A container of Azure Blob Storage as a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AzureRepository {
+    /// The container's name.
+    pub container: String,
+    /// What the names of all blobs start with, without slashes at the ends.
+    #[serde(default)]
+    pub prefix: String,
+    /// The storage account.
+    pub account: String,
+    /// The account's URL; `https://ACCOUNT.blob.core.windows.net` if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The account's key; the environment's or the machine's identity if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_key: Option<SecretRef>,
+    /// Whether an endpoint without TLS is accepted.
+    #[serde(default)]
+    pub allow_http: bool,
+}
+
+/// A bucket of Google Cloud Storage as a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GcsRepository {
+    /// The bucket's name.
+    pub bucket: String,
+    /// What the names of all objects start with, without slashes at the ends.
+    #[serde(default)]
+    pub prefix: String,
+    /// The server; `https://storage.googleapis.com` if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The key of a service account (JSON); the environment's or the machine's identity if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account_key: Option<SecretRef>,
+    /// Whether an endpoint without TLS is accepted.
+    #[serde(default)]
+    pub allow_http: bool,
 }
 
 /// Content encryption.
@@ -212,6 +329,50 @@ pub enum LockMode {
     Governance,
     /// Nobody, before it ends.
     Compliance,
+}
+
+/// What an object costs, and how soon it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StorageClass {
+    /// Read at once.
+    Standard,
+    /// Read at once, for a fee.
+    StandardIa,
+    /// The same in one zone only.
+    OnezoneIa,
+    /// The store decides.
+    IntelligentTiering,
+    /// An archive that is read at once.
+    GlacierIr,
+    /// An archive whose objects are thawed for hours first.
+    Glacier,
+    /// An archive whose objects are thawed for half a day first.
+    DeepArchive,
+}
+
+impl StorageClass {
+    /// Its name in requests.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "STANDARD",
+            Self::StandardIa => "STANDARD_IA",
+            Self::OnezoneIa => "ONEZONE_IA",
+            Self::IntelligentTiering => "INTELLIGENT_TIERING",
+            Self::GlacierIr => "GLACIER_IR",
+            Self::Glacier => "GLACIER",
+            Self::DeepArchive => "DEEP_ARCHIVE",
+        }
+    }
+
+    /// How long objects are thawed by the usual way, at most, before they can be read.
+    pub const fn thaws_within(self) -> Option<Period> {
+        match self {
+            Self::Glacier => Some(Period::from_secs(5 * 3600)),
+            Self::DeepArchive => Some(Period::from_secs(12 * 3600)),
+            _ => None,
+        }
+    }
 }
 
 /// How backups are removed from a repository.

@@ -80,6 +80,25 @@ impl Keep {
             || self.yearly > 0
     }
 
+    /// How long a backup stays, whatever comes after it: `for`, or else the shortest stretch of which
+    /// the rule keeps one. `None` where only numbers count.
+    pub fn at_least_for(&self) -> Option<SignedDuration> {
+        if let Some(period) = self.period {
+            return SignedDuration::try_from(period.get()).ok();
+        }
+        let hours = |calendar| match calendar {
+            Calendar::Hour => 1,
+            Calendar::Day => 24,
+            Calendar::Week => 7 * 24,
+            Calendar::Month => 31 * 24,
+            Calendar::Year => 366 * 24,
+        };
+        let wanted = self.calendars().into_iter().filter(|(_, count)| *count > 0);
+        let spans =
+            wanted.map(|(of, count)| SignedDuration::from_hours(hours(of) * i64::from(count)));
+        spans.min()
+    }
+
     /// A rule that keeps what either of both keeps.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
@@ -128,6 +147,8 @@ pub struct Candidate {
     pub sound: bool,
     /// It has damage that was at the source already.
     pub tainted: bool,
+    /// A site wrote it that was not the active one any more.
+    pub divergent: bool,
 }
 
 impl Candidate {
@@ -138,7 +159,7 @@ impl Candidate {
     }
 
     fn could_count(&self) -> bool {
-        self.sound && self.end.duration_since(self.stored_at) <= CLOCK_TOLERANCE
+        self.sound && !self.divergent && self.end.duration_since(self.stored_at) <= CLOCK_TOLERANCE
     }
 }
 
@@ -344,6 +365,7 @@ mod tests {
             pinned: false,
             sound: true,
             tainted: false,
+            divergent: false,
         }
     }
 
@@ -384,6 +406,19 @@ mod tests {
         let all = ["2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z", "2026-11-03T00:00:00Z"]
             .map(|end| backup(end, rule));
         assert_eq!(expired(&all, "2027-01-01T00:00:00Z"), [0]);
+    }
+
+    #[test]
+    fn a_divergent_backup_holds_no_place_and_goes_with_its_age() {
+        let rule = Keep { at_least: 2, ..days(3) };
+        let mut all: Vec<Candidate> =
+            (1..=4).map(|day| backup(&format!("2026-11-0{day}T02:00:00Z"), rule)).collect();
+        // The newest two were written by a site that had been fenced.
+        for candidate in &mut all[2..] {
+            candidate.divergent = true;
+        }
+        assert_eq!(expired(&all, "2026-11-05T03:00:00Z"), [] as [usize; 0]);
+        assert_eq!(expired(&all, "2026-11-20T03:00:00Z"), [2, 3]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     bucket::BucketSource,
+    heartbeat::Heartbeat,
     mysql_dump::MysqlDump,
     objective::Targets,
     postgres_dump::PostgresDump,
@@ -32,6 +33,8 @@ pub struct Source {
     pub objectives: Targets,
     /// Compression that differs from the policy's.
     pub compression: Option<Compression>,
+    /// What the daemon writes there, for drills to find in the copy.
+    pub heartbeat: Option<Heartbeat>,
 }
 
 /// A source by its kind.
@@ -185,6 +188,9 @@ struct Written {
     /// Compression that differs from the policy's.
     #[serde(skip_serializing_if = "Option::is_none")]
     compression: Option<Compression>,
+    /// What the daemon writes there, for drills to find in the copy: a row, or a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heartbeat: Option<Heartbeat>,
 }
 
 impl TryFrom<Written> for Source {
@@ -212,6 +218,7 @@ impl TryFrom<Written> for Source {
             host: written.host,
             objectives: written.objectives,
             compression: written.compression,
+            heartbeat: written.heartbeat,
         })
     }
 }
@@ -223,6 +230,7 @@ impl From<Source> for Written {
             host: source.host,
             objectives: source.objectives,
             compression: source.compression,
+            heartbeat: source.heartbeat,
             ..Self::default()
         };
         match source.spec {

@@ -105,7 +105,7 @@ pub struct StarRocksStorage {
 }
 
 impl StarRocksStorage {
-    fn is_default(&self) -> bool {
+    pub(super) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }

@@ -4,7 +4,7 @@ use crate::archive::manifest::Manifest;
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::policy::{Keep, Policy};
-use crate::store::{CommitRef, Repository};
+use crate::store::{CommitRef, Divergence, Repository};
 
 /// One line of a listing: a backup, or a commit that cannot be read.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct Listing {
     pub commit: CommitRef,
     /// The manifest, or why there is none.
     pub manifest: Result<Manifest, Error>,
+    /// A site wrote it that was not the active one any more.
+    pub divergent: Option<Divergence>,
 }
 
 /// Backups of the sources that `wanted` takes, by source and then oldest first.
@@ -29,13 +31,14 @@ pub fn list_backups(
         }
         let source = repository.source(&address);
         let commits = source.commits()?;
-        listings.extend(
-            source.manifests(&commits)?.into_iter().map(|(commit, manifest)| Listing {
+        listings.extend(source.manifests(&commits)?.into_iter().map(|(commit, manifest)| {
+            Listing {
                 address: address.clone(),
                 commit,
+                divergent: manifest.as_ref().ok().and_then(|one| source.epochs().of(one)),
                 manifest,
-            }),
-        );
+            }
+        }));
     }
     Ok(listings)
 }

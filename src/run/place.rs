@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
+use crate::run::space::free_bytes;
 use crate::source::{mysql, postgres};
-use crate::telemetry::{Reporter, WarningCode};
+use crate::telemetry::{Reporter, WarningCode, human};
 
 /// What the names of such directories begin with.
 const PREFIX: &str = "backstay-scratch-";
@@ -33,20 +34,7 @@ impl Place {
             return Err(Error::usage(format!("there is no directory {}", scratch.display())));
         }
         clean(scratch, reporter)?;
-        let failed = || format!("failed to look at {}", scratch.display());
-        let found = rustix::fs::statvfs(scratch).doing(failed)?;
-        let free = found.f_bavail.saturating_mul(found.f_frsize);
-        // Recovery and the server itself write as well.
-        let needed = bytes.saturating_add(bytes / 10).saturating_add(64 << 20);
-        if free < needed {
-            return Err(Error::failed(format!(
-                "{} has {} MiB free, and this backup takes {} MiB",
-                scratch.display(),
-                free >> 20,
-                needed >> 20
-            ))
-            .hint("give another directory with --scratch"));
-        }
+        check_room(scratch, bytes, free_bytes(scratch)?)?;
         let directory = tempfile::Builder::new()
             .prefix(PREFIX)
             .tempdir_in(scratch)
@@ -77,19 +65,47 @@ impl Place {
     }
 }
 
-/// Removes what killed ones left: nobody holds their lock.
-fn clean(scratch: &Path, reporter: &Reporter) -> Result<()> {
+/// Room for what is not in the backup: a server writes as well, and its recovery.
+const BESIDE: u64 = 64 << 20;
+
+/// Fails where there is no room for a restore of so many bytes.
+fn check_room(scratch: &Path, bytes: u64, free: u64) -> Result<()> {
+    let beside = (bytes / 10).saturating_add(BESIDE);
+    if free >= bytes.saturating_add(beside) {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "{} has {} free, and restoring there takes {} for the content and {} beside it",
+        scratch.display(),
+        human::size(free),
+        human::size(bytes),
+        human::size(beside)
+    ))
+    .hint("give another directory with --scratch"))
+}
+
+/// Directories below `scratch` whose names begin so and whose `lock` nobody holds: whoever made them
+/// was killed. Each comes with the lock, which is ours while it is held.
+pub fn abandoned(scratch: &Path, prefix: &str, lock: &str) -> Result<Vec<(PathBuf, File)>> {
     let failed = || format!("failed to read {}", scratch.display());
+    let mut found = Vec::new();
     for entry in fs::read_dir(scratch).doing(failed)? {
         let entry = entry.doing(failed)?;
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        if !entry.file_name().to_string_lossy().starts_with(prefix) {
             continue;
         }
         let path = entry.path();
-        let Ok(lock) = File::open(path.join(LOCK)) else { continue };
-        if lock.try_lock().is_err() {
-            continue;
+        let Ok(lock) = File::open(path.join(lock)) else { continue };
+        if lock.try_lock().is_ok() {
+            found.push((path, lock));
         }
+    }
+    Ok(found)
+}
+
+/// Removes what killed ones left: nobody holds their lock.
+pub fn clean(scratch: &Path, reporter: &Reporter) -> Result<()> {
+    for (path, _lock) in abandoned(scratch, PREFIX, LOCK)? {
         postgres::end_leftover(&path.join(DATA));
         mysql::end_leftover(&path.join(DATA));
         let text = format!("{} was left by a run that was killed, and is removed", path.display());
@@ -103,4 +119,22 @@ fn clean(scratch: &Path, reporter: &Reporter) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_not_laid_at_the_door_of_the_backup() {
+        let scratch = Path::new("/scratch");
+        assert!(check_room(scratch, 16, 1 << 30).is_ok());
+        let refused = check_room(scratch, 16, 1 << 20).expect_err("there is no room");
+        assert_eq!(
+            refused.to_string(),
+            "/scratch has 1.0 MiB free, and restoring there takes 16 B for the content and 64 MiB \
+             beside it"
+        );
+        assert!(check_room(scratch, u64::MAX, u64::MAX - 1).is_err());
+    }
 }

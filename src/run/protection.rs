@@ -31,8 +31,9 @@ pub struct Newest {
 /// file, which is when the server had finished it at the latest.
 pub fn newest(source: &SourceStore, manifests: &[Manifest]) -> Result<Option<Newest>> {
     let mut best: Option<Newest> = None;
-    // What was damaged at the source already protects nothing.
-    for manifest in manifests.iter().filter(|manifest| manifest.tainted.is_none()) {
+    // What was damaged at the source already protects nothing, and neither does what is not what users saw.
+    let counts = |one: &&Manifest| one.tainted.is_none() && source.epochs().of(one).is_none();
+    for manifest in manifests.iter().filter(counts) {
         let Some(time) = manifest.recovery_points.iter().map(|point| point.time).max() else {
             continue;
         };
@@ -65,7 +66,7 @@ fn archived_until(store: &WalStore, wal: &NeededWal) -> Result<Option<Timestamp>
         }
         next.timeline = timeline;
         // A new timeline begins within the segment that the old one ended in.
-        for file in store.list(wal.system_id, timeline)? {
+        for file in store.list(wal.system_id, timeline)?.into_iter().filter(|f| !f.divergent) {
             let Some(segment) = WalSegment::parse(&file.name, size) else { continue };
             if segment == next {
                 next.number += 1;
@@ -114,7 +115,8 @@ pub struct Size {
 
 /// What these backups, and the WAL beside them, come to.
 pub fn holding(source: &SourceStore, manifests: &[Manifest]) -> Result<Holding> {
-    let points = manifests.iter().flat_map(|manifest| &manifest.recovery_points);
+    let current = manifests.iter().filter(|manifest| source.epochs().of(manifest).is_none());
+    let points = current.flat_map(|manifest| &manifest.recovery_points);
     let objects = manifests.iter().flat_map(Manifest::objects);
     Ok(Holding {
         newest: newest(source, manifests)?,

@@ -20,6 +20,8 @@ pub enum BackupChoice {
     At(jiff::Timestamp),
     /// The newest whose recovery point is not after this position in its WAL.
     Position(Lsn),
+    /// The newest that was complete before this transaction began.
+    Xid(u64),
 }
 
 /// Finds a backup of one source.
@@ -43,7 +45,7 @@ pub fn find_backup(
         return source.manifest(&id);
     }
     let mut found = Vec::new();
-    let mut damaged = None;
+    let (mut damaged, mut divergent) = (None, 0);
     for commit in commits.iter().rev() {
         if let BackupChoice::Id(prefix) = choice
             && !commit.backup.as_str().starts_with(prefix.as_str())
@@ -69,6 +71,13 @@ pub fn find_backup(
             (_, Err(error)) => {
                 damaged.get_or_insert(error);
             }
+            // By its name it was asked for; whoever restores it is asked again.
+            (
+                BackupChoice::Latest | BackupChoice::At(_) | BackupChoice::Position(_),
+                Ok(manifest),
+            ) if source.epochs().of(&manifest).is_some() => {
+                divergent += 1;
+            }
             (BackupChoice::Latest, Ok(manifest)) => return Ok(manifest),
             (BackupChoice::Run(run), Ok(manifest)) if manifest.run == *run => {
                 return Ok(manifest);
@@ -83,11 +92,21 @@ pub fn find_backup(
             {
                 return Ok(manifest);
             }
+            (BackupChoice::Xid(xid), Ok(manifest))
+                if manifest.recovery_points.iter().any(|p| p.is_before_xid(*xid) == Some(true)) =>
+            {
+                return Ok(manifest);
+            }
             (BackupChoice::Id(_), Ok(manifest)) => found.push(manifest),
             _ => {}
         }
     }
-    only(found, choice, &address.to_string(), damaged)
+    only(found, choice, &address.to_string(), damaged).map_err(|error| match divergent {
+        0 => error,
+        _ => error
+            .hint(format!("left out: {divergent} that a site wrote after another one took over"))
+            .hint("`backstay list` tells which; `--allow-divergent` takes them too"),
+    })
 }
 
 /// Finds a backup by what a person calls it: its id or the start of it, the address or name of a
@@ -171,6 +190,9 @@ fn only(
                     format!("backup from {} or before", at.strftime("%Y-%m-%dT%H:%M:%SZ"))
                 }
                 BackupChoice::Position(lsn) => format!("backup from {lsn} or before"),
+                BackupChoice::Xid(xid) => {
+                    format!("backup that is known to be from before transaction {xid}")
+                }
             };
             Err(Error::not_found(format!("there is no {what} in {place}"))
                 .hint("`backstay list` shows what there is"))

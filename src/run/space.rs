@@ -96,7 +96,7 @@ fn look(room: &Room, store: &Store) -> Result<Found> {
 }
 
 /// What this user may still write to the file system of a directory.
-fn free_bytes(path: &Path) -> Result<u64> {
+pub fn free_bytes(path: &Path) -> Result<u64> {
     let failed = || format!("failed to ask how much room there is in {}", path.display());
     let told = rustix::fs::statvfs(path).doing(failed)?;
     Ok(told.f_bavail.saturating_mul(told.f_frsize))

@@ -19,7 +19,7 @@ pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         SourceSpec::Directory(config) => Ok(Box::new(DirectorySource::new(directory::Config {
             paths: config.paths().map(std::path::Path::to_path_buf).collect(),
             relative: config.path.is_some(),
-            exclude: config.exclude.clone(),
+            exclude: excluded(config),
             one_file_system: config.one_file_system,
             exclude_caches: config.exclude_caches,
             allow_live: config.allow_live,
@@ -34,6 +34,7 @@ pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
         SourceSpec::Bucket(config) => Ok(Box::new(BucketSource::new(bucket::Config {
             bucket: config.s3.clone(),
             exclude: config.exclude.clone(),
+            versions: config.versions,
         }))),
         SourceSpec::Sqlite(config) => Ok(Box::new(SqliteSource::new(sqlite::Config {
             path: config.path.clone(),
@@ -47,6 +48,17 @@ pub fn build(name: &str, spec: &SourceSpec) -> Result<Box<dyn Source>> {
             archives: config.wal.is_some(),
         }))),
     }
+}
+
+/// What a policy leaves out, and a heartbeat that is being written: it is gone in a moment.
+fn excluded(config: &policy::DirectorySource) -> Vec<String> {
+    let name = policy::Heartbeat::NEW;
+    let unfinished = match (&config.path, config.paths().next()) {
+        (Some(_), _) => Some(format!("/{name}")),
+        (None, Some(path)) => path.to_str().map(|path| format!("{}/{name}", globset::escape(path))),
+        (None, None) => None,
+    };
+    config.exclude.iter().cloned().chain(unfinished).collect()
 }
 
 fn dump_config(config: &policy::PostgresDump) -> dump::Config {

@@ -112,20 +112,7 @@ impl Earlier {
         object: &StoredObject,
         take: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
     ) -> Result<()> {
-        let path = &object.path;
-        let stored = self.store.open(path, object.size, &self.reporter).whole();
-        let mut hashing = DigestReader::new(BufReader::with_capacity(128 << 10, stored));
-        let encrypted = layout::is_encrypted(path);
-        {
-            let plain = DecryptReader::open(&mut hashing, encrypted, &self.keys, path)?;
-            let mut frames = FrameReader::new(plain, 0).map_err(|error| read_error(error, path))?;
-            take(&mut frames)?;
-        }
-        let (_, digest) = hashing.finish().map_err(|error| read_error(error, path))?;
-        if digest.finish_hex() == object.sha256 {
-            return Ok(());
-        }
-        Err(Error::damaged(format!("{path} was altered")))
+        read_stored(&self.store, object, &self.keys, &self.reporter, take)
     }
 
     /// Fetches the digests of its pages into a temporary file, to be asked for.
@@ -151,4 +138,29 @@ impl Earlier {
         }
         Ok(digests)
     }
+}
+
+/// Gives the plain bytes of an object of a backup to `take`; an error if they are not those that were
+/// stored, which `take` may have had by then.
+pub fn read_stored(
+    store: &SourceStore,
+    object: &StoredObject,
+    keys: &Keyring,
+    reporter: &Reporter,
+    take: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
+) -> Result<()> {
+    let path = &object.path;
+    let stored = store.open(path, object.size, reporter).whole();
+    let mut hashing = DigestReader::new(BufReader::with_capacity(128 << 10, stored));
+    let encrypted = layout::is_encrypted(path);
+    {
+        let plain = DecryptReader::open(&mut hashing, encrypted, keys, path)?;
+        let mut frames = FrameReader::new(plain, 0).map_err(|error| read_error(error, path))?;
+        take(&mut frames)?;
+    }
+    let (_, digest) = hashing.finish().map_err(|error| read_error(error, path))?;
+    if digest.finish_hex() == object.sha256 {
+        return Ok(());
+    }
+    Err(Error::damaged(format!("{path} was altered")))
 }

@@ -7,10 +7,14 @@
 mod build;
 mod contract;
 mod earlier;
+mod leftover;
+mod restored;
 
 pub mod bucket;
 pub mod command;
 pub mod directory;
+pub mod heartbeat;
+pub mod isolation;
 pub mod mysql;
 pub mod postgres;
 pub mod secrets;
@@ -22,4 +26,5 @@ pub use contract::{
     Arriving, Captured, Content, EntrySink, Increment, Item, OpenError, Order, ProbeNote,
     SnapshotPlace, Source, SourceContext, SourceProbe, StoredFiles, Survey, Weight,
 };
-pub use earlier::{Earlier, PAGE_DIGEST, Refusal};
+pub use earlier::{Earlier, PAGE_DIGEST, Refusal, read_stored};
+pub use restored::{Difference, Restored};

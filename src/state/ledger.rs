@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::runs::{NewRun, RunFilter, RunRow, RunState, Slot};
+use super::totals::{Durations, RunTotal};
 use crate::error::Result;
 
 /// How often a run was taken: what was begun under an older number does not count any more.
@@ -28,6 +29,27 @@ pub struct Held {
     pub epoch: Epoch,
     /// Somebody wants it to end.
     pub cancelled: bool,
+}
+
+/// What the runs of a job and source came to last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastEnds {
+    /// The newest that is over and was not skipped.
+    pub outcome: Option<RunRow>,
+    /// The newest that succeeded.
+    pub success: Option<RunRow>,
+}
+
+impl LastEnds {
+    /// Takes the newest run of one of the states that count.
+    pub(super) fn take(&mut self, row: RunRow) {
+        if row.state == RunState::Succeeded {
+            self.success = Some(row.clone());
+        }
+        if self.outcome.as_ref().is_none_or(|newest| row.due > newest.due) {
+            self.outcome = Some(row);
+        }
+    }
 }
 
 /// The runs of daemons, and what is known of them.
@@ -120,6 +142,15 @@ pub trait Ledger {
 
     /// Adds runs that are known from repositories and are not known here. Gives how many those are.
     fn restore_runs(&self, runs: &[RunRow]) -> Result<usize>;
+
+    /// What the runs of each of these — stack, job, source — came to last, in their order.
+    fn last_ends(&self, of: &[(&str, &str, &str)]) -> Result<Vec<LastEnds>>;
+
+    /// How many runs ended how: counters that never go back.
+    fn run_totals(&self) -> Result<Vec<RunTotal>>;
+
+    /// How long the runs of each job took, by stack and job.
+    fn run_durations(&self) -> Result<BTreeMap<(String, String), Durations>>;
 
     /// Keeps what a run said, for those that cannot read its daemon's files.
     fn keep_words(&self, id: &str, words: &str) -> Result<()>;

@@ -6,8 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::params;
 
 use super::database::State;
-use super::ledger::{Epoch, Fence, Held, Ledger};
+use super::ledger::{Epoch, Fence, Held, LastEnds, Ledger};
 use super::runs::{NewRun, RunFilter, RunRow, RunState, Slot};
+use super::totals::{Durations, RunTotal};
 use crate::error::Result;
 
 /// Only one daemon works with it, under a name of its own: its name fences as a number would.
@@ -168,6 +169,18 @@ impl Ledger for State {
             }
             Ok(added)
         })
+    }
+
+    fn last_ends(&self, of: &[(&str, &str, &str)]) -> Result<Vec<LastEnds>> {
+        Self::last_ends(self, of)
+    }
+
+    fn run_totals(&self) -> Result<Vec<RunTotal>> {
+        Self::run_totals(self)
+    }
+
+    fn run_durations(&self) -> Result<BTreeMap<(String, String), Durations>> {
+        Self::run_durations(self)
     }
 
     fn keep_words(&self, _id: &str, _words: &str) -> Result<()> {

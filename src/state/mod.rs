@@ -11,6 +11,8 @@
 //! | `schema` | every schema there was |
 //! | `proofs` | which objects were proven sound, and when |
 //! | `recoveries` | how long it took to bring backups back |
+//! | `drills` | the newest drill of each name |
+//! | `readiness` | whether each playbook could have been carried out, when somebody looked last |
 //! | `runs` | every time that a job was due, and what came of it |
 //! | `totals` | how many runs ended how, and how long they took |
 //! | `alerts` | what fires, who was told, and what was last found of each source |
@@ -20,10 +22,12 @@
 mod alerts;
 mod database;
 mod directory;
+mod drills;
 mod ledger;
 mod local;
 mod postgres;
 mod proofs;
+mod readiness;
 mod recoveries;
 mod runs;
 mod schema;
@@ -32,9 +36,11 @@ mod totals;
 pub use alerts::{AlertRow, LookRow, NotifyResult, NotifyTotal, Told, ToldBy};
 pub use database::State;
 pub use directory::default_directory;
-pub use ledger::{Epoch, Fence, Held, Ledger};
+pub use drills::DrillRow;
+pub use ledger::{Epoch, Fence, Held, LastEnds, Ledger};
 pub use postgres::{Connect, SharedState};
 pub use proofs::{Proof, ProofDepth, ProofResult};
+pub use readiness::ReadinessRow;
 pub use recoveries::Recovery;
 pub use runs::{NewRun, RunFilter, RunRow, RunState, Slot};
 pub use totals::{Durations, OUTCOMES, RunTotal};

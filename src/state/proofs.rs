@@ -99,6 +99,18 @@ impl State {
         read().map_err(|error| self.error("read proofs", error))
     }
 
+    /// Every proof of a source's objects, in whichever repository they lie.
+    pub fn proofs_of(&self, source: &str) -> Result<Vec<Proof>> {
+        let read = || -> rusqlite::Result<Vec<Proof>> {
+            let mut select = self.connection.prepare(
+                "SELECT object, depth, proven_at, bytes, result FROM proofs
+                 WHERE source = ? ORDER BY object, depth",
+            )?;
+            select.query_map([source], proof)?.collect()
+        };
+        read().map_err(|error| self.error("read proofs", error))
+    }
+
     /// Drops the proofs of objects that are no more.
     pub fn forget_proofs(&self, repository: &str, source: &str, objects: &[String]) -> Result<()> {
         let forget = || {

@@ -78,6 +78,18 @@ impl State {
         };
         read().map_err(|error| self.error("read how long recoveries took", error))
     }
+
+    /// How long backups of a source took, from whichever repository, the newest last.
+    pub fn recoveries_of(&self, source: &str) -> Result<Vec<Recovery>> {
+        let read = || -> rusqlite::Result<Vec<Recovery>> {
+            let mut select = self.connection.prepare(
+                "SELECT at, backup, bytes, restore_seconds, recovery_seconds, check_seconds, verdict
+                 FROM recoveries WHERE source = ? ORDER BY at",
+            )?;
+            select.query_map([source], recovery)?.collect()
+        };
+        read().map_err(|error| self.error("read how long recoveries took", error))
+    }
 }
 
 fn recovery(row: &Row<'_>) -> rusqlite::Result<Recovery> {

@@ -147,6 +147,12 @@ pub struct RunFilter {
     pub job: Option<String>,
     /// Only these states; all if empty.
     pub states: Vec<RunState>,
+    /// Due at this instant or later.
+    pub since: Option<Timestamp>,
+    /// Due before this instant.
+    pub until: Option<Timestamp>,
+    /// Without so many of the newest.
+    pub skip: usize,
     /// At most so many, the newest.
     pub limit: usize,
 }
@@ -219,13 +225,17 @@ impl State {
         let mut found = self.select(
             "WHERE (?1 IS NULL OR stack = ?1) AND (?2 IS NULL OR source = ?2)
                AND (?3 IS NULL OR job = ?3) AND (?4 = '' OR instr(?4, ',' || state || ',') > 0)
-             ORDER BY due DESC, id DESC LIMIT ?5",
+               AND (?6 IS NULL OR due >= ?6) AND (?7 IS NULL OR due < ?7)
+             ORDER BY due DESC, id DESC LIMIT ?5 OFFSET ?8",
             params![
                 filter.stack,
                 filter.source,
                 filter.job,
                 if states.is_empty() { String::new() } else { format!(",{},", states.join(",")) },
-                i64::try_from(filter.limit).unwrap_or(i64::MAX)
+                i64::try_from(filter.limit).unwrap_or(i64::MAX),
+                filter.since.map(Timestamp::as_microsecond),
+                filter.until.map(Timestamp::as_microsecond),
+                i64::try_from(filter.skip).unwrap_or(i64::MAX)
             ],
         )?;
         found.reverse();

@@ -150,4 +150,34 @@ pub(super) const STEPS: &[&str] = &[
         PRIMARY KEY (repository, source, at)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    -- Whether a playbook could have been carried out when somebody looked last, as it was then.
+    CREATE TABLE readiness (
+        stack    TEXT    NOT NULL,
+        playbook TEXT    NOT NULL,
+        mode     TEXT    NOT NULL,
+        at       INTEGER NOT NULL,
+        hash     TEXT    NOT NULL,
+        problems INTEGER NOT NULL CHECK (problems >= 0),
+        why      TEXT    NOT NULL,
+        takes    INTEGER,
+        loss     INTEGER,
+        PRIMARY KEY (stack, playbook, mode)
+    ) STRICT, WITHOUT ROWID;
+",
+    "
+    -- The newest drill of each name that somebody knows of here, and when one last passed.
+    CREATE TABLE drills (
+        stack   TEXT    NOT NULL,
+        name    TEXT    NOT NULL,
+        drill   TEXT    NOT NULL,
+        at      INTEGER NOT NULL,
+        verdict TEXT    NOT NULL,
+        why     TEXT    NOT NULL,
+        rto     REAL,
+        rpo     REAL,
+        passed  INTEGER,
+        PRIMARY KEY (stack, name)
+    ) STRICT, WITHOUT ROWID;
+",
 ];

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rusqlite::params;
 
 use super::database::State;
-use super::runs::{RunRow, RunState};
+use super::ledger::LastEnds;
+use super::runs::RunState;
 use crate::error::Result;
 
 /// What a run comes to that was not skipped.
@@ -40,8 +41,18 @@ pub struct Durations {
 
 impl Durations {
     /// Of no runs: every bucket is there, so that none appears later.
-    fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self { at_most: BUCKETS.map(|le| (le, 0)).into(), ..Self::default() }
+    }
+
+    /// Takes a row of the table.
+    pub(super) fn take(&mut self, le: i64, total: i64) {
+        let total = u64::try_from(total).unwrap_or(0);
+        match u64::try_from(le).unwrap_or(0) {
+            0 => self.micros = total,
+            FOREVER => self.count = total,
+            le => _ = self.at_most.insert(le, total),
+        }
     }
 }
 
@@ -78,52 +89,32 @@ impl State {
             let mut rows = select.query([])?;
             while let Some(row) = rows.next()? {
                 let (le, total): (i64, i64) = (row.get(2)?, row.get(3)?);
-                let durations =
-                    found.entry((row.get(0)?, row.get(1)?)).or_insert_with(Durations::none);
-                let total = u64::try_from(total).unwrap_or(0);
-                match u64::try_from(le).unwrap_or(0) {
-                    0 => durations.micros = total,
-                    FOREVER => durations.count = total,
-                    le => {
-                        durations.at_most.insert(le, total);
-                    }
-                }
+                let of = (row.get(0)?, row.get(1)?);
+                found.entry(of).or_insert_with(Durations::none).take(le, total);
             }
             Ok(found)
         };
         read().map_err(|error| self.error("read how long runs took", error))
     }
 
-    /// The newest run of a job and source that is over and was not skipped.
-    pub fn last_outcome(&self, stack: &str, job: &str, source: &str) -> Result<Option<RunRow>> {
-        let mut newest: Option<RunRow> = None;
-        // One after the other: each is a look into an index, however many rows there are.
-        for state in OUTCOMES {
-            let found = self.select(
-                "WHERE stack = ? AND job = ? AND source = ? AND state = ?
-                 ORDER BY due DESC LIMIT 1",
-                params![stack, job, source, state.word()],
-            )?;
-            if let Some(found) = found.into_iter().next()
-                && newest.as_ref().is_none_or(|newest| found.due > newest.due)
-            {
-                newest = Some(found);
+    /// What the runs of each of these came to last.
+    pub(super) fn last_ends(&self, of: &[(&str, &str, &str)]) -> Result<Vec<LastEnds>> {
+        let newest = |(stack, job, source): &(&str, &str, &str)| {
+            let mut ends = LastEnds::default();
+            // One after the other: each is a look into an index, however many rows there are.
+            for state in OUTCOMES {
+                let found = self.select(
+                    "WHERE stack = ? AND job = ? AND source = ? AND state = ?
+                     ORDER BY due DESC LIMIT 1",
+                    params![stack, job, source, state.word()],
+                )?;
+                for row in found {
+                    ends.take(row);
+                }
             }
-        }
-        Ok(newest)
-    }
-
-    /// The newest run of a job and source in a state.
-    pub fn last_in(
-        &self,
-        (stack, job, source): (&str, &str, &str),
-        state: RunState,
-    ) -> Result<Option<RunRow>> {
-        let found = self.select(
-            "WHERE stack = ? AND job = ? AND source = ? AND state = ? ORDER BY due DESC LIMIT 1",
-            params![stack, job, source, state.word()],
-        )?;
-        Ok(found.into_iter().next())
+            Ok(ends)
+        };
+        of.iter().map(newest).collect()
     }
 }
 

@@ -135,20 +135,42 @@ pub(super) fn is_silence(text: &str) -> bool {
     text.contains("error sending request") || text.contains("HTTP error")
 }
 
+/// Whether this names the address where instances of AWS, Azure or Google ask for credentials.
+pub(super) fn asks_instance(text: &str) -> bool {
+    ["/latest/", "169.254.", "/metadata/identity", "/computeMetadata/"]
+        .iter()
+        .any(|place| text.contains(place))
+}
+
+/// Whether no TLS came about, and none will: the other side's certificate is not trusted, it refused
+/// ours, or it speaks something else. In the words of the TLS library, which come with every error.
+pub(super) fn is_distrusted(text: &str) -> bool {
+    ["invalid peer certificate", "received fatal alert", "received corrupt message"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
 /// What went wrong, and how often it was tried; which request it was is said by whoever made it.
 fn without_request(text: &str) -> String {
-    let text = text.replace("Generic S3 error: ", "");
+    let text = without_store(text);
     let Some((request, problem)) = text.split_once(" - HTTP error: ") else {
         return text.strip_prefix("HTTP error: ").map_or(text.clone(), str::to_owned);
     };
     // Not a request for an object: where instances ask for credentials, the address says it all.
-    if request.contains("/latest/") || request.contains("169.254.") {
+    if asks_instance(request) {
         return text;
     }
     match request.split_once(", after ").map(|(_, rest)| number(rest)) {
         Some(Some(retries)) => format!("{problem} (tried {} times)", retries + 1),
         _ => problem.to_owned(),
     }
+}
+
+/// The error without the library's name of the store, which is said elsewhere.
+fn without_store(text: &str) -> String {
+    let text = text.replace("Generic S3 error: ", "");
+    let text = text.replace("Generic MicrosoftAzure error: ", "");
+    text.replace("Generic GCS error: ", "")
 }
 
 fn one_line(text: &str) -> String {

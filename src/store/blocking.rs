@@ -6,13 +6,18 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use object_store::{
+    Attribute, Attributes, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode,
+    PutOptions,
+};
 use tokio::runtime::Handle;
 
 use super::erase::Place;
 use super::error::StoreError;
+use super::layout;
 use super::limit::RateLimit;
 use crate::error::{Error, Result};
+use crate::policy;
 
 /// A store under one prefix. Cheap to clone; every call blocks the calling thread, which must not
 /// be one of the runtime's.
@@ -26,6 +31,7 @@ pub struct Store {
     parts: Arc<tokio::sync::Semaphore>,
     place: Place,
     bucket: Option<Arc<BucketAddress>>,
+    class: Option<&'static str>,
 }
 
 /// Parts in memory on their way to the store, over all uploads of this store.
@@ -79,6 +85,7 @@ impl Store {
             parts: Arc::new(tokio::sync::Semaphore::new(PARTS_IN_FLIGHT)),
             place: Place::Other,
             bucket: None,
+            class: None,
         }
     }
 
@@ -103,6 +110,19 @@ impl Store {
 
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// Stores segments in this storage class.
+    #[must_use]
+    pub fn classed(mut self, class: Option<policy::StorageClass>) -> Self {
+        self.class = class.map(policy::StorageClass::name);
+        self
+    }
+
+    /// What is said of an object when it is stored.
+    pub(super) fn attributes(&self, key: &str) -> Attributes {
+        let class = self.class.filter(|_| layout::is_segment(key));
+        class.map(|class| (Attribute::StorageClass, class)).into_iter().collect()
     }
 
     /// Limits the rates, in bytes a second.
@@ -241,6 +261,16 @@ impl Store {
     /// or a retried request that meets its own write is recognised. `Ok(false)` means that
     /// somebody else's object is there.
     pub fn create_ours(&self, key: &str, body: &Bytes) -> Result<bool> {
+        self.create_ours_by(key, body, &|| self.create(key, body.clone()).map(drop))
+    }
+
+    /// The same, with another way to ask for the create.
+    pub(super) fn create_ours_by(
+        &self,
+        key: &str,
+        body: &Bytes,
+        create: &dyn Fn() -> Result<(), StoreError>,
+    ) -> Result<bool> {
         const TRIES: u32 = 5;
         let mut last = None;
         for attempt in 0..TRIES {
@@ -248,8 +278,8 @@ impl Store {
                 let pause = 50 * (1 << attempt) + fastrand::u64(..50);
                 std::thread::sleep(std::time::Duration::from_millis(pause));
             }
-            last = match self.create(key, body.clone()) {
-                Ok(_) => return Ok(true),
+            last = match create() {
+                Ok(()) => return Ok(true),
                 Err(error @ StoreError::Denied { .. }) => {
                     return Err(error.into_error(&format!("create {key}"), &self.name));
                 }

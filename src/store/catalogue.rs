@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::BufReader;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -9,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::blocking::Store;
 use super::coordination::Worker;
+use super::epochs::Epochs;
 use super::error::StoreError;
 use super::layout;
+use super::locks::Lock;
 use super::reader::ObjectReader;
 use super::upload::Upload;
 use crate::archive::crypt::{DecryptReader, Keyring};
@@ -63,12 +66,29 @@ pub struct SourceStore {
     store: Store,
     address: SourceAddress,
     directory: String,
+    epochs: Arc<Epochs>,
 }
 
 impl SourceStore {
     /// The objects of `address` in `store`.
     pub fn new(store: &Store, address: &SourceAddress) -> Self {
-        Self { store: store.clone(), address: address.clone(), directory: layout::source(address) }
+        Self {
+            store: store.clone(),
+            address: address.clone(),
+            directory: layout::source(address),
+            epochs: Arc::default(),
+        }
+    }
+
+    /// The same, knowing the epochs of the stack.
+    #[must_use]
+    pub fn with_epochs(self, epochs: Arc<Epochs>) -> Self {
+        Self { epochs, ..self }
+    }
+
+    /// The epochs of the stack; none where nobody asked for them.
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
     }
 
     /// The source.
@@ -187,11 +207,12 @@ impl SourceStore {
         Ok(self.marks()?.into_iter().flat_map(|listed| listed.mark.objects).collect())
     }
 
-    /// Creates the commit: the backup exists from here on. An error means that it does not.
-    pub fn commit(&self, manifest: &Manifest) -> Result<()> {
+    /// Creates the commit, locked if that is asked: the backup exists from here on. An error means
+    /// that it does not.
+    pub fn commit(&self, manifest: &Manifest, lock: Option<Lock>) -> Result<()> {
         let key = self.key(&layout::commit(&manifest.backup));
         let body = to_json(manifest, &key)?;
-        if self.store.create_ours(&key, &body)? {
+        if self.create_commit(&manifest.backup, &body, lock)? {
             return Ok(());
         }
         Err(Error::new(
@@ -223,8 +244,16 @@ impl SourceStore {
     }
 
     /// Creates the commit of a copy: the same bytes. `Ok(false)` if something else lies there.
-    pub fn commit_copy(&self, backup: &BackupId, body: &Bytes) -> Result<bool> {
-        self.store.create_ours(&self.key(&layout::commit(backup)), body)
+    pub fn commit_copy(&self, backup: &BackupId, body: &Bytes, lock: Option<Lock>) -> Result<bool> {
+        self.create_commit(backup, body, lock)
+    }
+
+    fn create_commit(&self, backup: &BackupId, body: &Bytes, lock: Option<Lock>) -> Result<bool> {
+        let key = self.key(&layout::commit(backup));
+        match lock {
+            Some(lock) => self.store.create_ours_locked(&key, body, lock),
+            None => self.store.create_ours(&key, body),
+        }
     }
 
     /// Starts the upload of an object.

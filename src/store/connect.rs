@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{
-    AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider, S3ConditionalPut,
-};
+use jiff::Timestamp;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
 use object_store::{
@@ -17,10 +16,12 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::blocking::{BucketAddress, Store};
+use super::clouds::{self, AzureLocation, GcsLocation, Known, Means, known};
 use super::erase::Place;
 use super::error::{StoreError, no_credentials};
 use super::http::Connector;
 use super::layout;
+use super::past::{self, Past};
 use super::sdk::Reach;
 use super::versions::Bucket;
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
@@ -53,6 +54,10 @@ pub enum Location {
     Local(PathBuf),
     /// A bucket, or a prefix in one.
     S3(S3Location),
+    /// A container of Azure Blob Storage, or a prefix in one.
+    Azure(AzureLocation),
+    /// A bucket of Google Cloud Storage, or a prefix in one.
+    Gcs(GcsLocation),
 }
 
 /// A bucket of an S3-compatible store.
@@ -74,6 +79,8 @@ pub struct S3Location {
     pub session_token: Option<SecretString>,
     /// `bucket.endpoint` instead of `endpoint/bucket`.
     pub virtual_hosted: bool,
+    /// What kind of store it is, where that matters.
+    pub profile: Option<policy::S3Profile>,
     /// PEM file of a private certificate authority.
     pub ca_file: Option<PathBuf>,
     /// Allow `http:` endpoints.
@@ -84,6 +91,8 @@ pub struct S3Location {
     pub timeout: Option<Duration>,
     /// How long a request is tried again; three minutes if not given.
     pub retry_for: Option<Duration>,
+    /// Look at the bucket as it was then, and write nothing.
+    pub at: Option<Timestamp>,
 }
 
 impl Location {
@@ -97,7 +106,8 @@ impl Location {
         }
         let bad = |what: &str| {
             Error::usage(format!("`{}` is no repository: {what}", without_login(text))).hint(
-                "give a directory, file:///PATH or s3://BUCKET/PREFIX?endpoint=URL&region=REGION",
+                "give a directory, file:///PATH, s3://BUCKET/PREFIX?endpoint=URL&region=REGION, \
+                 az://CONTAINER/PREFIX?account=NAME or gs://BUCKET/PREFIX",
             )
         };
         let url = url::Url::parse(text).map_err(|error| bad(&error.to_string()))?;
@@ -122,6 +132,12 @@ impl Location {
                         "allow_http" => s3.http_is_meant = value == "true",
                         "region" => s3.region = Some(value.into_owned()),
                         "ca_file" => s3.ca_file = Some(value.into_owned().into()),
+                        "profile" => {
+                            let profile = policy::S3Profile::parse(&value)
+                                .ok_or_else(|| bad("`profile` is one of oss, cos and obs"))?;
+                            s3.virtual_hosted |= profile.wants_virtual_hosts();
+                            s3.profile = Some(profile);
+                        }
                         "virtual_hosted" => s3.virtual_hosted = value == "true",
                         "timeout" => s3.timeout = Some(period(&value).map_err(|e| bad(&e))?),
                         "retry_for" => s3.retry_for = Some(period(&value).map_err(|e| bad(&e))?),
@@ -130,6 +146,7 @@ impl Location {
                 }
                 Ok(Self::S3(s3))
             }
+            "az" | "gs" => clouds::parse(&url).map_err(|what| bad(&what)),
             other => Err(bad(&format!("unknown scheme `{other}`"))),
         }
     }
@@ -139,6 +156,8 @@ impl Location {
         match &repository.storage {
             Storage::Local(local) => Ok(Self::Local(local.path.clone())),
             Storage::S3(s3) => Self::of_s3(s3),
+            Storage::Azure(azure) => AzureLocation::of_policy(azure).map(Self::Azure),
+            Storage::Gcs(gcs) => GcsLocation::of_policy(gcs).map(Self::Gcs),
         }
     }
 
@@ -155,17 +174,43 @@ impl Location {
             secret_access_key: resolve(&s3.secret_access_key)?,
             session_token: resolve(&s3.session_token)?,
             virtual_hosted: s3.uses_virtual_hosts(),
+            profile: s3.profile,
             ca_file: s3.ca_file.clone(),
             allow_http: s3.allow_http,
             http_is_meant: true,
             timeout: s3.timeout.map(policy::Period::get),
             retry_for: s3.retry_for.map(policy::Period::get),
+            at: None,
         }))
+    }
+
+    /// The same as it was at some time, if one is given.
+    pub fn at(mut self, at: Option<Timestamp>) -> Result<Self> {
+        match (&mut self, at) {
+            (_, None) => {}
+            (Self::S3(s3), at) => s3.at = at,
+            (Self::Azure(_) | Self::Gcs(_), Some(_)) => {
+                return Err(Error::unsupported(format!(
+                    "{}: only S3-compatible stores are read as they were",
+                    self.name()
+                )));
+            }
+            (Self::Local(path), Some(_)) => {
+                let message = format!("{} keeps no versions: it is a directory", path.display());
+                return Err(Error::usage(message)
+                    .hint("`--repository-at` is for buckets; leave it out, or use a snapshot of the file system"));
+            }
+        }
+        Ok(self)
     }
 
     /// Whether what is sent can be read on the way, and nobody said that this is meant.
     pub fn is_exposed(&self) -> bool {
-        let Self::S3(S3Location { endpoint: Some(endpoint), http_is_meant: false, .. }) = self
+        let (Self::S3(S3Location { endpoint: Some(endpoint), http_is_meant: false, .. })
+        | Self::Azure(AzureLocation { endpoint: Some(endpoint), access_key: None, .. })
+        | Self::Gcs(GcsLocation {
+            endpoint: Some(endpoint), service_account_key: None, ..
+        })) = self
         else {
             return false;
         };
@@ -177,21 +222,29 @@ impl Location {
     pub fn name(&self) -> String {
         match self {
             Self::Local(path) => path.display().to_string(),
-            Self::S3(s3) => match (&s3.endpoint, s3.prefix.is_empty()) {
-                (None, true) => format!("s3://{}", s3.bucket),
-                (None, false) => format!("s3://{}/{}", s3.bucket, s3.prefix),
-                (Some(endpoint), true) => format!("s3://{} at {endpoint}", s3.bucket),
-                (Some(endpoint), false) => {
-                    format!("s3://{}/{} at {endpoint}", s3.bucket, s3.prefix)
+            Self::Azure(azure) => azure.name(),
+            Self::Gcs(gcs) => gcs.name(),
+            Self::S3(s3) => {
+                let place = match (&s3.endpoint, s3.prefix.is_empty()) {
+                    (None, true) => format!("s3://{}", s3.bucket),
+                    (None, false) => format!("s3://{}/{}", s3.bucket, s3.prefix),
+                    (Some(endpoint), true) => format!("s3://{} at {endpoint}", s3.bucket),
+                    (Some(endpoint), false) => {
+                        format!("s3://{}/{} at {endpoint}", s3.bucket, s3.prefix)
+                    }
+                };
+                match s3.at {
+                    Some(at) => format!("{place} as of {at}"),
+                    None => place,
                 }
-            },
+            }
         }
     }
 
     /// Connects, and makes sure that a bucket answers at all. A local directory is created only if
     /// `create`.
     pub fn connect(&self, runtime: &Handle, create: bool) -> Result<Store> {
-        let mut greeted = None;
+        let mut greeted: Option<(Arc<dyn ObjectStore>, Option<Known>)> = None;
         let (objects, place): (Arc<dyn ObjectStore>, Place) = match self {
             Self::Local(path) => {
                 (Arc::new(local(path, create)?), Place::Directory(path.as_path().into()))
@@ -203,18 +256,29 @@ impl Location {
                 })?;
                 let hasty = s3.retry_for.unwrap_or(RETRY_FOR).min(GREETING);
                 let hasty = S3Location { retry_for: Some(hasty), ..s3.clone() }.build()?.0;
-                let hasty: Arc<dyn ObjectStore> = if s3.prefix.is_empty() {
-                    Arc::new(hasty)
-                } else {
-                    Arc::new(PrefixStore::new(hasty, s3.prefix.as_str()))
+                let asked = known(reach.credentials.clone());
+                greeted = Some((below(Arc::new(hasty), &s3.prefix), Some(asked)));
+                let versions = Arc::new(Bucket::new(reach, &s3.prefix));
+                let objects = below(Arc::new(bucket), &s3.prefix);
+                let objects = match s3.at {
+                    Some(at) => Arc::new(Past::new(objects, versions.clone(), at)),
+                    None => objects,
                 };
-                greeted = Some((hasty, reach.credentials.clone()));
-                let place = Place::Bucket(Arc::new(Bucket::new(reach, &s3.prefix)));
-                if s3.prefix.is_empty() {
-                    (Arc::new(bucket), place)
-                } else {
-                    (Arc::new(PrefixStore::new(bucket, s3.prefix.as_str())), place)
-                }
+                (objects, Place::Bucket(versions))
+            }
+            Self::Azure(azure) => {
+                let means = means(None, azure.allow_http);
+                let (hasty, asked) = azure.build(&means.hasty(GREETING))?;
+                let prefix = azure.prefix.as_str();
+                greeted = Some((below(Arc::new(hasty), prefix), asked));
+                (below(Arc::new(azure.build(&means)?.0), prefix), Place::Other)
+            }
+            Self::Gcs(gcs) => {
+                let means = means(None, gcs.allow_http);
+                let (hasty, asked) = gcs.build(&means.hasty(GREETING))?;
+                let prefix = gcs.prefix.as_str();
+                greeted = Some((below(Arc::new(hasty), prefix), asked));
+                (below(Arc::new(gcs.build(&means)?.0), prefix), Place::Other)
             }
         };
         let mut store = Store::new(objects, runtime.clone(), &self.name()).at(place);
@@ -227,8 +291,14 @@ impl Location {
                 virtual_hosted: s3.virtual_hosted,
             });
         }
-        if let Some((hasty, credentials)) = greeted {
-            greet(&Store::new(hasty, runtime.clone(), &self.name()), &credentials)?;
+        if let Some((hasty, asked)) = greeted {
+            greet(&Store::new(hasty, runtime.clone(), &self.name()), asked)?;
+        }
+        if let Self::S3(S3Location { profile: Some(profile), at: None, .. }) = self {
+            check_profile(&store, *profile)?;
+        }
+        if let Self::S3(S3Location { at: Some(_), .. }) = self {
+            past::check(&store)?;
         }
         Ok(store)
     }
@@ -248,15 +318,17 @@ fn without_login(url: &str) -> String {
 
 /// Asks for one small object with less patience than the work has: a long backup should outlast a
 /// server's restart, and a person who mistyped an endpoint should not wait minutes to learn it.
-fn greet(store: &Store, credentials: &AwsCredentialProvider) -> Result<()> {
+fn greet(store: &Store, credentials: Option<Known>) -> Result<()> {
     let path = object_store::path::Path::from(layout::DESCRIPTOR);
     let soon = |error| move |_| error;
     let asked = store.runtime().block_on(async {
         // First by themselves: an instance that keeps silent is not the bucket's silence.
-        let known = timeout(FIRST_ANSWER, credentials.get_credential());
-        match known.await.map_err(soon(no_credentials(store.name())))? {
-            Ok(_) => {}
-            Err(error) => return Ok(Err(error)),
+        if let Some(credentials) = credentials {
+            let known = timeout(FIRST_ANSWER, credentials);
+            match known.await.map_err(soon(no_credentials(store.name())))? {
+                Ok(()) => {}
+                Err(error) => return Ok(Err(error)),
+            }
         }
         let asked = timeout(FIRST_ANSWER, store.objects().get(&path));
         asked.await.map_err(soon(no_answer(store.name())))
@@ -269,6 +341,47 @@ fn greet(store: &Store, credentials: &AwsCredentialProvider) -> Result<()> {
             Err(error.into_error(&doing, store.name()))
         }
     }
+}
+
+/// How requests to other stores than S3 are sent.
+fn means(timeout: Option<Duration>, allow_http: bool) -> Means {
+    Means {
+        client: ClientOptions::new()
+            .with_allow_http(allow_http)
+            .with_connect_timeout(Duration::from_secs(10))
+            .with_timeout(Duration::from_mins(5)),
+        connector: Connector { silence: timeout.unwrap_or(SILENCE), create_header: None },
+        retry: retry(RETRY_FOR),
+    }
+}
+
+fn retry(within: Duration) -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: FIRST_PAUSE,
+            max_backoff: LONGEST_PAUSE,
+            base: GROWTH,
+        },
+        max_retries: RETRIES,
+        retry_timeout: within,
+    }
+}
+
+fn below(objects: Arc<dyn ObjectStore>, prefix: &str) -> Arc<dyn ObjectStore> {
+    if prefix.is_empty() { objects } else { Arc::new(PrefixStore::new(objects, prefix)) }
+}
+
+/// Refuses a bucket whose creates would overwrite.
+fn check_profile(store: &Store, profile: policy::S3Profile) -> Result<()> {
+    if profile.create_header().is_none() || !store.versioning()?.keeps() {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "{}: the bucket keeps versions, and there {} lets a create overwrite",
+        store.name(),
+        profile.name()
+    ))
+    .hint("use a bucket that never kept versions: suspending them is not enough"))
 }
 
 fn no_answer(name: &str) -> Error {
@@ -314,7 +427,10 @@ impl S3Location {
                 client = client.with_root_certificate(certificate);
             }
         }
-        let connector = Connector { silence: self.timeout.unwrap_or(SILENCE) };
+        let connector = Connector {
+            silence: self.timeout.unwrap_or(SILENCE),
+            create_header: self.profile.and_then(policy::S3Profile::create_header),
+        };
         // Only what the policy leaves open is taken from the environment: credentials, and where
         // an instance gets them from.
         let mut builder = if self.access_key_id.is_some() {
@@ -329,15 +445,7 @@ impl S3Location {
             .with_client_options(client.clone())
             .with_http_connector(connector)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
-            .with_retry(RetryConfig {
-                backoff: BackoffConfig {
-                    init_backoff: FIRST_PAUSE,
-                    max_backoff: LONGEST_PAUSE,
-                    base: GROWTH,
-                },
-                max_retries: RETRIES,
-                retry_timeout: self.retry_for.unwrap_or(RETRY_FOR),
-            });
+            .with_retry(retry(self.retry_for.unwrap_or(RETRY_FOR)));
         if let Some(region) = &self.region {
             builder = builder.with_region(region);
         }

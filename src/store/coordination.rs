@@ -10,7 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{SourceStore, to_json};
+use super::erase::Erased;
 use super::layout;
+use super::locks::KeptBy;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{self, BackupId};
@@ -84,6 +86,9 @@ pub struct Pin {
     /// Why, in somebody's words.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Its objects are under a legal hold as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
     /// Who pinned it.
     pub by: Worker,
 }
@@ -211,10 +216,25 @@ impl SourceStore {
         self.store().create_ours(&key, &to_json(&tombstone, &key)?)
     }
 
-    /// Removes the manifest of a backup for good: from here on it does not exist.
-    pub fn erase_commit(&self, backup: &BackupId) -> Result<()> {
+    /// Removes the manifest of a backup for good: from here on it does not exist. Unless object lock
+    /// keeps it: then nothing was done.
+    pub fn erase_commit(&self, backup: &BackupId) -> Result<Erased> {
         let key = self.key(&layout::commit(backup));
-        self.store().erase(&[key]).into_iter().try_for_each(|(_, erased)| erased.map(drop))
+        let erased = self.store().erase(&[key]).pop();
+        erased.map_or(Ok(Erased::Absent), |(_, erased)| erased)
+    }
+
+    /// Those of these backups whose manifest cannot be removed now, and why.
+    pub fn kept<'a>(
+        &self,
+        backups: impl IntoIterator<Item = &'a BackupId>,
+    ) -> Result<BTreeMap<BackupId, KeptBy>> {
+        let backups: Vec<&BackupId> = backups.into_iter().collect();
+        let keys: Vec<String> =
+            backups.iter().map(|backup| self.key(&layout::commit(backup))).collect();
+        let kept = self.store().kept(&keys)?;
+        let of = |(backup, key): (&&BackupId, &String)| Some(((*backup).clone(), *kept.get(key)?));
+        Ok(backups.iter().zip(&keys).filter_map(of).collect())
     }
 
     /// Removes what writers that were killed left in a local directory and what no listing shows:

@@ -1,6 +1,6 @@
 //! Why a request to a store failed, for those who branch on it.
 
-use super::answer::Answer;
+use super::answer::{Answer, asks_instance, is_distrusted};
 use crate::error::{Error, ErrorKind};
 
 /// A failed request.
@@ -48,7 +48,9 @@ impl StoreError {
             E::NotFound { .. } if source.is(&["NoSuchBucket"]) => Self::Failed { key, source },
             E::NotFound { .. } => Self::NotFound { key },
             // Two requests met and neither was done: the library says that the object exists.
-            E::AlreadyExists { .. } if source.status == Some(409) => Self::Failed { key, source },
+            E::AlreadyExists { .. } if source.status == Some(409) && !source.is(&TAKEN) => {
+                Self::Failed { key, source }
+            }
             E::AlreadyExists { .. } | E::Precondition { .. } | E::NotModified { .. } => {
                 Self::Exists { key }
             }
@@ -64,29 +66,54 @@ impl StoreError {
             Self::NotFound { .. } => Error::new(ErrorKind::NotFound, message),
             Self::Exists { .. } => Error::new(ErrorKind::Conflict, message),
             Self::Denied { source, .. } => of_refusal(source, message),
-            Self::Failed { source, .. } => of_answer(source, message),
+            Self::Failed { source, .. } => of_answer(source, message, Cloud::of(store)),
         };
         error.with_source(self)
     }
 }
 
-/// What a person can do about an answer of any kind.
+/// Whose store it is: what to set differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cloud {
+    S3,
+    Azure,
+    Google,
+}
+
+impl Cloud {
+    /// By the name that locations have for people.
+    fn of(store: &str) -> Self {
+        match store.split_once("://") {
+            Some(("az", _)) => Self::Azure,
+            Some(("gs", _)) => Self::Google,
+            _ => Self::S3,
+        }
+    }
+}
+
+/// What a person can do about an answer of any kind. Only S3's own client asks.
 pub(super) fn of_any(answer: &Answer, message: String) -> Error {
-    if answer.is_refusal() { of_refusal(answer, message) } else { of_answer(answer, message) }
+    if answer.is_refusal() {
+        of_refusal(answer, message)
+    } else {
+        of_answer(answer, message, Cloud::S3)
+    }
 }
 
 /// What a person can do about an answer that is no object's absence or presence.
-fn of_answer(answer: &Answer, message: String) -> Error {
+fn of_answer(answer: &Answer, message: String, cloud: Cloud) -> Error {
     match answer.io {
         Some(io) if answer.status.is_none() && !answer.silent => of_disk(io, message),
-        _ => of_network(answer, message),
+        _ => of_network(answer, message, cloud),
     }
 }
 
 /// A refusal: 401 or 403.
 fn of_refusal(answer: &Answer, message: String) -> Error {
     let error = Error::new(ErrorKind::Denied, message);
-    if answer.is(&BAD_KEY) {
+    if answer.message.contains(super::past::READ_ONLY) {
+        error.hint("leave `--repository-at` out to write")
+    } else if answer.is(&BAD_KEY) {
         error.hint("check access key and secret key")
     } else if answer.is(&EXPIRED) {
         error.hint("the credentials are no longer valid: get new ones, then run this again")
@@ -113,34 +140,71 @@ fn of_disk(kind: std::io::ErrorKind, message: String) -> Error {
 /// There are no credentials for the bucket.
 pub(super) fn no_credentials(name: &str) -> Error {
     let message = format!("there are no credentials for {name}");
-    without_credentials(Error::new(ErrorKind::Denied, message))
+    without_credentials(Error::new(ErrorKind::Denied, message), Cloud::of(name))
 }
 
-fn without_credentials(error: Error) -> Error {
+fn without_credentials(error: Error, cloud: Cloud) -> Error {
     error
         .with_kind(ErrorKind::Denied)
         .hint("no credentials were given, and this machine offers none of its own")
-        .hint(
-            "set `access_key_id` and `secret_access_key` in the policy, or AWS_ACCESS_KEY_ID and \
-             AWS_SECRET_ACCESS_KEY",
-        )
+        .hint(match cloud {
+            Cloud::S3 => {
+                "set `access_key_id` and `secret_access_key` in the policy, or AWS_ACCESS_KEY_ID \
+                 and AWS_SECRET_ACCESS_KEY"
+            }
+            Cloud::Azure => {
+                "set `access_key` in the policy, or AZURE_STORAGE_ACCOUNT_KEY; for a service \
+                 principal AZURE_STORAGE_CLIENT_ID, AZURE_STORAGE_CLIENT_SECRET and \
+                 AZURE_STORAGE_TENANT_ID"
+            }
+            Cloud::Google => {
+                "set `service_account_key` in the policy, or GOOGLE_SERVICE_ACCOUNT to the path of \
+                 a service account's key"
+            }
+        })
+}
+
+/// No TLS came about, and none will.
+fn without_tls(text: &str, error: Error, cloud: Cloud) -> Error {
+    if text.contains("received corrupt message") {
+        return error.hint("the server does not speak TLS there: check the endpoint and its port");
+    }
+    if text.contains("received fatal alert") {
+        return error.hint("the server ended the TLS handshake: its log says why");
+    }
+    if ["xpired", "NotValidYet", "not valid yet"].iter().any(|words| text.contains(words)) {
+        return error.hint("renew the server's certificate, or set this machine's clock");
+    }
+    if text.contains("NotValidForName") || text.contains("not valid for name") {
+        return error.hint("the endpoint must be named as the server's certificate names it");
+    }
+    error.hint(match cloud {
+        Cloud::S3 => {
+            "for a private certificate authority set `ca_file` in the policy, or `&ca_file=PATH` in \
+             the URL"
+        }
+        Cloud::Azure | Cloud::Google => {
+            "let this machine trust the certificate's authority: install it in the system's store, \
+             or set SSL_CERT_FILE"
+        }
+    })
 }
 
 /// A bucket's error, with what a person can do about it.
-fn of_network(answer: &Answer, message: String) -> Error {
+fn of_network(answer: &Answer, message: String, cloud: Cloud) -> Error {
     let text = answer.message.as_str();
     let error = Error::new(ErrorKind::Unreachable, message);
-    if text.contains("certificate") || text.contains("UnknownIssuer") {
-        error.hint("for a private certificate authority set `ca_file` in the policy")
+    if is_distrusted(text) {
+        without_tls(text, error, cloud)
     } else if answer.is(&BAD_KEY) || answer.is(&EXPIRED) {
         of_refusal(answer, error.to_string())
     } else if answer.is(&["NoSuchBucket"]) {
         error
             .with_kind(ErrorKind::NotFound)
             .hint("create the bucket first, or check its name, the endpoint and the region")
-    } else if text.contains("/latest/") || text.contains("169.254.") {
+    } else if asks_instance(text) {
         // Without keys the instance is asked for them, and here nobody answered.
-        without_credentials(error)
+        without_credentials(error, cloud)
     } else if text.contains("URL scheme is not allowed") {
         error
             .with_kind(ErrorKind::Policy)
@@ -160,5 +224,7 @@ fn of_network(answer: &Answer, message: String) -> Error {
     }
 }
 
+/// Codes under a 409 of stores that say so of an object that is there.
+const TAKEN: [&str; 3] = ["FileAlreadyExists", "BlobAlreadyExists", "ObjectAlreadyExists"];
 const BAD_KEY: [&str; 2] = ["InvalidAccessKeyId", "SignatureDoesNotMatch"];
 const EXPIRED: [&str; 3] = ["ExpiredToken", "TokenRefreshRequired", "InvalidToken"];

@@ -18,6 +18,8 @@ use object_store::client::{
 };
 use tokio::time::{Instant, Sleep};
 
+use super::answer::{is_distrusted, text_of};
+
 /// For every so many bytes that are sent a server may be silent once more: it can answer only when
 /// it has them, and the line may be slow.
 const SENDING: usize = 2 << 20;
@@ -31,12 +33,14 @@ const LONG_WORK: u32 = 5;
 pub(super) struct Connector {
     /// How long a server may be silent.
     pub(super) silence: Duration,
+    /// A header that a create has beside `If-None-Match`, for stores that know only theirs.
+    pub(super) create_header: Option<&'static str>,
 }
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Watched { inner, silence: self.silence }))
+        Ok(HttpClient::new(Watched { inner, silence: self.silence, create: self.create_header }))
     }
 }
 
@@ -44,6 +48,7 @@ impl HttpConnector for Connector {
 struct Watched {
     inner: HttpClient,
     silence: Duration,
+    create: Option<&'static str>,
 }
 
 /// The server said nothing for so long.
@@ -53,12 +58,23 @@ struct Silent(Duration);
 
 #[async_trait]
 impl HttpService for Watched {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if let Some(header) = self.create
+            && request.method() == Method::PUT
+            && request.headers().contains_key(http::header::IF_NONE_MATCH)
+        {
+            // Signatures cover what was there before, and stores take more.
+            request.headers_mut().insert(header, http::HeaderValue::from_static("true"));
+        }
         let method = request.method().clone();
         let streams = method == Method::GET && is_object(request.uri().query());
         let result = self.answer(request, streams).await;
-        // Deleting twice is deleting: like a GET it may be sent again whatever became of the first.
         result.map_err(|error| match error.kind() {
+            // Asked again, the server shows the same certificate.
+            HttpErrorKind::Connect if is_distrusted(&text_of(&error)) => {
+                HttpError::new(HttpErrorKind::Unknown, error)
+            }
+            // Deleting twice is deleting: like a GET it may be sent again whatever became of the first.
             HttpErrorKind::Timeout | HttpErrorKind::Interrupted if method == Method::DELETE => {
                 HttpError::new(HttpErrorKind::Request, error)
             }

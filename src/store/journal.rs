@@ -70,6 +70,17 @@ impl JournalStore {
         Ok(records)
     }
 
+    /// The record with the highest number, whatever is missing before it.
+    pub fn last(&self) -> Result<Option<(u64, Bytes)>> {
+        let directory = format!("{}/{}", layout::journals(&self.stack), self.run);
+        let listed = self.store.list(&directory)?;
+        let last = listed.iter().filter_map(|object| layout::journal_number(&object.key)).max();
+        let Some(number) = last else { return Ok(None) };
+        // One that is too large to be a record counts, and is none.
+        let bytes = self.store.read_if_exists(&self.key(number), RECORD_LIMIT);
+        Ok(Some((number, bytes.ok().flatten().unwrap_or_default())))
+    }
+
     /// Creates a record. `Ok(false)`: somebody else has written that number.
     pub fn create(&self, number: u64, body: &Bytes) -> Result<bool> {
         self.store.create_ours(&self.key(number), body)

@@ -1,6 +1,7 @@
 //! The repository's content key: public half in the open, secret half wrapped to people.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -9,6 +10,7 @@ use super::blocking::Store;
 use super::layout;
 use super::repository::Repository;
 use crate::archive::crypt::{Keyring, Recipients};
+use crate::archive::person;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id;
 
@@ -78,15 +80,36 @@ pub fn wrap_key(
         return Err(Error::usage("no recipients to wrap the repository key to"));
     }
     let text = format!("{}\n", secret.expose_secret());
-    let sealed = people
-        .encrypt_all(text.as_bytes())
-        .map_err(|error| Error::io("failed to wrap the repository key", error))?;
+    let sealed = people.encrypt_all(text.as_bytes());
+    keep_wrap(store, id, number, sealed)
+}
+
+/// The same, wrapped to a passphrase.
+pub fn wrap_key_with_passphrase(
+    store: &Store,
+    id: &str,
+    number: u32,
+    secret: &SecretString,
+    passphrase: &SecretString,
+) -> Result<String> {
+    let text = format!("{}\n", secret.expose_secret());
+    keep_wrap(store, id, number, person::seal_with_passphrase(&text, passphrase))
+}
+
+fn keep_wrap(store: &Store, id: &str, number: u32, sealed: io::Result<Vec<u8>>) -> Result<String> {
+    let sealed = sealed.map_err(|error| Error::io("failed to wrap the repository key", error))?;
     let object = layout::wrapped_key(id, number);
     if !store.create_ours(&object, &sealed.into())? {
         return Err(Error::new(ErrorKind::Conflict, format!("{object} exists already"))
             .hint("somebody else added a recipient at the same time: try again"));
     }
     Ok(object)
+}
+
+/// Whether a wrap is opened by a passphrase. Of the others nothing tells whose they are.
+pub fn is_passphrase_wrap(store: &Store, wrap: &str) -> Result<bool> {
+    let sealed = store.read_if_exists(wrap, KEY_LIMIT)?;
+    Ok(sealed.is_some_and(|sealed| person::takes_passphrase(&sealed)))
 }
 
 /// The keys of a repository, oldest first.

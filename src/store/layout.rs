@@ -81,6 +81,16 @@ pub fn journal_number(key: &str) -> Option<u64> {
     key.rsplit('/').next()?.strip_suffix(".json")?.parse().ok()
 }
 
+/// Where the evidence of a stack's drills lies, a directory for each drill.
+pub fn evidence(stack: &str) -> String {
+    format!("{stack}/evidence")
+}
+
+/// A file of the evidence of a drill.
+pub fn evidence_file(stack: &str, drill: &str, name: &str) -> String {
+    format!("{stack}/evidence/{drill}/{name}")
+}
+
 /// Where the commits of a source lie, relative to it.
 pub const COMMITS: &str = "commits";
 /// Where the intents of a source lie, relative to it.
@@ -113,6 +123,16 @@ pub fn hold(id: &str) -> String {
 /// A pin, relative to its source.
 pub fn pin(backup: &BackupId) -> String {
     format!("{PINS}/{backup}.json")
+}
+
+/// What a standby of a source has, relative to the source.
+pub fn syncs(job: &str) -> String {
+    format!("sync/{job}")
+}
+
+/// One record of it, relative to the source; `number` counts from 1.
+pub fn sync(job: &str, number: u64) -> String {
+    format!("sync/{job}/{number:08}.json")
 }
 
 /// The numbers of a lease.
@@ -241,6 +261,16 @@ pub fn pages(backup: &BackupId, encrypted: bool) -> String {
 /// The digests of everything the backup needs, relative to its source.
 pub fn sums(backup: &BackupId) -> String {
     format!("data/{backup}/SHA256SUMS")
+}
+
+/// Whether this is the key or path of a segment: the bulk of a backup, read by nobody but a restore.
+pub fn is_segment(key: &str) -> bool {
+    let mut parts = key.rsplit('/');
+    let name = parts.next().unwrap_or_default();
+    let numbered = name.split_once('.').is_some_and(|(number, _)| {
+        number.len() == 6 && number.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    numbered && parts.nth(1) == Some(DATA)
 }
 
 /// Whether the object is encrypted, by its name.

@@ -5,10 +5,10 @@
 //! holds one may be stopped for an hour and wake up. What must not happen twice is prevented by
 //! `protocol`, by create-only commits and, for sites, by epochs.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ pub struct Terms<'a> {
 #[derive(Debug)]
 pub struct Lease {
     stored_at: Timestamp,
-    lost: Arc<AtomicBool>,
+    keeping: Arc<Mutex<Keeping>>,
     stop: Option<Sender<()>>,
     renewing: Option<JoinHandle<()>>,
 }
@@ -94,6 +94,7 @@ impl Lease {
             )
             .hint("try again when it is done")
         };
+        let begun = Instant::now();
         if !numbers.create(number, &record)? {
             return Err(taken());
         }
@@ -106,18 +107,25 @@ impl Lease {
             }
         }
         numbers.delete_below(number);
-        let lost = Arc::new(AtomicBool::new(false));
         let (stop, stopped) = channel();
-        let pause = terms.period.unsigned_abs() / 3;
-        let keeping = Keeping { numbers, record, number, clock: clock.clone(), lost: lost.clone() };
+        let period = terms.period.unsigned_abs();
+        let keeping = Arc::new(Mutex::new(Keeping {
+            numbers,
+            record,
+            number,
+            clock: clock.clone(),
+            period,
+            renewed: begun,
+            lost: false,
+        }));
+        let kept = keeping.clone();
         let renewing = std::thread::spawn(move || {
-            let mut keeping = keeping;
-            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                keeping.renew();
+            while stopped.recv_timeout(period / 3) == Err(RecvTimeoutError::Timeout) {
+                lock(&kept).renew();
             }
-            keeping.release();
+            lock(&kept).release();
         });
-        Ok(Self { stored_at, lost, stop: Some(stop), renewing: Some(renewing) })
+        Ok(Self { stored_at, keeping, stop: Some(stop), renewing: Some(renewing) })
     }
 
     /// When the store took it: the store's clock, as it was just now.
@@ -125,14 +133,21 @@ impl Lease {
         self.stored_at
     }
 
-    /// Fails once somebody else has it.
+    /// Fails once somebody else has it. Where it was not renewed in time, because this process stood
+    /// still or the store did not answer, it is renewed first: only the store knows whose it is then.
     pub fn check(&self) -> Result<()> {
-        if self.lost.load(Ordering::Relaxed) {
+        let mut keeping = lock(&self.keeping);
+        let ours = !keeping.lost && (keeping.counts() || keeping.renew());
+        if !ours {
             return Err(Error::new(ErrorKind::Busy, "somebody else took the lease over")
                 .hint("this process was stopped for too long, or its renewals failed"));
         }
         Ok(())
     }
+}
+
+fn lock(keeping: &Mutex<Keeping>) -> MutexGuard<'_, Keeping> {
+    keeping.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Lease {
@@ -170,7 +185,7 @@ fn boot_id() -> String {
 }
 
 /// Where it cannot be told, a process counts as running.
-fn is_running(pid: u32) -> bool {
+pub(super) fn is_running(pid: u32) -> bool {
     !std::path::Path::new("/proc/self").exists()
         || std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
@@ -223,38 +238,88 @@ impl Numbers {
     }
 }
 
+#[derive(Debug)]
 struct Keeping {
     numbers: Numbers,
     record: Record,
     number: u64,
     clock: Arc<dyn Clock>,
-    lost: Arc<AtomicBool>,
+    period: Duration,
+    /// When what the store has was sent there: the store's own time of it is not before that.
+    renewed: Instant,
+    lost: bool,
 }
 
 impl Keeping {
-    fn renew(&mut self) {
-        if self.lost.load(Ordering::Relaxed) {
-            return;
+    /// Whether nobody can have taken it since.
+    fn counts(&self) -> bool {
+        self.renewed.elapsed() < self.period
+    }
+
+    /// Whether the store took the next number.
+    fn renew(&mut self) -> bool {
+        if self.lost {
+            return false;
         }
         self.record.created = self.clock.now();
+        let begun = Instant::now();
         match self.numbers.create(self.number + 1, &self.record) {
             Ok(true) => {
                 self.number += 1;
+                self.renewed = begun;
                 self.numbers.delete_below(self.number);
+                true
             }
-            Ok(false) => self.lost.store(true, Ordering::Relaxed),
+            Ok(false) => {
+                self.lost = true;
+                false
+            }
             // It still counts for a while; the next renewal may get through.
-            Err(_) => {}
+            Err(_) => false,
         }
     }
 
-    fn release(mut self) {
+    fn release(&mut self) {
         self.record.released = true;
         self.record.created = self.clock.now();
-        if !self.lost.load(Ordering::Relaxed)
-            && matches!(self.numbers.create(self.number + 1, &self.record), Ok(true))
-        {
+        if !self.lost && matches!(self.numbers.create(self.number + 1, &self.record), Ok(true)) {
             self.numbers.delete_below(self.number + 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::Location;
+
+    #[test]
+    fn who_was_late_asks_the_store_whose_it_is() {
+        let place = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let location = Location::parse(place.path().to_str().unwrap()).unwrap();
+        let store = location.connect(runtime.handle(), true).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let period = SignedDuration::from_hours(1);
+        let by = Worker::here("here".to_owned());
+        let terms = Terms { stack: "demo", name: "prune", purpose: "prune", period, by };
+        let lease = Lease::take(&store, &terms, &clock).unwrap();
+        let number = || lock(&lease.keeping).number;
+        let late = || lock(&lease.keeping).period = Duration::ZERO;
+        lease.check().unwrap();
+        assert_eq!(number(), 1, "in time: nobody is asked");
+        late();
+        lease.check().unwrap();
+        assert_eq!(number(), 2, "late, and nobody took it");
+        {
+            let keeping = lock(&lease.keeping);
+            assert!(keeping.numbers.create(3, &keeping.record).unwrap());
+        }
+        let error = lease.check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
+        assert!(lease.check().is_err() && number() == 2, "for good");
     }
 }

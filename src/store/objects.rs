@@ -24,12 +24,13 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A bucket, or a prefix in one.
 pub struct Objects {
-    client: Client,
-    bucket: String,
-    prefix: String,
+    pub(super) client: Client,
+    pub(super) bucket: String,
+    pub(super) prefix: String,
     name: String,
+    pub(super) reach: Reach,
     // After the client, whose connections live in it.
-    runtime: Arc<Runtime>,
+    pub(super) runtime: Arc<Runtime>,
 }
 
 /// An object as a listing shows it.
@@ -83,7 +84,8 @@ impl Objects {
         let prefix = if s3.prefix.is_empty() { String::new() } else { format!("{}/", s3.prefix) };
         Ok(Self {
             client,
-            bucket: reach.bucket,
+            bucket: reach.bucket.clone(),
+            reach,
             prefix,
             name: location.name(),
             runtime: Arc::new(runtime),
@@ -95,11 +97,11 @@ impl Objects {
         &self.name
     }
 
-    fn full(&self, key: &str) -> String {
+    pub(super) fn full(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 
-    fn failed(&self, answer: &Answer, what: &str) -> Error {
+    pub(super) fn failed(&self, answer: &Answer, what: &str) -> Error {
         let error = of_any(answer, format!("failed to {what} in {}", self.name));
         let error = error.with_source(answer.clone());
         if answer.is(&["NoSuchBucket"]) {
@@ -140,20 +142,28 @@ impl Objects {
         Ok((found, next.filter(|_| page.is_truncated().unwrap_or_default())))
     }
 
-    /// Begins to fetch a range of an object; only of the content `etag`, if one is given. The
-    /// answer is `None` where there is no such object any more.
-    pub fn fetch(&self, key: &str, range: Option<Range<u64>>, etag: Option<&str>) -> Fetching {
+    /// Begins to fetch a range of an object, or of a `version` of it; only of the content `etag`, if
+    /// one is given. The answer is `None` where there is no such object any more.
+    pub fn fetch(
+        &self,
+        key: &str,
+        version: Option<&str>,
+        range: Option<Range<u64>>,
+        etag: Option<&str>,
+    ) -> Fetching {
+        let version = version.map(str::to_owned);
         let (client, bucket, key) = (self.client.clone(), self.bucket.clone(), self.full(key));
         let (etag, first) = (etag.map(str::to_owned), range.as_ref().is_none_or(|r| r.start == 0));
         self.runtime.spawn(async move {
             let range = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
             let request = client.get_object().bucket(&bucket).key(&key);
+            let request = request.set_version_id(version.clone());
             let sent = request.set_range(range).set_if_match(etag).send().await;
             let answer = match sent {
                 Ok(answer) => answer,
                 Err(error) => {
                     let answer = Answer::of_sdk(&error);
-                    let gone = answer.is(&["NoSuchKey", "NotFound"]);
+                    let gone = answer.is(&["NoSuchKey", "NoSuchVersion", "NotFound"]);
                     return if gone { Ok(None) } else { Err(answer) };
                 }
             };
@@ -173,7 +183,8 @@ impl Objects {
             let body = answer.body.collect().await.map_err(|error| broken(&error))?;
             fetched.bytes = body.into_bytes();
             if tagged && first {
-                let asked = client.get_object_tagging().bucket(&bucket).key(&key).send().await;
+                let asked = client.get_object_tagging().bucket(&bucket).key(&key);
+                let asked = asked.set_version_id(version).send().await;
                 let tags = asked.map_err(|error| Answer::of_sdk(&error))?;
                 for tag in tags.tag_set() {
                     fetched.attributes.insert(format!("tag.{}", tag.key()), tag.value().to_owned());
@@ -264,14 +275,9 @@ impl Objects {
         Ok(Pieces { objects: self, key: key.to_owned(), upload, parts: Vec::new(), done: false })
     }
 
-    /// What the bucket is set to do, as far as this store says: `versioning`, `policy`, `object_lock`,
-    /// `lifecycle`, `replication`.
-    pub fn settings(&self) -> Result<BTreeMap<String, serde_json::Value>> {
-        use serde_json::json;
-        let mut found = BTreeMap::new();
-        let (client, bucket) = (&self.client, &self.bucket);
-        let asked = self.runtime.block_on(client.get_bucket_versioning().bucket(bucket).send());
-        let status = match &asked {
+    /// Whether a bucket keeps versions: `on`, `suspended` or `off`. `None`: it does not say.
+    pub(super) fn versioning(&self, client: &Client, bucket: &str) -> Option<&'static str> {
+        match self.runtime.block_on(client.get_bucket_versioning().bucket(bucket).send()) {
             Ok(answer) => match answer.status() {
                 Some(BucketVersioningStatus::Enabled) => Some("on"),
                 Some(BucketVersioningStatus::Suspended) => Some("suspended"),
@@ -287,7 +293,16 @@ impl Objects {
                     Versioning::Suspended => "suspended",
                     _ => "off",
                 }),
-        };
+        }
+    }
+
+    /// What the bucket is set to do, as far as this store says: `versioning`, `policy`, `object_lock`,
+    /// `lifecycle`, `replication`.
+    pub fn settings(&self) -> Result<BTreeMap<String, serde_json::Value>> {
+        use serde_json::json;
+        let mut found = BTreeMap::new();
+        let (client, bucket) = (&self.client, &self.bucket);
+        let status = self.versioning(client, bucket);
         if let Some(status) = status {
             found.insert("versioning".to_owned(), json!(status));
         }
@@ -459,13 +474,13 @@ fn tagging(attributes: &Attributes) -> Option<String> {
     Some(text.finish()).filter(|text| !text.is_empty())
 }
 
-fn timestamp(time: Option<&DateTime>) -> Option<Timestamp> {
+pub(super) fn timestamp(time: Option<&DateTime>) -> Option<Timestamp> {
     let time = time?;
     Timestamp::new(time.secs(), time.subsec_nanos() as i32).ok()
 }
 
 /// A key as a listing writes it with `encoding-type=url`.
-fn decoded(text: &str) -> String {
+pub(super) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {

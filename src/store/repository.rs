@@ -1,6 +1,7 @@
 //! A repository: its descriptor, its keys, and the way in for those who hold one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blocking::Store;
 use super::catalogue::SourceStore;
+use super::epochs::Epochs;
 use super::keys::{self, KeyInfo};
 use super::layout;
 use super::pages::PAGES;
@@ -16,6 +18,8 @@ use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id::{self, SourceAddress};
 
 const DESCRIPTOR_LIMIT: u64 = 64 << 10;
+
+const POLICY_LIMIT: u64 = 16 << 20;
 
 /// The version written into descriptors, and the newest one read.
 pub const VERSION: u32 = 1;
@@ -56,6 +60,10 @@ pub struct Repository {
     store: Store,
     descriptor: Descriptor,
     keys: Vec<KeyInfo>,
+    /// By stack.
+    epochs: BTreeMap<String, Arc<Epochs>>,
+    /// What is divergent is wanted too.
+    ignoring: bool,
 }
 
 impl Repository {
@@ -117,7 +125,12 @@ impl Repository {
             // the newest key, and that one must be of those who were asked for here.
             keys.push(keys::generate_repository_key(store, &options.recipients, now)?);
         }
-        Ok(Self { store: store.clone(), descriptor, keys })
+        Ok(Self::with(store, descriptor, keys))
+    }
+
+    /// One that knows nothing of any stack's epochs yet.
+    fn with(store: &Store, descriptor: Descriptor, keys: Vec<KeyInfo>) -> Self {
+        Self { store: store.clone(), descriptor, keys, epochs: BTreeMap::new(), ignoring: false }
     }
 
     /// Backups without a descriptor are a repository that lost it, not a place for a new one.
@@ -177,7 +190,21 @@ impl Repository {
             ))
             .hint("restore the objects under keys/ from a copy or an older version"));
         }
-        Ok(Self { store: store.clone(), descriptor, keys })
+        Ok(Self::with(store, descriptor, keys))
+    }
+
+    /// The same, knowing the epochs of a stack: what is divergent is told from what is not, and what is
+    /// written carries the writer's epoch.
+    #[must_use]
+    pub fn with_epochs(mut self, stack: &str, epochs: Epochs) -> Self {
+        self.epochs.insert(stack.to_owned(), Arc::new(epochs));
+        self
+    }
+
+    /// The same, for somebody who said that they want what is divergent too.
+    #[must_use]
+    pub fn without_epochs(self) -> Self {
+        Self { ignoring: true, ..self }
     }
 
     /// The store.
@@ -217,7 +244,8 @@ impl Repository {
                 ring.extend(Keyring::parse(secret.expose_secret(), &key.id)?);
             }
         }
-        Ok(ring)
+        // Content is encrypted to the repository's keys alone: nobody need be asked again.
+        Ok(ring.without_others())
     }
 
     /// The secret half of `key`, if `identities` open it.
@@ -244,7 +272,14 @@ impl Repository {
 
     /// The objects of a source.
     pub fn source(&self, address: &SourceAddress) -> SourceStore {
-        SourceStore::new(&self.store, address)
+        let source = SourceStore::new(&self.store, address);
+        if self.ignoring {
+            return source.with_epochs(Arc::new(Epochs::ignored()));
+        }
+        match self.epochs.get(&address.stack) {
+            Some(epochs) => source.with_epochs(epochs.clone()),
+            None => source,
+        }
     }
 
     /// Every source that has anything in the repository.
@@ -281,7 +316,6 @@ impl Repository {
 
 /// Brings the policies that were in force for `stack` to another repository.
 pub fn copy_policies(from: &Repository, to: &Repository, stack: &str) -> Result<()> {
-    const POLICY_LIMIT: u64 = 16 << 20;
     let directory = layout::policies(stack);
     let present: BTreeSet<String> =
         to.store.list(&directory)?.into_iter().map(|object| object.key).collect();

@@ -74,7 +74,25 @@ impl RoleStore {
     pub fn current(&self) -> Result<Option<ActiveSite>> {
         let listed = self.store.list(&layout::roles(&self.stack))?;
         let newest = listed.iter().filter_map(|one| layout::journal_number(&one.key)).max();
-        let Some(epoch) = newest else { return Ok(None) };
+        newest.map(|epoch| self.read(epoch)).transpose()
+    }
+
+    /// All of them, oldest first. Records never change: of those that are `known` the last one is read
+    /// again, and the others only if that one is not what it was.
+    pub fn history(&self, known: &[ActiveSite]) -> Result<Vec<ActiveSite>> {
+        let listed = self.store.list(&layout::roles(&self.stack))?;
+        let mut epochs: Vec<u64> =
+            listed.iter().filter_map(|one| layout::journal_number(&one.key)).collect();
+        epochs.sort_unstable();
+        let known = match known.last() {
+            Some(last) if epochs.contains(&last.epoch) && self.read(last.epoch)? == *last => known,
+            _ => &[],
+        };
+        let at = |epoch: u64| known.iter().find(|one| one.epoch == epoch).cloned();
+        epochs.into_iter().map(|epoch| at(epoch).map_or_else(|| self.read(epoch), Ok)).collect()
+    }
+
+    fn read(&self, epoch: u64) -> Result<ActiveSite> {
         let key = layout::role(&self.stack, epoch);
         let damaged = || Error::damaged(format!("the role {key} is damaged"));
         let bytes = self.store.read_if_exists(&key, CONTROL_LIMIT)?.ok_or_else(damaged)?;
@@ -87,7 +105,7 @@ impl RoleStore {
         if found.epoch != epoch {
             return Err(damaged());
         }
-        Ok(Some(found))
+        Ok(found)
     }
 
     /// Begins an epoch. `Ok(false)`: somebody else began it.

@@ -8,11 +8,13 @@ use md5::{Digest as _, Md5};
 
 use super::blocking::{BucketAddress, Listed};
 use super::catalogue::SourceStore;
+use super::lease::is_running;
 use crate::archive::snapshot::{
     INFO, INFO_LIMIT, Info, META, REPOSITORY_INFO, repository_directory, snapshot_directory,
     split_digest,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::BackupId;
 use crate::telemetry::Reporter;
 
 /// What `__repo_info` may have.
@@ -53,6 +55,19 @@ impl SnapshotStore {
     /// Those of this source.
     pub fn of(source: &SourceStore) -> Self {
         Self { source: source.clone() }
+    }
+
+    /// Whether a snapshot of this name was for another backup of this source, whose writer ran on the machine
+    /// of the backup `own` and is gone.
+    pub fn is_leftover(&self, label: &str, own: &BackupId) -> Result<bool> {
+        let Some(backup) = super::layout::backup_of_label(label) else { return Ok(false) };
+        let intents = self.source.intents()?;
+        let writer = |wanted: &BackupId| {
+            let mut all = intents.iter().map(|(intent, _)| intent);
+            all.find(|intent| intent.backup == *wanted).map(|intent| intent.writer.clone())
+        };
+        let (Some(theirs), Some(ours)) = (writer(&backup), writer(own)) else { return Ok(false) };
+        Ok(backup != *own && theirs.host == ours.host && !is_running(theirs.pid))
     }
 
     /// The bucket that they lie in. `None`: it is no bucket, and StarRocks cannot write there.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStoreExt as _, PutResult};
+use object_store::{
+    MultipartUpload, ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutResult,
+};
 use tokio::task::JoinHandle;
 
 use super::blocking::{Store, Written};
@@ -55,7 +57,10 @@ impl Upload {
         let runtime = self.store.runtime().clone();
         if self.parts.is_none() {
             let path = Path::from(self.key.as_str());
-            let started = runtime.block_on(self.store.objects().put_multipart(&path));
+            let attributes = self.store.attributes(&self.key);
+            let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+            let objects = self.store.objects();
+            let started = runtime.block_on(objects.put_multipart_opts(&path, options));
             self.parts = Some(started.map_err(|error| self.error(error))?);
         }
         let permit = runtime
@@ -153,8 +158,10 @@ impl Upload {
             let body = std::mem::take(&mut self.buffer);
             let sent = body.len() as u64;
             self.store.upload_limit().take(sent);
+            let attributes = self.store.attributes(&key);
+            let options = PutOptions { attributes, ..PutOptions::default() };
             runtime.spawn(async move {
-                let result = objects.put(&path, body.into()).await;
+                let result = objects.put_opts(&path, body.into(), options).await;
                 progress.add_stored(sent);
                 result
             })

@@ -97,12 +97,17 @@ impl Bucket {
     }
 
     /// Made when it is first needed: most commands never do.
-    fn client(&self) -> Result<&Client, Answer> {
+    pub(super) fn client(&self) -> Result<&Client, Answer> {
         self.client.get_or_init(|| self.reach.client()).as_ref().map_err(Clone::clone)
     }
 
+    /// The bucket's name.
+    pub(super) fn name(&self) -> &str {
+        &self.reach.bucket
+    }
+
     /// The key in the bucket, the same that `object_store` makes of it.
-    fn full(&self, key: &str) -> String {
+    pub(super) fn full(&self, key: &str) -> String {
         self.prefix.parts().chain(Path::from(key).parts()).collect::<Path>().to_string()
     }
 
@@ -155,6 +160,14 @@ impl Bucket {
         found.sort_by(|a, b| {
             (&a.key, !a.is_latest, b.stored_at).cmp(&(&b.key, !b.is_latest, a.stored_at))
         });
+        Ok(found)
+    }
+
+    /// Every version of one key.
+    pub(super) async fn versions_of(&self, key: &str) -> Result<Vec<Version>, Answer> {
+        let mut found = Vec::new();
+        let own = |version: &Version| version.key == key;
+        self.each(&self.full(key), |version| found.extend(Some(version).filter(own))).await?;
         Ok(found)
     }
 
@@ -511,7 +524,7 @@ fn hidden() -> Answer {
 }
 
 /// Older servers want an MD5 with this request and know no other checksum.
-fn add_md5(request: &mut aws_sdk_s3::config::http::HttpRequest) {
+pub(super) fn add_md5(request: &mut aws_sdk_s3::config::http::HttpRequest) {
     use base64::Engine as _;
     use md5::Digest as _;
     let Some(digest) = request.body().bytes().map(md5::Md5::digest) else { return };
@@ -519,7 +532,7 @@ fn add_md5(request: &mut aws_sdk_s3::config::http::HttpRequest) {
     request.headers_mut().insert("content-md5", text);
 }
 
-fn timestamp(time: Option<&DateTime>) -> Timestamp {
+pub(super) fn timestamp(time: Option<&DateTime>) -> Timestamp {
     time.and_then(|time| Timestamp::new(time.secs(), time.subsec_nanos() as i32).ok())
         .unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -14,13 +14,15 @@ use jiff::Timestamp;
 
 use super::blocking::Store;
 use super::catalogue::SourceStore;
+use super::epochs::{Divergence, Epochs};
 use super::error::StoreError;
 use super::layout;
 use crate::archive::crypt::{Keyring, Recipients};
 use crate::archive::digest::Digest;
 use crate::archive::frame::FrameReader;
 use crate::archive::manifest::NeededWal;
-use crate::archive::wal::{is_archived_name, mark};
+use crate::archive::wal::is_archived_name;
+use crate::archive::wal::mark::{self, Packed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::Reporter;
 
@@ -40,7 +42,6 @@ pub struct WalStore {
     source: SourceStore,
     recipients: Recipients,
     encrypted: bool,
-    level: i32,
 }
 
 /// What became of a file.
@@ -61,6 +62,8 @@ pub struct StoredWal {
     pub size: u64,
     /// When the store took it, by the store's clock.
     pub stored_at: Timestamp,
+    /// It is the end of what a site wrote that was not the active one any more.
+    pub divergent: bool,
 }
 
 impl WalStore {
@@ -70,13 +73,17 @@ impl WalStore {
             source: source.clone(),
             recipients: recipients.clone(),
             encrypted: !recipients.is_empty(),
-            level: 1,
         }
     }
 
     /// To read only.
     pub fn reader(source: &SourceStore, encrypted: bool) -> Self {
         Self { encrypted, ..Self::new(source, &Recipients::default()) }
+    }
+
+    /// The epochs of the stack.
+    pub fn epochs(&self) -> &Epochs {
+        self.source.epochs()
     }
 
     pub(super) fn source(&self) -> &SourceStore {
@@ -91,7 +98,7 @@ impl WalStore {
         self.source.store()
     }
 
-    fn key(&self, system_id: u64, name: &str) -> Result<String> {
+    pub(super) fn key(&self, system_id: u64, name: &str) -> Result<String> {
         Ok(self.source.key(&self.checked_path(system_id, name)?))
     }
 
@@ -115,14 +122,24 @@ impl WalStore {
         self.put_at(&self.checked_path(system_id, name)?, plain)
     }
 
+    /// The same of a file that is compressed already.
+    pub fn put_packed(&self, system_id: u64, name: &str, packed: &Packed) -> Result<WalPut> {
+        self.seal_at(&self.checked_path(system_id, name)?, packed)
+    }
+
     /// Stores content at a path, relative to the source.
     pub(super) fn put_at(&self, path: &str, plain: &[u8]) -> Result<WalPut> {
-        let mut digest = Digest::default();
-        digest.update(plain);
-        let digest = digest.finish();
-        let object = mark::seal(plain, &digest, &self.recipients, self.level)
+        let packed = Packed::new(plain, None)
             .map_err(|error| Error::io(format!("failed to compress {path}"), error))?;
-        self.create(&self.source.key(path), digest, &object.into())
+        self.seal_at(path, &packed)
+    }
+
+    fn seal_at(&self, path: &str, packed: &Packed) -> Result<WalPut> {
+        let written = self.source.epochs().written();
+        let object = packed
+            .seal(written.as_ref(), &self.recipients)
+            .map_err(|error| Error::io(format!("failed to encrypt {path}"), error))?;
+        self.create(&self.source.key(path), *packed.digest(), &object.into())
     }
 
     /// Brings a file of another repository here as it is stored there. Its content is compared
@@ -179,14 +196,28 @@ impl WalStore {
         self.digest_at(&self.key(system_id, name)?)
     }
 
+    fn head(&self, key: &str) -> Result<Option<Bytes>> {
+        match self.store().read_head(key, HEAD) {
+            Ok(head) => Ok(Some(head)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into_error(&format!("read {key}"), self.store().name())),
+        }
+    }
+
+    /// Why an object that was stored at an instant is divergent.
+    pub(super) fn divergence_at(&self, key: &str, at: Timestamp) -> Result<Option<Divergence>> {
+        let epochs = self.source.epochs();
+        if epochs.first().is_none_or(|first| at < first) {
+            return Ok(None);
+        }
+        let Some(head) = self.head(key)? else { return Ok(None) };
+        let Some(written) = mark::read_written(&head, self.encrypted) else { return Ok(None) };
+        // A copy was stored later than it was written; a clock may be ahead.
+        Ok(epochs.divergence(&written.tenure, written.at.min(at)))
+    }
+
     fn digest_at(&self, key: &str) -> Result<Option<[u8; 32]>> {
-        let head = match self.store().read_head(key, HEAD) {
-            Ok(head) => head,
-            Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(error) => {
-                return Err(error.into_error(&format!("read {key}"), self.store().name()));
-            }
-        };
+        let Some(head) = self.head(key)? else { return Ok(None) };
         mark::read(&head, self.encrypted).map(Some).ok_or_else(|| {
             Error::damaged(format!("{key} in {} is no WAL object", self.store().name()))
         })
@@ -219,11 +250,13 @@ impl WalStore {
                     name: name.to_owned(),
                     size: object.size,
                     stored_at: object.stored_at,
+                    divergent: false,
                 })
             })
             .collect();
         // Keys have another order: `….backup.zst` stands before `….zst`.
         files.sort_by(|a, b| a.name.cmp(&b.name));
+        self.mark_divergent(system_id, &mut files)?;
         Ok(files)
     }
 

@@ -114,7 +114,9 @@ impl WalStore {
         segment_size: u64,
     ) -> Result<Option<Tail>> {
         let segment = WalSegment { timeline, number: end.0 / segment_size }.name(segment_size);
-        Ok(Tail::of(&segment, &self.slices(system_id, timeline)?))
+        let mut slices = self.slices(system_id, timeline)?;
+        slices.retain(|slice| slice.segment == segment);
+        Ok(Tail::of(&segment, &self.without_divergent(system_id, slices)?))
     }
 
     /// Writes a tail to `out`, after which it is known to be what was stored, and fills it up with

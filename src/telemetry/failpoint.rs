@@ -17,6 +17,8 @@ pub const ALL: &[&str] = &[
     "restore.first_file",
     "restore.before_attributes",
     "restore.before_sync",
+    "bucket.listed",
+    "bucket.piece",
     "cluster.read",
     "cluster.received",
     "cluster.files_restored",
@@ -74,6 +76,8 @@ pub fn reach(name: &str) {
         rustix::process::Signal::KILL
     };
     let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+    // Another thread may be the one that is told to stop all: this one does not go on meanwhile.
+    std::thread::sleep(std::time::Duration::from_millis(500));
 }
 
 /// Marks a step.

@@ -7,6 +7,7 @@ mod event;
 mod progress;
 
 pub mod failpoint;
+pub mod human;
 
 pub use event::{Event, EventSink, Reporter, Severity, WarningCode};
 pub use progress::{Progress, ProgressSnapshot};

@@ -3,12 +3,16 @@
 
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
+pub mod azurite;
 pub mod chaos;
+pub mod conformance;
 pub mod daemon;
 pub mod doctor;
 pub mod faulty;
+pub mod many;
 pub mod moto;
 pub mod mysql;
+pub mod pair;
 pub mod playbook;
 pub mod postgres;
 pub mod s3;

@@ -260,7 +260,10 @@ impl Server {
 
     /// The names of all databases.
     pub fn databases(&self) -> Vec<String> {
-        self.rows("postgres", "SELECT datname FROM pg_database ORDER BY datname COLLATE \"C\"")
+        self.rows(
+            "postgres",
+            "SELECT datname FROM pg_database ORDER BY datname::text COLLATE \"C\"",
+        )
     }
 
     /// Runs one of the version's programs against this server.

@@ -5,7 +5,9 @@
 //! an absolute URI is answered as well, so that any host name can be tried without a resolver).
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
@@ -39,6 +41,22 @@ pub struct Seen {
     pub path: String,
     pub query: String,
     pub token: Option<String>,
+    /// What kept it from overwriting, beside `If-None-Match`: `oss`, `cos` or `goog`.
+    pub create: Option<String>,
+}
+
+/// Whose answers the server gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Those of S3.
+    S3,
+    /// Alibaba's: creates are kept from overwriting by a header of its own, and only where no versions
+    /// are kept.
+    Oss { versions: bool },
+    /// Tencent's: the same with another header.
+    Cos { versions: bool },
+    /// Google's XML interface.
+    Gcs,
 }
 
 pub struct S3Server {
@@ -48,6 +66,8 @@ pub struct S3Server {
     pub ca: Option<PathBuf>,
     /// Faults on the way to the server and back; none until they are asked for.
     pub chaos: Arc<Chaos>,
+    latency: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
     seen: Arc<Mutex<Vec<Seen>>>,
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -62,30 +82,40 @@ struct Handler {
     overwrite: Option<PathBuf>,
     chaos: Arc<Chaos>,
     root: PathBuf,
+    dialect: Dialect,
+    latency: Arc<AtomicU64>,
 }
 
 impl S3Server {
     pub fn start() -> Self {
-        Self::with(false, false)
+        Self::with(false, false, Dialect::S3)
+    }
+
+    /// A server that answers as another kind of store does.
+    pub fn start_as(dialect: Dialect) -> Self {
+        Self::with(false, false, dialect)
     }
 
     pub fn start_tls() -> Self {
-        Self::with(true, false)
+        Self::with(true, false, Dialect::S3)
     }
 
     /// A server that does not know `If-None-Match`, as some do: every create overwrites.
     pub fn start_lying() -> Self {
-        Self::with(false, true)
+        Self::with(false, true, Dialect::S3)
     }
 
-    fn with(tls: bool, lies: bool) -> Self {
+    fn with(tls: bool, lies: bool, dialect: Dialect) -> Self {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        if dialect == Dialect::S3 {
+            builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        }
         builder.set_host(MultiDomain::new([DOMAIN]).unwrap());
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let chaos: Arc<Chaos> = Arc::default();
+        let latency: Arc<AtomicU64> = Arc::default();
         let handler = Arc::new(Handler {
             s3: builder.build(),
             seen: seen.clone(),
@@ -93,6 +123,8 @@ impl S3Server {
             overwrite: lies.then(|| root.path().to_owned()),
             chaos: chaos.clone(),
             root: root.path().to_owned(),
+            dialect,
+            latency: latency.clone(),
         });
         let (acceptor, ca) = if tls {
             let (acceptor, pem) = certificates();
@@ -109,9 +141,12 @@ impl S3Server {
             .unwrap();
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).unwrap();
         let port = listener.local_addr().unwrap().port();
+        let connections: Arc<AtomicU64> = Arc::default();
+        let counted = connections.clone();
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let (handler, acceptor) = (handler.clone(), acceptor.clone());
+                counted.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
                     match acceptor {
                         None => serve(socket, handler).await,
@@ -125,12 +160,22 @@ impl S3Server {
                 });
             }
         });
-        Self { root, port, ca, chaos, seen, runtime: Some(runtime) }
+        Self { root, port, ca, chaos, latency, connections, seen, runtime: Some(runtime) }
     }
 
     pub fn endpoint(&self) -> String {
         let scheme = if self.ca.is_some() { "https" } else { "http" };
         format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// Connections that were opened, whatever became of them.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// From now on every answer waits so long.
+    pub fn delay(&self, latency: Duration) {
+        self.latency.store(latency.as_millis() as u64, Ordering::Relaxed);
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -190,16 +235,70 @@ where
 }
 
 impl Handler {
-    async fn answer(&self, request: Request<s3s::Body>) -> Response<s3s::Body> {
+    /// The request as s3s knows it, or the answer.
+    async fn translate(
+        &self,
+        request: &mut Request<s3s::Body>,
+        seen: &Seen,
+    ) -> Option<Response<s3s::Body>> {
+        let (versions, code, status) = match self.dialect {
+            Dialect::S3 => return None,
+            Dialect::Oss { versions } | Dialect::Cos { versions } => {
+                (versions, "FileAlreadyExists", StatusCode::CONFLICT)
+            }
+            Dialect::Gcs => (false, "PreconditionFailed", StatusCode::PRECONDITION_FAILED),
+        };
+        let say = |status: StatusCode, text: String| {
+            let mut response = Response::new(s3s::Body::from(text));
+            *response.status_mut() = status;
+            Some(response)
+        };
+        if seen.query.starts_with("versioning") {
+            let status = if versions { "<Status>Enabled</Status>" } else { "" };
+            let text = format!("<VersioningConfiguration>{status}</VersioningConfiguration>");
+            return say(StatusCode::OK, text);
+        }
+        let headers = request.headers_mut();
+        // Signatures are not what is tried here, and no such store knows these.
+        for name in ["authorization", "if-none-match", "x-amz-content-sha256"] {
+            headers.remove(name);
+        }
+        let there = self.root.join(seen.path.trim_start_matches('/')).is_file();
+        if seen.create.is_some() && there && !versions {
+            return say(
+                status,
+                format!("<Error><Code>{code}</Code><Message>it is there</Message></Error>"),
+            );
+        }
+        None
+    }
+
+    async fn answer(&self, mut request: Request<s3s::Body>) -> Response<s3s::Body> {
+        let latency = self.latency.load(Ordering::Relaxed);
+        if latency > 0 {
+            tokio::time::sleep(Duration::from_millis(latency)).await;
+        }
         let header = |name: &str| {
             request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned)
         };
         let seen = Seen {
             method: request.method().to_string(),
             host: header("host").unwrap_or_default(),
-            path: request.uri().path().to_owned(),
+            // Google's clients write slashes of keys as `%2F`.
+            path: match self.dialect {
+                Dialect::Gcs => decoded(request.uri().path()),
+                _ => request.uri().path().to_owned(),
+            },
             query: request.uri().query().unwrap_or_default().to_owned(),
             token: header("x-amz-security-token"),
+            create: [
+                ("x-oss-forbid-overwrite", "true", "oss"),
+                ("x-cos-forbid-overwrite", "true", "cos"),
+                ("x-goog-if-generation-match", "0", "goog"),
+            ]
+            .into_iter()
+            .find(|(name, value, _)| header(name).as_deref() == Some(value))
+            .map(|(.., whose)| whose.to_owned()),
         };
         self.seen.lock().unwrap().push(seen.clone());
         if let Some(text) = credentials(&seen, header("authorization").as_deref()) {
@@ -212,14 +311,18 @@ impl Handler {
             *response.status_mut() = StatusCode::NOT_FOUND;
             return response;
         }
-        let creates = header("if-none-match").is_some() && seen.method == "PUT";
+        let creates =
+            (header("if-none-match").is_some() || seen.create.is_some()) && seen.method == "PUT";
         if creates && let Some(root) = &self.overwrite {
             let _ = std::fs::remove_file(root.join(seen.path.trim_start_matches('/')));
+        }
+        let turn = if creates { Some(self.creating.lock().await) } else { None };
+        if let Some(answer) = self.translate(&mut request, &seen).await {
+            return answer;
         }
         if seen.method == "PUT" && seen.query.is_empty() && seen.path.len() > LONGEST_PATH {
             return self.put_long(request, &seen.path).await;
         }
-        let turn = if creates { Some(self.creating.lock().await) } else { None };
         let answer = self.s3.call(request).await;
         drop(turn);
         answer.unwrap_or_else(|error| {
@@ -228,6 +331,16 @@ impl Handler {
             response
         })
     }
+}
+
+fn decoded(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        bytes.extend(part[2..].bytes());
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 /// s3s-fs keeps a file beside each object, with the whole key in its name: no file system takes that

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{self, BackupId, BackupKind, SourceAddress};
 use crate::policy::{self, Policy, PolicySet, SourceSpec, Work};
 use crate::run::backup::{self, Outcome, Request, Terms};
+use crate::run::lock::LockTerms;
 use crate::run::space::Room;
 use crate::run::{Context, Tuning, host_name};
 use crate::secret;
@@ -278,6 +279,7 @@ fn one(
     }
     let repository = Repository::open(&app.connect_limited(config, &limits, false)?)
         .map_err(|error| error.context(format!("failed to open repository `{name}`")))?;
+    let repository = app.knowing(policy, repository)?;
     if claim.is_some_and(|claim| claim.epoch > 1) {
         let (source, by) = (repository.source(address), Worker::here(host_name()));
         if let Some(manifest) = backup::give_up(&source, run, &by, cx.clock.now())? {
@@ -287,7 +289,7 @@ fn one(
     let writer = app.writer(config)?.unwrap_or_default();
     let job_kind = job.and_then(|(_, job)| match &job.work {
         Work::Backup { kind, .. } => Some(*kind),
-        Work::Copy(_) | Work::Verify(_) | Work::Prune(_) => None,
+        _ => None,
     });
     let kind = args.kind.map(BackupKind::from).or(job_kind).unwrap_or(BackupKind::Incremental);
     let paranoid =
@@ -308,8 +310,22 @@ fn one(
         dry_run: args.dry_run,
     };
     let permit = || claim.map_or(Ok(()), Claim::check);
-    let terms = Terms { room: room(config, &definition.spec), permit: Some(&permit) };
+    let terms = Terms {
+        room: room(config, &definition.spec),
+        permit: Some(&permit),
+        lock: lock_terms(config, job.map(|(_, job)| job.keep)),
+    };
     backup::backup_within(&repository, &request, &terms, cx)
+}
+
+/// How long what is made by hand is locked: no rule says when it goes.
+const LOCK_BY_HAND: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+
+/// How backups that are kept by this rule are locked in a repository.
+pub fn lock_terms(config: &policy::Repository, keep: Option<policy::Keep>) -> Option<LockTerms> {
+    let mode = config.object_lock?.mode;
+    let period = keep.and_then(|keep| keep.at_least_for()).unwrap_or(LOCK_BY_HAND);
+    Some(LockTerms { mode, period })
 }
 
 /// A run as one of several daemons claimed it.

@@ -165,15 +165,14 @@ fn look_at_source(app: &App, args: &Args, policy: &Policy, name: &str) -> Source
             Ok(seen) => line.seen = seen,
             Err(error) => {
                 line.ready = false;
-                line.notes.push(error.chain());
-                line.notes.extend(error.hints().iter().cloned());
+                line.tell(&error);
             }
         }
     }
     match built {
         Err(error) => {
             line.ready &= error.kind() == ErrorKind::Unsupported;
-            line.notes.push(error.chain());
+            line.tell(&error);
         }
         Ok(source) if !args.offline => match source.probe(&context(app, policy, name)) {
             Ok(probe) => {
@@ -185,12 +184,20 @@ fn look_at_source(app: &App, args: &Args, policy: &Policy, name: &str) -> Source
             }
             Err(error) => {
                 line.ready = false;
-                line.notes.push(error.chain());
+                line.tell(&error);
             }
         },
         Ok(_) => {}
     }
     line
+}
+
+impl SourceLine {
+    /// What is wrong, and what mends it.
+    fn tell(&mut self, error: &Error) {
+        self.notes.push(error.chain());
+        self.notes.extend(error.hints().iter().map(|hint| format!("hint: {hint}")));
+    }
 }
 
 /// What the source is looked at with: one that writes into the bucket by itself is told where.

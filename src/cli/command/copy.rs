@@ -112,6 +112,10 @@ fn one(
         zone: way.policy.map_or(jiff::tz::TimeZone::UTC, Policy::time_zone),
         wal_keep: way.policy.and_then(|policy| policy.wal_keep(&address.source)),
         read_back: !args.no_read_back,
+        lock: way.policy.and_then(|policy| {
+            let config = policy.repositories.get(&way.to_name)?;
+            super::backup::lock_terms(config, policy.keep_of(&way.to_name, &address.source, None))
+        }),
     };
     if args.dry_run {
         let (from, to) = (way.from.repository.source(address), way.to.source(address));
@@ -121,9 +125,14 @@ fn one(
         return Ok(0);
     }
     let cx = app.cx.fresh();
-    let outcome = app
-        .display
-        .during(&cx.reporter, || runner::copy(&way.from.repository, &way.to, &request, &cx))?;
+    let copy = || {
+        let work = || runner::copy(&way.from.repository, &way.to, &request, &cx);
+        app.display.during(&cx.reporter, work)
+    };
+    let outcome = match way.policy {
+        Some(policy) => app.while_active(policy, copy)?,
+        None => copy()?,
+    };
     app.printer.talk(summary(way, &outcome));
     let failed = outcome.failed.len() as u64;
     report.copies.push(outcome);

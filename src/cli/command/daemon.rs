@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:9187", value_parser = address)]
     listen: Option<SocketAddr>,
 
-    /// Answer the API too, to who has the token in this file.
+    /// Answer the API and show the dashboard too, to who has the token in this file.
     ///
     /// 32 characters or more, such as `openssl rand -hex 32` gives, in a file that nobody else may
     /// read. `backstay status|runs|logs|cancel|trigger --remote URL` ask so from elsewhere.
@@ -160,7 +160,7 @@ fn listen(app: &App, args: &Args, address: SocketAddr, door: Door) -> Result<()>
         }
         Some(file) => Some(Arc::new(Api {
             token: Token::in_file(file)?,
-            ledger: door.opens,
+            ledger: door.opens.clone(),
             logs: door.logs,
             program: door.program,
             host: door.host,
@@ -170,9 +170,16 @@ fn listen(app: &App, args: &Args, address: SocketAddr, door: Door) -> Result<()>
         })),
         None => None,
     };
-    let what = if api.is_some() { "metrics, health and API" } else { "metrics and health" };
-    let shown =
-        Shown { board: door.board, directory: app.state_directory()?, clock, api, certificate };
+    let what =
+        if api.is_some() { "dashboard, metrics, health and API" } else { "metrics and health" };
+    let shown = Shown {
+        board: door.board,
+        directory: app.state_directory()?,
+        ledger: door.opens,
+        clock,
+        api,
+        certificate,
+    };
     let address = server::serve(address, app.runtime.handle(), shown)?;
     let scheme = if encrypted { "https" } else { "http" };
     app.cx.reporter.note(format!("{what}: {scheme}://{address}/"));

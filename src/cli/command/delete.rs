@@ -71,7 +71,12 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             return app.printer.json(&outcome);
         }
         app.printer.talk(super::prune::summary(&outcome));
-        if outcome.expired.is_empty() {
+        if outcome.locked.contains(&manifest.backup) {
+            app.printer.warning(&format!(
+                "{} is still there: object lock keeps it; `prune --dry-run` shows how long",
+                manifest.backup
+            ));
+        } else if outcome.expired.is_empty() {
             app.printer.warning(&format!(
                 "{} is still there: somebody reads it or builds on it",
                 manifest.backup

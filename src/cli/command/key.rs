@@ -1,5 +1,7 @@
 //! `backstay key`
 
+mod remove;
+
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -8,11 +10,12 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use crate::archive::crypt::{Keyring, Recipients};
+use crate::archive::person;
 use crate::cli::ExitStatus;
 use crate::cli::format;
 use crate::cli::setup::{App, Opened};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
-use crate::store::{generate_repository_key, layout, wrap_key};
+use crate::store::{KeyInfo, generate_repository_key, layout, wrap_key, wrap_key_with_passphrase};
 
 /// Make and manage keys.
 ///
@@ -32,14 +35,40 @@ enum KeyCommand {
         /// The file for the secret key. It must not exist. `-` is standard output.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Protect the secret with a passphrase, that of --passphrase or one that is asked for.
+        #[arg(long)]
+        with_passphrase: bool,
     },
     /// List the keys of a repository, and which of them the identities given open.
     List,
     /// Let more people open the repository: wraps its keys to them too. Needs --identity.
     AddRecipient {
         /// Their public keys (age1…).
-        #[arg(required = true, value_name = "AGE-KEY")]
+        #[arg(required_unless_present = "with_passphrase", value_name = "AGE-KEY")]
         recipients: Vec<String>,
+        /// Whoever knows a passphrase: that of --passphrase, or one that is asked for.
+        #[arg(long, conflicts_with = "recipients")]
+        with_passphrase: bool,
+        /// Say what would be done, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Let people open the repository no longer: wraps its keys anew to those who stay, and removes the
+    /// wraps that were. Needs --identity of somebody who stays. What they have read or copied they keep:
+    /// use `key rotate` for backups to come.
+    RemoveRecipient {
+        /// Their public keys (age1…).
+        #[arg(required_unless_present = "with_passphrase", value_name = "AGE-KEY")]
+        recipients: Vec<String>,
+        /// Whoever knows a passphrase: all of them.
+        #[arg(long)]
+        with_passphrase: bool,
+        /// Who stays (age1…). Default: the recipients in the policy, without those who go.
+        #[arg(long, value_name = "AGE-KEY", requires = "recipients")]
+        keep: Vec<String>,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
         /// Say what would be done, and do nothing.
         #[arg(long)]
         dry_run: bool,
@@ -58,9 +87,25 @@ enum KeyCommand {
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     match &args.command {
-        KeyCommand::Generate { out } => generate(app, out.as_deref()),
+        KeyCommand::Generate { out, with_passphrase } => {
+            generate(app, out.as_deref(), *with_passphrase)
+        }
         KeyCommand::List => list(app),
-        KeyCommand::AddRecipient { recipients, dry_run } => add(app, recipients, *dry_run),
+        KeyCommand::AddRecipient { recipients, with_passphrase, dry_run } => {
+            add(app, recipients, *with_passphrase, *dry_run)
+        }
+        KeyCommand::RemoveRecipient { recipients, with_passphrase, keep, yes, dry_run } => {
+            let opened = one_encrypted(app.repositories_for_pruning()?)?;
+            let in_policy = recipients_in_policy(app, &opened)?;
+            let asked = remove::Asked {
+                gone: recipients,
+                passphrases: *with_passphrase,
+                stay: keep,
+                yes: *yes,
+                dry_run: *dry_run,
+            };
+            remove::run(app, &opened, &in_policy, &asked)
+        }
         KeyCommand::Rotate { recipient, dry_run } => rotate(app, recipient, *dry_run),
     }
 }
@@ -72,13 +117,20 @@ struct Generated<'a> {
     file: Option<String>,
 }
 
-fn generate(app: &App, out: Option<&Path>) -> Result<ExitStatus> {
+fn generate(app: &App, out: Option<&Path>, with_passphrase: bool) -> Result<ExitStatus> {
     let (secret, public) = Keyring::generate();
     let text = format!(
         "# created: {}\n# public key: {public}\n{}\n",
         app.cx.clock.now(),
         secret.expose_secret()
     );
+    let text = if with_passphrase {
+        let passphrase = app.passphrase("passphrase of the new key")?;
+        let locked = person::lock(&text, passphrase);
+        locked.map_err(|error| Error::io("failed to protect the key", error))?
+    } else {
+        text
+    };
     let Some(path) = out.filter(|path| *path != Path::new("-")) else {
         if app.printer.is_json() {
             return Err(Error::usage("--output json needs --out FILE for the secret"));
@@ -157,7 +209,10 @@ fn list(app: &App) -> Result<ExitStatus> {
 }
 
 fn one_repository(app: &App) -> Result<Opened> {
-    let mut opened = app.repositories()?;
+    one_encrypted(app.repositories()?)
+}
+
+fn one_encrypted(mut opened: Vec<Opened>) -> Result<Opened> {
     if opened.len() > 1 {
         let names: Vec<String> = opened.iter().map(|o| o.name.clone()).collect();
         return Err(Error::usage("several repositories are meant")
@@ -172,10 +227,20 @@ fn one_repository(app: &App) -> Result<Opened> {
     Ok(opened)
 }
 
-fn add(app: &App, recipients: &[String], dry_run: bool) -> Result<ExitStatus> {
+fn add(
+    app: &App,
+    recipients: &[String],
+    with_passphrase: bool,
+    dry_run: bool,
+) -> Result<ExitStatus> {
     let people =
         Recipients::parse(recipients).map_err(|error| error.with_kind(ErrorKind::Usage))?;
     let opened = one_repository(app)?;
+    let passphrase = if with_passphrase {
+        Some(app.passphrase("passphrase that is to open the repository")?)
+    } else {
+        None
+    };
     let identities = app.identities()?;
     let mut plan = Vec::new();
     for key in opened.repository.keys() {
@@ -186,34 +251,54 @@ fn add(app: &App, recipients: &[String], dry_run: bool) -> Result<ExitStatus> {
         plan.push((key, secret));
     }
     for (key, secret) in plan {
-        // Wraps are only ever added.
-        let free = |number: &u32| !key.wraps.contains(&layout::wrapped_key(&key.id, *number));
-        let highest = key.wraps.len() as u32 + 1;
-        let number = (1..=highest).find(free).unwrap_or(highest);
+        let number = free_number(key);
         if dry_run {
             app.printer.talk(format!("would write {}", layout::wrapped_key(&key.id, number)));
             continue;
         }
-        let object = wrap_key(opened.repository.store(), &key.id, number, &secret, &people)?;
+        let store = opened.repository.store();
+        let object = match &passphrase {
+            Some(passphrase) => {
+                wrap_key_with_passphrase(store, &key.id, number, &secret, passphrase)?
+            }
+            None => wrap_key(store, &key.id, number, &secret, &people)?,
+        };
         app.printer.talk(format!("wrote {object}"));
     }
-    app.printer.talk("add them to `encryption.recipients` too, for keys to come");
+    if with_passphrase {
+        app.printer.talk("keys to come are not wrapped to it: do this again after `key rotate`");
+    } else {
+        app.printer.talk("add them to `encryption.recipients` too, for keys to come");
+    }
     Ok(ExitStatus::Done)
+}
+
+/// The first number that no wrap of a key has.
+fn free_number(key: &KeyInfo) -> u32 {
+    let free = |number: &u32| !key.wraps.contains(&layout::wrapped_key(&key.id, *number));
+    let highest = key.wraps.len() as u32 + 1;
+    (1..=highest).find(free).unwrap_or(highest)
+}
+
+/// The recipients that the policy names for a repository; none where there is no policy.
+fn recipients_in_policy(app: &App, opened: &Opened) -> Result<Vec<String>> {
+    if app.repository_url().is_some() {
+        return Ok(Vec::new());
+    }
+    let set = app.policies(false)?;
+    let policy = set.policies.iter().find(|p| Some(&p.stack) == opened.stack.as_ref());
+    let encryption =
+        policy.and_then(|policy| policy.repositories.get(&opened.name)?.encryption.as_ref());
+    Ok(encryption.map(|encryption| encryption.recipients.clone()).unwrap_or_default())
 }
 
 fn rotate(app: &App, recipients: &[String], dry_run: bool) -> Result<ExitStatus> {
     let opened = one_repository(app)?;
-    let from_policy = || -> Result<Vec<String>> {
-        if app.repository_url().is_some() {
-            return Ok(Vec::new());
-        }
-        let set = app.policies(false)?;
-        let policy = set.policies.iter().find(|p| Some(&p.stack) == opened.stack.as_ref());
-        let encryption =
-            policy.and_then(|policy| policy.repositories.get(&opened.name)?.encryption.as_ref());
-        Ok(encryption.map(|encryption| encryption.recipients.clone()).unwrap_or_default())
+    let people = if recipients.is_empty() {
+        recipients_in_policy(app, &opened)?
+    } else {
+        recipients.to_vec()
     };
-    let people = if recipients.is_empty() { from_policy()? } else { recipients.to_vec() };
     if people.is_empty() {
         return Err(
             Error::usage("who shall be able to open the new key?").hint("give --recipient age1…")

@@ -2,16 +2,19 @@
 
 use serde::Serialize;
 
+use crate::archive::snapshot::Snapshot;
 use crate::cli::ExitStatus;
 use crate::cli::format::{self, Align, table};
 use crate::cli::names::Names;
 use crate::cli::setup::App;
 use crate::error::Result;
 use crate::run::{Listing, list_backups};
+use crate::store::layout;
 
 /// List backups.
 ///
-/// Oldest first. A name that no source has is exit code 1. A commit that cannot be read is listed as
+/// Oldest first. What a site wrote after another one became the active one is `DIVERGENT`: it is never
+/// restored unless that is asked for. A name that no source has is exit code 1. A commit that cannot be read is listed as
 /// damaged, and the exit code is 5.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -41,6 +44,18 @@ struct Line {
     bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stored_bytes: Option<u64>,
+    /// What an engine wrote by itself for it and for older backups that it needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot_bytes: Option<u64>,
+    /// Of that, what it wrote for this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot_stored_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    site: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    divergent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     damaged: Option<String>,
 }
@@ -82,6 +97,9 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             if let Some(damaged) = &line.damaged {
                 app.printer.data(format!("  {}@{}: {damaged}", line.source, line.backup))?;
             }
+            if let Some(divergent) = &line.divergent {
+                app.printer.data(format!("  {}@{}: {divergent}", line.source, line.backup))?;
+            }
         }
     }
     Ok(if damaged { ExitStatus::DamageFound } else { ExitStatus::Done })
@@ -111,6 +129,11 @@ fn line(repository: &str, listing: Listing) -> Line {
         files: None,
         bytes: None,
         stored_bytes: None,
+        snapshot_bytes: None,
+        snapshot_stored_bytes: None,
+        epoch: None,
+        site: None,
+        divergent: listing.divergent.map(|divergence| divergence.to_string()),
         damaged: None,
     };
     match listing.manifest {
@@ -122,12 +145,22 @@ fn line(repository: &str, listing: Listing) -> Line {
                 .map(|point| point.time)
                 .max()
                 .map(|at| at.to_string());
+            line.epoch = Some(manifest.epoch).filter(|epoch| *epoch > 0);
+            line.site = manifest.site;
             line.end = Some(manifest.end.to_string());
             line.run = Some(manifest.run);
             line.job = manifest.job;
             line.files = Some(manifest.counts.files);
             line.bytes = Some(manifest.counts.bytes);
             line.stored_bytes = Some(manifest.counts.stored_bytes);
+            if let Some(snapshots) = &manifest.snapshots {
+                let own = |one: &&Snapshot| {
+                    layout::backup_of_label(&one.label).as_ref() == Some(&manifest.backup)
+                };
+                line.snapshot_bytes = Some(snapshots.list.iter().map(|one| one.bytes).sum());
+                line.snapshot_stored_bytes =
+                    Some(snapshots.list.iter().filter(own).map(|one| one.bytes).sum());
+            }
         }
         Err(error) => line.damaged = Some(error.chain()),
     }
@@ -142,11 +175,16 @@ fn cells(line: &Line) -> Vec<String> {
     vec![
         line.source.clone(),
         line.backup.clone(),
-        line.kind.clone().unwrap_or_default(),
+        match (&line.kind, &line.divergent) {
+            (Some(kind), Some(_)) => format!("{kind} DIVERGENT"),
+            (kind, _) => kind.clone().unwrap_or_default(),
+        },
         point.unwrap_or_default(),
         format::number(line.files.unwrap_or_default()),
-        format::size(line.bytes.unwrap_or_default()),
-        format::size(line.stored_bytes.unwrap_or_default()),
+        format::size(line.bytes.unwrap_or_default() + line.snapshot_bytes.unwrap_or_default()),
+        format::size(
+            line.stored_bytes.unwrap_or_default() + line.snapshot_stored_bytes.unwrap_or_default(),
+        ),
         line.repository.clone(),
     ]
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::cli::ExitStatus;
 use crate::cli::setup::App;
 use crate::error::Result;
-use crate::run::pin;
+use crate::run::{PinOf, pin};
 
 /// Keep a backup until it is unpinned, whatever its keep rule says.
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,11 @@ pub struct Args {
     /// Why, for those who find it pinned. Stored readable: no secrets.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+
+    /// Put everything it needs under a legal hold of the store too, which nothing but `unpin` ends. The
+    /// bucket must have object lock.
+    #[arg(long)]
+    hold: bool,
 
     /// Say which backup would be pinned, and pin nothing.
     #[arg(long)]
@@ -46,7 +51,8 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let changed = if args.dry_run {
         !source.pins()?.iter().any(|pin| pin.backup == manifest.backup)
     } else {
-        pin(&source, &manifest.backup, args.reason.as_deref(), &app.cx)?
+        let of = PinOf { reason: args.reason.as_deref(), hold: args.hold };
+        pin(&source, &manifest.backup, of, &app.cx)?
     };
     let report = Report {
         source: manifest.address().to_string(),

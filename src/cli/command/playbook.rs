@@ -13,6 +13,9 @@ use crate::cli::ExitStatus;
 use crate::cli::setup::App;
 use crate::error::Result;
 
+pub use place::open_run;
+pub(super) use place::person;
+
 /// Recover or move, step by step, as the policy says.
 ///
 /// What is about to be done is written to the repository first: a run that was killed is gone on with

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::archive::manifest::Manifest;
 use crate::cli::ExitStatus;
+use crate::cli::command::playbook;
 use crate::cli::format::{self, Align, table};
 use crate::cli::names::Names;
 use crate::cli::setup::{App, Opened};
@@ -42,6 +43,15 @@ struct Report {
     plans: Vec<InRepository<Plan>>,
     done: Vec<InRepository<Outcome>>,
     failed: Vec<Failure>,
+    /// Stacks of which nothing goes, because a playbook is being carried out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    paused: Vec<Paused>,
+}
+
+#[derive(Serialize)]
+struct Paused {
+    stack: String,
+    run: String,
 }
 
 #[derive(Serialize)]
@@ -62,8 +72,13 @@ struct Failure {
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let (set, opened) = open(app, args)?;
     let targets = targets(app, &opened, args)?;
-    let mut report =
-        Report { dry_run: args.dry_run, plans: Vec::new(), done: Vec::new(), failed: Vec::new() };
+    let mut report = Report {
+        dry_run: args.dry_run,
+        plans: Vec::new(),
+        done: Vec::new(),
+        failed: Vec::new(),
+        paused: Vec::new(),
+    };
     let mut errors = Vec::new();
     for (repository, address) in &targets {
         let planned = with_request(app, set.as_ref(), repository, address, |request| {
@@ -80,16 +95,30 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         }
     }
     if !args.dry_run {
-        set.iter().flat_map(|set| &set.policies).try_for_each(|policy| app.check_active(policy))?;
+        set.iter()
+            .flat_map(|set| &set.policies)
+            .try_for_each(|policy| app.check_active(policy).map(drop))?;
         ask(app, &report, args.yes)?;
+        // After the question: what was begun meanwhile counts.
+        pause(app, set.as_ref(), &mut report);
         for (repository, address) in &targets {
+            if report.paused.iter().any(|paused| paused.stack == address.stack) {
+                continue;
+            }
             if report.failed.iter().any(|failed| failed.source == address.to_string()) {
                 continue;
             }
             let cx = app.cx.fresh();
-            let done = with_request(app, set.as_ref(), repository, address, |request| {
-                app.display
-                    .during(&cx.reporter, || runner::prune(&repository.repository, request, &cx))
+            let prune = || {
+                with_request(app, set.as_ref(), repository, address, |request| {
+                    let work = || runner::prune(&repository.repository, request, &cx);
+                    app.display.during(&cx.reporter, work)
+                })
+            };
+            let policy = set.as_ref().map(|set| app.policy_of(set, address)).transpose();
+            let done = policy.and_then(|policy| match policy {
+                Some(policy) => app.while_active(policy, prune),
+                None => prune(),
             });
             match done {
                 Ok(outcome) => {
@@ -105,6 +134,22 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         app.printer.json(&report)?;
     }
     finish(&report, errors, targets.len())
+}
+
+/// Nothing goes of a stack while a playbook of it is carried out: it may be what is restored, or what is
+/// fallen back on.
+fn pause(app: &App, set: Option<&PolicySet>, report: &mut Report) {
+    for policy in set.iter().flat_map(|set| &set.policies) {
+        let Some(run) = playbook::open_run(app, policy) else { continue };
+        app.printer.warning(&format!(
+            "nothing goes of {}: run {run} of a playbook is not over",
+            policy.stack
+        ));
+        app.printer.hint(&format!(
+            "`backstay playbook show {run}` tells where it stands; `abort --leave` ends it as it is"
+        ));
+        report.paused.push(Paused { stack: policy.stack.clone(), run });
+    }
 }
 
 fn finish(report: &Report, mut errors: Vec<Error>, sources: usize) -> Result<ExitStatus> {
@@ -355,6 +400,9 @@ pub fn summary(outcome: &Outcome) -> String {
     )];
     if !outcome.given_up.is_empty() {
         parts.push(format!("{} given up", count(outcome.given_up.len() as u64, "unfinished one")));
+    }
+    if !outcome.locked.is_empty() {
+        parts.push(format!("{} kept by object lock", count(outcome.locked.len() as u64, "backup")));
     }
     for (tally, what) in [
         (&outcome.deleted, "deleted"),

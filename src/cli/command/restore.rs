@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    restore_bucket, restore_cluster, restore_database, restore_mysql, restore_part, restore_sqlite,
-    restore_starrocks, show,
+    restore_bucket, restore_cluster, restore_database, restore_divergent, restore_mysql,
+    restore_part, restore_sqlite, restore_starrocks, show,
 };
 use crate::archive::manifest::{Form, Manifest};
 use crate::cli::setup::{App, Opened};
@@ -72,6 +72,10 @@ pub struct Args {
     #[arg(long)]
     numeric_owner: bool,
 
+    /// Take also what a site wrote after another one had become the active one: it is not what users saw.
+    #[arg(long)]
+    allow_divergent: bool,
+
     /// Say what would be restored, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -87,6 +91,10 @@ pub struct Args {
     /// For snapshots of StarRocks.
     #[command(flatten)]
     pub(super) starrocks: restore_starrocks::StarRocksArgs,
+
+    /// For buckets.
+    #[command(flatten)]
+    pub(super) bucket: restore_bucket::BucketArgs,
 
     /// For base backups.
     #[command(flatten)]
@@ -114,6 +122,8 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     }
     let at = args.at.as_deref().map(|text| instant(app, text)).transpose()?;
     let (opened, manifest) = find(app, args, at)?;
+    let divergent = (args.allow_divergent, args.dry_run);
+    let opened = restore_divergent::confirm(app, divergent, opened, &manifest)?;
     let address = manifest.address();
     check_keys(&opened, &manifest)?;
     let existing = match (args.overwrite, args.delta) {
@@ -142,8 +152,9 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     ));
     if restore_bucket::is_meant(&args.to, &manifest) {
         args.database.check_unused(false)?;
-        return restore_bucket::run(app, &args.to, args.yes, &request);
+        return restore_bucket::run(app, &args.bucket, &args.to, args.yes, &request);
     }
+    args.bucket.check_unused()?;
     if restore_mysql::is_meant(&args.to, &manifest) {
         let (to, yes) = (args.to.as_str(), args.yes);
         let (args, request, address) = (&args.database, &request, &address);
@@ -154,6 +165,11 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         return restore_starrocks::run(app, &args.starrocks, options, args.yes, &address, &request);
     }
     args.starrocks.check_unused()?;
+    if args.dry_run {
+        for archived in crate::run::hold::archived(&request.source, &manifest) {
+            app.printer.warning(&format!("{archived}, and must be thawed first"));
+        }
+    }
     if restore_database::is_meant(&args.to, &manifest)? {
         let restore = restore_database::Restore {
             app,
@@ -233,6 +249,7 @@ fn find(app: &App, args: &Args, at: Option<Timestamp>) -> Result<(Opened, Manife
         };
         (app.repository_of(&address)?, address)
     };
+    let opened = if args.allow_divergent { opened.ignoring_epochs() } else { opened };
     let manifest = find_backup(&opened.repository, &address, &choice)?;
     Ok((opened, manifest))
 }
@@ -248,6 +265,11 @@ fn choice(args: &Args, at: Option<Timestamp>) -> Result<BackupChoice> {
         && args.backup == "latest"
     {
         return Ok(BackupChoice::Position(position));
+    }
+    if let Some(xid) = args.cluster.xid()
+        && args.backup == "latest"
+    {
+        return Ok(BackupChoice::Xid(xid));
     }
     Ok(match args.backup.as_str() {
         "latest" => BackupChoice::Latest,

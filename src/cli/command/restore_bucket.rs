@@ -9,8 +9,8 @@ use crate::cli::setup::App;
 use crate::cli::{ExitStatus, confirm, format};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::SourceSpec;
-use crate::run::restore::{Request, RestoredObjects, restore_objects};
-use crate::source::bucket::{KIND, OBJECTS};
+use crate::run::restore::{Request, RestoredObjects, Ways, restore_objects};
+use crate::source::bucket::{KIND, OBJECTS, VERSIONS};
 use crate::source::directory::extract::Existing;
 use crate::store::{Location, Objects};
 
@@ -29,7 +29,10 @@ pub fn paths(given: Vec<OsString>, manifest: &Manifest) -> Vec<OsString> {
     }
     let below = |pattern: OsString| {
         let text = pattern.to_string_lossy();
-        if text == "bucket.json" || text == OBJECTS || text.starts_with("objects/") {
+        let own = [OBJECTS, VERSIONS].iter().any(|top| {
+            text.strip_prefix(*top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        });
+        if text == "bucket.json" || own {
             return pattern;
         }
         let mut path = OsString::from(format!("{OBJECTS}/"));
@@ -49,8 +52,34 @@ struct Report<'a> {
     fetched: u64,
 }
 
+/// Options for buckets.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Buckets, into a bucket")]
+pub struct BucketArgs {
+    /// Also what lies behind the objects: older versions, and marks that something was deleted, into a
+    /// bucket that keeps versions. They get new ids and times.
+    #[arg(long)]
+    versions: bool,
+}
+
+impl BucketArgs {
+    /// Refuses options that mean nothing for anything else.
+    pub fn check_unused(&self) -> Result<()> {
+        if self.versions {
+            return Err(Error::usage("--versions goes with --to bucket or s3://…, of a bucket"));
+        }
+        Ok(())
+    }
+}
+
 /// Asks where something may be replaced, restores.
-pub fn run(app: &App, to: &str, yes: bool, request: &Request<'_>) -> Result<ExitStatus> {
+pub fn run(
+    app: &App,
+    args: &BucketArgs,
+    to: &str,
+    yes: bool,
+    request: &Request<'_>,
+) -> Result<ExitStatus> {
     let replace = match request.existing {
         Existing::Refuse => false,
         Existing::Overwrite => true,
@@ -62,9 +91,10 @@ pub fn run(app: &App, to: &str, yes: bool, request: &Request<'_>) -> Result<Exit
         let name = objects.name().to_owned();
         confirm::type_name(app, &format!("objects in {name} are replaced"), &name, yes)?;
     }
+    let ways = Ways { replace, versions: args.versions };
     let restored = app
         .display
-        .during(&app.cx.reporter, || restore_objects(request, &objects, replace, &app.cx))?;
+        .during(&app.cx.reporter, || restore_objects(request, &objects, ways, &app.cx))?;
     if app.printer.is_json() {
         app.printer.json(&Report {
             source: request.manifest.address().to_string(),
@@ -77,9 +107,14 @@ pub fn run(app: &App, to: &str, yes: bool, request: &Request<'_>) -> Result<Exit
     }
     let what = if request.dry_run { "would restore" } else { "restored" };
     app.printer.talk(format!(
-        "{what} {} in {} to {}",
+        "{what} {} in {}{} to {}",
         format::size(restored.bytes),
         format::count(restored.objects, "object"),
+        if restored.versions > 0 {
+            format!(" and {} behind them", format::count(restored.versions, "version"))
+        } else {
+            String::new()
+        },
         objects.name()
     ));
     conclude(app, &restored)

@@ -42,11 +42,12 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "LSN", group = "goal")]
     lsn: Option<String>,
 
-    /// To a transaction, which is the last one.
+    /// To the end of a transaction: what pg_current_xact_id() told it.
     #[arg(long, value_name = "XID", group = "goal")]
-    xid: Option<u32>,
+    xid: Option<u64>,
 
-    /// To a restore point: pg_create_restore_point('NAME').
+    /// To a restore point: pg_create_restore_point('NAME'). Where it is older than the newest backup,
+    /// say with --backup which one is from before it.
     #[arg(long, value_name = "NAME", group = "goal")]
     name: Option<String>,
 
@@ -132,6 +133,11 @@ impl ClusterArgs {
         self.timeline
     }
 
+    /// The transaction that was asked for.
+    pub fn xid(&self) -> Option<u64> {
+        self.xid
+    }
+
     /// The position that was asked for.
     pub fn position(&self) -> Result<Option<Lsn>> {
         self.lsn.as_deref().map(str::parse).transpose()
@@ -147,7 +153,7 @@ impl ClusterArgs {
             (Some(time), ..) => Goal::Time(time),
             (_, Some(position), ..) => Goal::Lsn(position),
             (_, _, Some(name), _) => Goal::Name(name.clone()),
-            (_, _, _, Some(xid)) => Goal::Xid(xid),
+            (_, _, _, Some(xid)) => Goal::Xid(xid as u32),
             _ if self.latest => Goal::Latest,
             _ if self.standby => Goal::Standby,
             _ => Goal::Immediate,
@@ -198,6 +204,7 @@ pub fn run(
     if let Some(primary) = &args.primary {
         Settings::resolve_typed(primary, &Surroundings::here())?;
     }
+    let divergent = request.source.epochs().are_ignored();
     let recovery = Recovery {
         goal: args.goal(at, manifest)?,
         timeline: args.timeline,
@@ -207,7 +214,7 @@ pub fn run(
             Some(Action::Shutdown) => "shutdown",
         }
         .to_owned(),
-        command: restore_command(app, manifest, args.standby)?,
+        command: restore_command(app, manifest, args.standby, divergent)?,
         primary: args.primary.clone(),
         brings_wal: false,
         archives: args.as_primary,
@@ -302,7 +309,12 @@ pub fn run(
 const AHEAD: &str = "8";
 
 /// What the restored server fetches WAL with: this program, with what it was told itself.
-fn restore_command(app: &App, manifest: &Manifest, standby: bool) -> Result<String> {
+fn restore_command(
+    app: &App,
+    manifest: &Manifest,
+    standby: bool,
+    divergent: bool,
+) -> Result<String> {
     let program = std::env::current_exe().doing(|| "failed to find this program".to_owned())?;
     let absolute = |path: &Path| {
         std::path::absolute(path).doing(|| format!("failed to find {}", path.display()))
@@ -328,6 +340,7 @@ fn restore_command(app: &App, manifest: &Manifest, standby: bool) -> Result<Stri
     let system_id = manifest.wal.as_ref().map(|wal| wal.system_id.to_string());
     words.extend(["wal".to_owned(), "get".to_owned()]);
     words.extend(standby.then(|| "--standby".to_owned()));
+    words.extend(divergent.then(|| "--allow-divergent".to_owned()));
     words.extend(["--ahead".to_owned(), AHEAD.to_owned()]);
     words.extend(["--source".to_owned(), manifest.address().to_string()]);
     words.extend(["--system-id".to_owned(), system_id.unwrap_or_default()]);

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::restore_starrocks::KIND as STARROCKS_KIND;
+use super::restored;
 use crate::archive::manifest::Manifest;
 use crate::cli::setup::App;
-use crate::cli::{ExitStatus, confirm, format};
+use crate::cli::{ExitStatus, confirm};
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::policy::SourceSpec;
@@ -16,7 +17,7 @@ use crate::run::restore::{BackupFiles, CLUSTER_KIND, Request};
 use crate::source::StoredFiles;
 use crate::source::mysql;
 use crate::source::postgres::dump::{CUSTOM, dump_path};
-use crate::source::postgres::restore::{Done, Options, Restored, Restoring};
+use crate::source::postgres::restore::{Done, Options, Restoring};
 use crate::source::postgres::{Settings, Surroundings};
 use crate::source::starrocks;
 
@@ -299,54 +300,13 @@ impl Restore<'_> {
     }
 
     fn conclude(&self, done: &Done) -> Result<ExitStatus> {
-        let printer = &self.app.printer;
-        for restored in &done.databases {
-            printer.talk(summary(restored));
-            for note in &restored.notes {
-                printer.warning(note);
-            }
-            if let Some(aside) = &restored.aside {
-                printer.talk(format!(
-                    "  `{aside}` is what was in use before; when nobody misses it: DROP DATABASE \"{}\"",
-                    aside.replace('"', "\"\"")
-                ));
-            }
-            for found in restored.differ.iter().take(20) {
-                printer.warning(&format!(
-                    "{}: {} in the backup, {} here",
-                    found.table, found.recorded, found.found
-                ));
-            }
-        }
-        let differ: usize = done.databases.iter().map(|database| database.differ.len()).sum();
-        if differ == 0 {
-            return Ok(ExitStatus::Done);
-        }
-        Err(Error::damaged(format!(
-            "{} not as recorded in the backup's snapshot",
-            if differ == 1 { "1 table is".to_owned() } else { format!("{differ} tables are") }
-        ))
-        .hint("does a trigger, a rule or somebody else write to it? what was restored is left there; nothing was swapped"))
+        let drop = |aside: &str| {
+            let name = aside.replace('"', "\"\"");
+            format!(
+                "`{aside}` is what was in use before; when nobody misses it: DROP DATABASE \"{name}\""
+            )
+        };
+        let who = "a trigger, a rule or somebody else";
+        restored::conclude(&self.app.printer, &done.databases, &drop, who)
     }
-}
-
-fn summary(restored: &Restored) -> String {
-    let mut text = format!("restored `{}`", restored.from);
-    if restored.from != restored.to {
-        text.push_str(&format!(" as `{}`", restored.to));
-    }
-    text.push_str(&format!(" in {}", format::seconds(restored.seconds)));
-    if restored.tables_equal > 0 {
-        text.push_str(&format!(
-            "; {} in {} as in the snapshot",
-            format::count(restored.rows, "row"),
-            format::count(restored.tables_equal, "table")
-        ));
-    } else {
-        text.push_str("; no rows were recorded to compare");
-    }
-    if restored.checksums_equal > 0 {
-        text.push_str(", checksums equal");
-    }
-    text
 }

@@ -6,15 +6,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::restore_database::DatabaseArgs;
+use super::restored;
 use crate::archive::manifest::Manifest;
 use crate::cli::setup::App;
 use crate::cli::{ExitStatus, confirm, format};
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::policy::SourceSpec;
-use crate::run::restore::{BackupFiles, Request, has_logs, replayed};
+use crate::run::restore::{BackupFiles, Means, Request, has_logs, replayed};
 use crate::source::StoredFiles;
-use crate::source::mysql::{Done, Goal, KIND, Options, Restored, Restoring, Settings};
+use crate::source::mysql::{Done, Goal, KIND, Options, Restoring, Settings};
 
 /// The target that means the policy's own server.
 const OWN_SERVER: &str = "server";
@@ -91,8 +92,9 @@ impl Restore<'_> {
         }
         let (replayed, dumps) = app.display.during(&app.cx.reporter, || {
             let bytes = request.manifest.counts.bytes;
-            let place = (scratch, programs.as_deref());
-            let replayed = replayed(&files, place, bytes, &goal, &app.cx)?;
+            let programs = programs.as_deref();
+            let means = Means { scratch, programs, roles: &[], isolated: false };
+            let replayed = replayed(&files, means, bytes, &goal, &app.cx)?;
             if let Some(found) =
                 replayed.done.databases.iter().flat_map(|database| &database.differ).next()
             {
@@ -101,7 +103,7 @@ impl Restore<'_> {
                     found.table, found.found, found.recorded
                 )));
             }
-            let dumps = replayed.dumped(programs.as_deref(), &app.cx)?;
+            let dumps = replayed.dumped(programs, &app.cx)?;
             Ok::<_, Error>((replayed, dumps))
         })?;
         app.printer
@@ -198,54 +200,13 @@ impl Restore<'_> {
     }
 
     fn conclude(&self, done: &Done) -> Result<ExitStatus> {
-        let printer = &self.app.printer;
-        for restored in &done.databases {
-            printer.talk(summary(restored));
-            for note in &restored.notes {
-                printer.warning(note);
-            }
-            if let Some(aside) = &restored.aside {
-                printer.talk(format!(
-                    "  `{aside}` has what was in use before; when nobody misses it: DROP DATABASE `{}`",
-                    aside.replace('`', "``")
-                ));
-            }
-            for found in restored.differ.iter().take(20) {
-                printer.warning(&format!(
-                    "{}: {} in the backup, {} here",
-                    found.table, found.recorded, found.found
-                ));
-            }
-        }
-        let differ: usize = done.databases.iter().map(|database| database.differ.len()).sum();
-        if differ == 0 {
-            return Ok(ExitStatus::Done);
-        }
-        Err(Error::damaged(format!(
-            "{} not as recorded in the backup's snapshot",
-            if differ == 1 { "1 table is".to_owned() } else { format!("{differ} tables are") }
-        ))
-        .hint("does an event or somebody else write to it? what was restored is left there; nothing was swapped"))
+        let drop = |aside: &str| {
+            let name = aside.replace('`', "``");
+            format!(
+                "`{aside}` has what was in use before; when nobody misses it: DROP DATABASE `{name}`"
+            )
+        };
+        let who = "an event or somebody else";
+        restored::conclude(&self.app.printer, &done.databases, &drop, who)
     }
-}
-
-fn summary(restored: &Restored) -> String {
-    let mut text = format!("restored `{}`", restored.from);
-    if restored.from != restored.to {
-        text.push_str(&format!(" as `{}`", restored.to));
-    }
-    text.push_str(&format!(" in {}", format::seconds(restored.seconds)));
-    if restored.tables_equal > 0 {
-        text.push_str(&format!(
-            "; {} in {} as in the snapshot",
-            format::count(restored.rows, "row"),
-            format::count(restored.tables_equal, "table")
-        ));
-    } else {
-        text.push_str("; no rows were recorded to compare");
-    }
-    if restored.checksums_equal > 0 {
-        text.push_str(", checksums equal");
-    }
-    text
 }

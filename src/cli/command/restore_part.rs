@@ -62,7 +62,12 @@ pub fn run(
     };
     let part = Part {
         choose: &choose,
-        means: Means { scratch, programs: args.database.programs.as_deref(), roles: &roles },
+        means: Means {
+            scratch,
+            programs: args.database.programs.as_deref(),
+            roles: &roles,
+            isolated: false,
+        },
     };
     let dumped = app
         .display

@@ -1,8 +1,5 @@
 //! The part of `backstay restore` that puts snapshots back into a StarRocks cluster.
 
-use std::collections::BTreeMap;
-use std::io::Read as _;
-
 use serde::Serialize;
 
 use crate::cli::setup::App;
@@ -10,18 +7,15 @@ use crate::cli::{ExitStatus, confirm, format};
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::policy::{SourceSpec, StarRocks};
-use crate::run::restore::{BackupFiles, Request};
-use crate::source::starrocks::restore::{Done, Options, Restored, Restoring};
-use crate::source::starrocks::{GRANTS, LISTING, Listing, View, views_path};
-use crate::source::{SnapshotPlace, StoredFiles as _};
+use crate::run::restore::{BackupFiles, Request, kept_grants, kept_listing, kept_views};
+use crate::source::SnapshotPlace;
+use crate::source::starrocks::restore::{Done, Names, Options, Restored, Restoring};
 use crate::store::SnapshotStore;
 
 /// The kind of source this is for.
 pub const KIND: &str = "starrocks";
 /// The target that means the policy's own cluster.
 const OWN_SERVER: &str = "server";
-/// The largest list of partitions that is read.
-const LIMIT: u64 = 1 << 30;
 
 /// Options for snapshots of StarRocks.
 #[derive(Debug, clap::Args)]
@@ -34,12 +28,18 @@ pub struct StarRocksArgs {
     /// Make roles and give rights as they were. Users are not made: nobody knows their passwords.
     #[arg(long)]
     grants: bool,
+
+    /// Into the cluster of this other source of the stack, such as that of the standby; into the
+    /// source's own if left out.
+    #[arg(long, value_name = "SOURCE")]
+    into: Option<String>,
 }
 
 impl StarRocksArgs {
     /// Refuses options that mean nothing for anything else.
     pub fn check_unused(&self) -> Result<()> {
-        let used = [("--views", self.views), ("--grants", self.grants)];
+        let used =
+            [("--views", self.views), ("--grants", self.grants), ("--into", self.into.is_some())];
         match used.iter().find(|(_, used)| *used) {
             None => Ok(()),
             Some((option, _)) => {
@@ -75,14 +75,14 @@ pub fn run(
     address: &SourceAddress,
     request: &Request<'_>,
 ) -> Result<ExitStatus> {
-    let config = of_policy(app, address)?;
+    let config = of_policy(app, address, args.into.as_deref())?;
     let files = BackupFiles::open(request, &app.cx)?;
-    let listing = Listing::parse(&read(&files, LISTING)?)?;
+    let listing = kept_listing(&files)?;
     if args.views {
-        options.views = views(&files, &listing)?;
+        options.views = kept_views(&files, &listing)?;
     }
     if args.grants {
-        options.grants = grants(&files)?;
+        options.grants = kept_grants(&files)?;
     }
     let mut cx = app.cx.for_source();
     cx.snapshots = Some(SnapshotPlace {
@@ -92,7 +92,7 @@ pub fn run(
     });
     let stamp = app.cx.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let taken = (request.manifest, &listing);
-    let restoring = Restoring::prepare(&config, &cx, taken, &options, &stamp)?;
+    let restoring = Restoring::prepare(&config, &cx, taken, &options, &Names::at(&stamp))?;
     let lines = restoring.describe();
     if request.dry_run {
         report(app, address, request, lines.clone(), None)?;
@@ -114,7 +114,7 @@ pub fn run(
     conclude(app, &done)
 }
 
-fn of_policy(app: &App, address: &SourceAddress) -> Result<StarRocks> {
+fn of_policy(app: &App, address: &SourceAddress, into: Option<&str>) -> Result<StarRocks> {
     let none = || {
         Error::usage(format!("there is no policy that names the cluster of {address}"))
             .hint("restore with the policy of the site that is restored to")
@@ -125,52 +125,22 @@ fn of_policy(app: &App, address: &SourceAddress) -> Result<StarRocks> {
     }
     let set = app.policies_to_read()?;
     let policy = set.policies.iter().find(|policy| policy.stack == address.stack);
-    match policy.and_then(|policy| policy.sources.get(&address.source)).map(|one| &one.spec) {
-        Some(SourceSpec::StarRocks(config)) => Ok(config.clone()),
+    let of = |name: &str| policy.and_then(|policy| policy.sources.get(name)).map(|one| &one.spec);
+    match (of(into.unwrap_or(&address.source)), into) {
+        (Some(SourceSpec::StarRocks(config)), _) => Ok(config.clone()),
+        (_, Some(into)) => {
+            let known =
+                policy.iter().flat_map(|policy| &policy.sources).filter_map(|(name, one)| {
+                    matches!(one.spec, SourceSpec::StarRocks(_)).then_some(name.as_str())
+                });
+            Err(Error::usage(format!(
+                "`{into}` is no source of StarRocks in stack {}",
+                address.stack
+            ))
+            .hint(crate::policy::hint_at(into, known)))
+        }
         _ => Err(none()),
     }
-}
-
-fn read(files: &BackupFiles<'_>, path: &str) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    files
-        .open(path)?
-        .take(LIMIT)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Error::io(format!("failed to read {path}"), error))?;
-    Ok(bytes)
-}
-
-fn has(files: &BackupFiles<'_>, path: &str) -> bool {
-    files.paths().iter().any(|known| known == path)
-}
-
-/// Views of every database that has some.
-fn views(files: &BackupFiles<'_>, listing: &Listing) -> Result<BTreeMap<String, Vec<View>>> {
-    let mut found = BTreeMap::new();
-    for database in listing.databases.keys() {
-        let path = views_path(database);
-        if has(files, &path) {
-            let views = serde_json::from_slice(&read(files, &path)?)
-                .map_err(|error| Error::damaged(format!("{path} is damaged")).with_source(error))?;
-            found.insert(database.clone(), views);
-        }
-    }
-    Ok(found)
-}
-
-/// Statements, one a line.
-fn grants(files: &BackupFiles<'_>) -> Result<Vec<String>> {
-    if !has(files, GRANTS) {
-        return Err(Error::not_found("the backup has no roles and rights").hint(
-            "the user may not have been allowed to ask for them; `backstay ls` shows what there is",
-        ));
-    }
-    let bytes = read(files, GRANTS)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines =
-        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--"));
-    Ok(lines.map(|line| line.trim_end_matches(';').to_owned()).collect())
 }
 
 fn report(

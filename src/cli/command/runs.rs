@@ -88,6 +88,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         job: args.job.clone(),
         states: args.state.iter().copied().map(RunState::from).collect(),
         limit: args.limit,
+        ..RunFilter::default()
     };
     let rows = match args.remote.open(app)? {
         Some(remote) => remote.runs(&filter)?,

@@ -1,11 +1,14 @@
 //! `backstay show`
 
+use serde::Serialize;
+
 use crate::archive::manifest::Manifest;
 use crate::cli::ExitStatus;
 use crate::cli::format;
 use crate::cli::setup::{App, Opened};
 use crate::error::{ErrorKind, Result};
 use crate::run::find_by_name;
+use crate::store::Pin;
 
 /// Show one backup.
 #[derive(Debug, clap::Args)]
@@ -16,14 +19,29 @@ pub struct Args {
     backup: String,
 }
 
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    manifest: &'a Manifest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pin: Option<Pin>,
+}
+
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let (opened, manifest) = find(app, &args.backup)?;
+    let pins = opened.repository.source(&manifest.address()).pins()?;
+    let pin = pins.into_iter().find(|pin| pin.backup == manifest.backup);
     if app.printer.is_json() {
-        app.printer.json(&manifest)?;
+        app.printer.json(&Shown { manifest: &manifest, pin })?;
         return Ok(ExitStatus::Done);
     }
-    for (name, value) in lines(&opened, &manifest) {
+    let pinned = pin.map(|pin| {
+        let reason = pin.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let text = format!("since {} from {}{reason}", format::time(pin.created), pin.by.host);
+        ("pinned", text)
+    });
+    for (name, value) in lines(&opened, &manifest).into_iter().chain(pinned) {
         app.printer.data(format!("{name:<16} {value}"))?;
     }
     Ok(ExitStatus::Done)
@@ -72,6 +90,12 @@ fn lines(opened: &Opened, manifest: &Manifest) -> Vec<(&'static str, String)> {
         ("started", format::time(manifest.start)),
         ("ended", format::time(manifest.end)),
     ];
+    if manifest.tenure().is_known() {
+        lines.push(("written", format!("under {}", manifest.tenure())));
+    }
+    if let Some(found) = opened.repository.source(&manifest.address()).epochs().of(manifest) {
+        lines.push(("divergent", found.to_string()));
+    }
     if let Some(server) = &manifest.server {
         lines.push(("server", server.clone()));
     }

@@ -12,10 +12,13 @@ use crate::cli::setup::{App, Opened};
 use crate::daemon::timetable;
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
+use crate::playbook::ready;
 use crate::policy::{Policy, Schedule};
 use crate::run::protection::{self, Holding, Newest};
 use crate::run::{host_name, list_backups};
-use crate::state::{Ledger, ProofResult, Recovery, RunFilter, RunRow, RunState, State};
+use crate::state::{
+    Ledger, ProofResult, ReadinessRow, Recovery, RunFilter, RunRow, RunState, State,
+};
 
 /// Show how well everything is protected.
 ///
@@ -91,8 +94,14 @@ struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     next_run: Option<Timestamp>,
     verdict: Verdict,
+    /// Another site is the active one, and this host writes nothing: which, and since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fenced: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
+    /// The playbooks of its stack, and whether each could be carried out when somebody looked last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    playbooks: BTreeMap<String, String>,
 }
 
 /// Runs the command.
@@ -103,7 +112,8 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         ));
     }
     let now = app.cx.clock.now();
-    let lines = match args.remote.open(app)? {
+    let remote = args.remote.open(app)?;
+    let lines = match remote {
         Some(remote) => {
             let mut lines: Vec<Line> = remote.status()?;
             lines.retain(|line| line.is_named_by(&args.sources));
@@ -122,13 +132,47 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         for row in table(&HEAD, &rows) {
             app.printer.data(row)?;
         }
+        let fenced: BTreeSet<&String> =
+            lines.iter().filter_map(|line| line.fenced.as_ref()).collect();
+        for fence in fenced {
+            app.printer.warning(fence);
+        }
         for line in &lines {
             if let Some(problem) = &line.problem {
                 app.printer.warning(&format!("{}: {problem}", line.source));
             }
         }
+        tell_playbooks(app, &lines);
     }
     verdict(&lines)
+}
+
+/// A line for each playbook that could not be carried out when somebody looked last.
+fn tell_playbooks(app: &App, lines: &[Line]) {
+    let stacks: BTreeMap<&str, &BTreeMap<String, String>> = lines
+        .iter()
+        .filter_map(|line| Some((line.source.split_once('/')?.0, &line.playbooks)))
+        .collect();
+    for (stack, playbooks) in stacks {
+        for (name, is) in playbooks {
+            if is != ready::Readiness::Ready.word() {
+                app.printer.talk(format!("playbook {stack}/{name}: {is}"));
+            }
+        }
+    }
+}
+
+/// Whether each playbook of a stack could be carried out, as far as this machine knows.
+fn playbooks(rows: Option<&[ReadinessRow]>, policy: &Policy) -> BTreeMap<String, String> {
+    let Some(rows) = rows else { return BTreeMap::new() };
+    let names = policy.playbooks.keys();
+    names
+        .filter_map(|name| {
+            let plans = ready::plans(policy, name).ok()?;
+            let is = ready::readiness(rows, (&policy.stack, name), &plans);
+            Some((name.clone(), is.word().to_owned()))
+        })
+        .collect()
 }
 
 impl Line {
@@ -147,6 +191,7 @@ fn look(app: &App, args: &Args, now: Timestamp) -> Result<Vec<Line>> {
     let ledger = ledger.ok();
     let state = app.state().ok();
     let memory = (ledger.as_deref(), state.as_ref());
+    let readiness = state.as_ref().and_then(|state| state.readiness().ok());
     let mut lines = Vec::new();
     for policy in &set.policies {
         let wanted: Vec<SourceAddress> = policy
@@ -162,8 +207,11 @@ fn look(app: &App, args: &Args, now: Timestamp) -> Result<Vec<Line>> {
         for name in policy.repositories.keys() {
             repositories.insert(name, app.open(policy, name));
         }
+        let fenced = app.standing(policy)?.fence(&policy.stack);
+        let playbooks = playbooks(readiness.as_deref(), policy);
         for address in wanted {
-            lines.push(line(memory, policy, &address, &repositories, now));
+            let line = line(memory, policy, &address, &repositories, now);
+            lines.push(Line { fenced: fenced.clone(), playbooks: playbooks.clone(), ..line });
         }
     }
     Ok(lines)
@@ -257,7 +305,9 @@ fn line(
         last_run: last_run(ledger, address),
         next_run: next_run(ledger, policy, &address.source, now),
         verdict,
+        fenced: None,
         problem,
+        playbooks: BTreeMap::new(),
     }
 }
 

@@ -6,8 +6,9 @@ use crate::cli::setup::App;
 use crate::daemon::trigger::{Wish, wished};
 use crate::error::Result;
 use crate::id;
+use crate::policy::Overlap;
 use crate::run::{HOST_LABEL, host_name};
-use crate::state::RunRow;
+use crate::state::{NewRun, RunRow, RunState};
 
 /// Have the daemon do a job now.
 ///
@@ -65,7 +66,31 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     }
     ledger.add_runs(&runs)?;
     let rows: Result<Vec<Option<RunRow>>> = runs.iter().map(|run| ledger.run(&run.id)).collect();
-    begun(app, &rows?.into_iter().flatten().collect::<Vec<_>>())
+    let status = begun(app, &rows?.into_iter().flatten().collect::<Vec<_>>())?;
+    for run in &runs {
+        let policy = policies.iter().find(|policy| policy.stack == run.slot.stack);
+        let job = policy.and_then(|policy| policy.jobs.get(&run.slot.job));
+        let overlap = job.map_or_else(Overlap::default, |job| job.execution.overlap);
+        tell_overlap(app, &ledger.open_runs()?, run, overlap);
+    }
+    Ok(status)
+}
+
+/// Says what becomes of a run of which another one goes on.
+fn tell_overlap(app: &App, open: &[RunRow], run: &NewRun, overlap: Overlap) {
+    let same = |row: &&RunRow| {
+        let (one, other) = (&row.slot, &run.slot);
+        row.state == RunState::Running
+            && (&one.stack, &one.job, &one.source) == (&other.stack, &other.job, &other.source)
+    };
+    let Some(row) = open.iter().find(same) else { return };
+    let becomes = match overlap {
+        Overlap::Skip => "this one is skipped unless that ends first",
+        Overlap::Wait => "this one begins when that is over",
+        Overlap::Replace => "it is ended, and this one takes its place",
+    };
+    let (job, place) = (&run.slot.job, place(&run.slot));
+    app.printer.warning(&format!("{job} {place} goes on already, run {}: {becomes}", row.id));
 }
 
 fn begun(app: &App, rows: &[RunRow]) -> Result<ExitStatus> {

@@ -313,6 +313,8 @@ struct Tally {
     /// Manifests that cannot be read: damaged too, and without a report.
     unreadable: u64,
     unopened: u64,
+    /// Backups whose segments lie in an archive of the store.
+    archived: u64,
     /// Damaged objects that belong to no backup.
     beside: u64,
     /// There is just one backup to verify.
@@ -357,6 +359,13 @@ impl Tally {
             )
             .hint("give the recovery identity with --identity FILE; several may be given"));
         }
+        if self.archived > 0 {
+            return Err(Error::new(
+                ErrorKind::Waiting,
+                format!("{} must be thawed first", format::count(self.archived, "backup")),
+            )
+            .hint("have the objects named above restored by the store, and run this again"));
+        }
         Ok(ExitStatus::Done)
     }
 }
@@ -386,6 +395,12 @@ fn one(
         Err(error) if error.kind() == ErrorKind::Denied && !tally.alone => {
             app.printer.error(&error);
             tally.unopened += 1;
+            return Ok(None);
+        }
+        // So may one that does not lie in an archive.
+        Err(error) if error.kind() == ErrorKind::Waiting && !tally.alone => {
+            app.printer.error(&error);
+            tally.archived += 1;
             return Ok(None);
         }
         verified => verified?,

@@ -6,12 +6,13 @@ mod status;
 use std::path::{Path, PathBuf};
 
 use crate::cli::ExitStatus;
-use crate::cli::setup::App;
+use crate::cli::setup::{App, Opened};
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::policy::{Policy, PolicySet, SourceSpec};
 use crate::run::wal::{
-    Archive, Candidate, Got, Notes, Wanted, get, get_ahead, get_fetched, push, system_id_of,
+    Archive, Candidate, Got, Notes, Wanted, get, get_ahead, get_fetched, push, pushed_ahead,
+    system_id_of,
 };
 use crate::store::{Location, Repository};
 
@@ -53,6 +54,9 @@ enum WalCommand {
         /// Fetch so many segments after it too: they are there when the server asks for them.
         #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=64))]
         ahead: u8,
+        /// Fetch also what a site archived after another one had become the active one.
+        #[arg(long)]
+        allow_divergent: bool,
         #[command(flatten)]
         cluster: ClusterArgs,
     },
@@ -90,12 +94,12 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         WalCommand::Status(args) => status::run(app, args),
         WalCommand::Push { file, cluster } => {
             let (set, address) = by_policy(app, cluster)?;
-            let candidate = Candidate::read(file, cluster.system_id)?;
-            let notes = notes(app, &set, &address, file)?;
-            let noted = notes.as_ref().and_then(|notes| candidate.is_archived(notes, &app.cx));
-            let pushed = if let Some(pushed) = noted {
+            let (id, notes) = (cluster.system_id, notes(app, &set, &address, file)?);
+            let ahead = |notes| pushed_ahead(file, id, notes, &app.cx);
+            let pushed = if let Some(pushed) = notes.as_ref().map_or(Ok(None), ahead)? {
                 pushed
             } else {
+                let candidate = Candidate::read(file, id)?;
                 push(&candidate, &to_write(app, &set, &address)?, notes.as_ref(), &app.cx)?
             };
             if app.printer.is_json() {
@@ -103,7 +107,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             }
             Ok(ExitStatus::Done)
         }
-        WalCommand::Get { name, destination, cluster, ahead, .. } => {
+        WalCommand::Get { name, destination, cluster, ahead, allow_divergent, .. } => {
             let system_id = match cluster.system_id {
                 Some(id) => id,
                 // The server runs it in its data directory.
@@ -116,7 +120,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             if *ahead > 0 && get_fetched(&wanted) {
                 return Ok(ExitStatus::Done);
             }
-            let (archives, unopened) = to_read(app, cluster)?;
+            let (archives, unopened) = to_read(app, cluster, *allow_divergent)?;
             match (get(&wanted, &archives, &app.cx)?, unopened) {
                 (Got::Fetched, _) => {
                     get_ahead(&wanted, (*ahead).into(), &archives, &app.cx);
@@ -238,6 +242,7 @@ fn open_to_write(
         config.ok_or_else(|| Error::usage(format!("the policy has no repository `{name}`")))?;
     let repository = Repository::open(&app.connect(config, false)?)
         .map_err(|error| error.context(format!("failed to open repository `{name}`")))?;
+    let repository = app.knowing(policy, repository)?;
     if repository.is_encrypted() != config.encryption.is_some() {
         return Err(Error::usage(format!(
             "the policy and repository `{name}` do not agree whether it is encrypted"
@@ -247,12 +252,17 @@ fn open_to_write(
 }
 
 /// What can be read from, and why something else cannot.
-fn to_read(app: &App, cluster: &ClusterArgs) -> Result<(Vec<Archive>, Option<Error>)> {
+fn to_read(
+    app: &App,
+    cluster: &ClusterArgs,
+    divergent: bool,
+) -> Result<(Vec<Archive>, Option<Error>)> {
+    let known = |opened: Opened| if divergent { opened.ignoring_epochs() } else { opened };
     if app.repository_url().is_some() {
         let given = cluster.source.as_deref();
         let given = given.ok_or_else(|| Error::usage("without a policy, --source is needed"))?;
         let address = SourceAddress::parse(given)?;
-        let opened = app.repositories()?.into_iter();
+        let opened = app.repositories()?.into_iter().map(known);
         let archive =
             opened.map(|o| Archive::to_read(&o.name, o.repository, &address, o.keys)).collect();
         return Ok((archive, None));
@@ -265,7 +275,7 @@ fn to_read(app: &App, cluster: &ClusterArgs) -> Result<(Vec<Archive>, Option<Err
         if !app.wants_repository(&name) {
             continue;
         }
-        match app.open(policy, &name) {
+        match app.open(policy, &name).map(known) {
             Ok(o) => archives.push(Archive::to_read(&o.name, o.repository, &address, o.keys)),
             Err(error) => {
                 failed.get_or_insert(error);

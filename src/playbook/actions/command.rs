@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::playbook::action::{Action, Job, Observed, Preview};
 use crate::playbook::record::Outputs;
 use crate::policy::{CommandAction, Program};
-use crate::source::command::Pipeline;
+use crate::source::command::{Pipeline, find_program};
 use crate::telemetry::failpoint;
 
 /// Runs programs.
@@ -48,7 +48,7 @@ impl Action for Command {
         for stage in programs.into_iter().flatten().flat_map(|program| Pipeline::of(program).stages)
         {
             if let Some(program) = stage.argv.first()
-                && !is_there(program)
+                && find_program(program).is_none()
             {
                 preview = preview.missing(format!("there is no program `{program}`"));
             }
@@ -91,13 +91,4 @@ impl Action for Command {
         };
         run(undo, &self.around(), job, &[0], || failpoint::reach("playbook.mid_undo")).map(drop)
     }
-}
-
-/// Whether a program is there, by its path or in `PATH`.
-fn is_there(program: &str) -> bool {
-    if program.contains('/') {
-        return std::path::Path::new(program).exists();
-    }
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&paths).any(|path| path.join(program).exists())
 }

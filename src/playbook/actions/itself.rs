@@ -26,7 +26,22 @@ pub fn backstay(means: &Means, job: &Job<'_>, arguments: &[String]) -> Result<Va
     argv.extend(arguments.iter().cloned());
     let ran = run(&Program::Argv(argv), &Surroundings::default(), job, &[0], || {
         crate::telemetry::failpoint::reach("playbook.mid_apply");
-    })?;
+    })
+    .map_err(|error| said(&error).unwrap_or(error))?;
     serde_json::from_str(&ran.output)
         .map_err(|error| Error::failed("failed to read what it reported").with_source(error))
+}
+
+/// What went wrong in the other process, in its own words: among the events that it wrote, the error that
+/// it ended with.
+fn said(error: &Error) -> Option<Error> {
+    let text = error.chain();
+    let event = |line: &str| -> Option<Value> {
+        let event: Value = serde_json::from_str(line.get(line.find('{')?..)?).ok()?;
+        (event["event"] == "error").then_some(event)
+    };
+    let event = text.lines().rev().find_map(event)?;
+    let hints = event["hints"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let told = Error::new(error.kind(), event["chain"].as_str()?.to_owned());
+    Some(hints.fold(told, Error::hint))
 }

@@ -7,6 +7,7 @@ use super::sql::connect;
 use crate::archive::wal::Lsn;
 use crate::error::{Error, ErrorKind, Result};
 use crate::playbook::action::{Action, Job, Means, Observed, Preview};
+use crate::playbook::loss::OUTPUT;
 use crate::playbook::record::Outputs;
 use crate::policy::{Period, PostgresAction};
 use crate::source::postgres::Connection;
@@ -46,13 +47,14 @@ impl Postgres {
 }
 
 impl Action for Postgres {
-    fn preview(&self, _job: &Job<'_>) -> Result<Preview> {
+    fn preview(&self, job: &Job<'_>) -> Result<Preview> {
         let mut preview = Preview::of(match &self.spec {
             PostgresAction::Loss { .. } => "tells how much would be lost",
             PostgresAction::StopWriters { .. } => "ends all sessions, and lets nobody write",
             PostgresAction::ProveFenced { .. } => "proves that the server refuses to write",
             PostgresAction::WaitFor { .. } => "waits until the standby has replayed everything",
             PostgresAction::Promote { .. } => "promotes the standby",
+            other => return Err(no_connection(other)),
         });
         // A primary may be gone: that is what failover is for.
         for (key, connection) in self.spec.connections() {
@@ -63,6 +65,13 @@ impl Action for Postgres {
                 Err(error) => preview.missing(error.chain()),
                 Ok(mut server) => self.look(&mut server, preview)?,
             };
+        }
+        if let PostgresAction::Loss { .. } = &self.spec
+            && preview.problems.is_empty()
+            && let Ok(found) = self.apply(job)
+            && let Some(seconds) = found.get("seconds").and_then(|text| text.parse().ok())
+        {
+            preview = preview.losing(seconds);
         }
         Ok(preview)
     }
@@ -112,13 +121,14 @@ impl Action for Postgres {
     fn apply(&self, job: &Job<'_>) -> Result<Outputs> {
         match &self.spec {
             PostgresAction::Loss { standby, primary, limit } => {
-                let limit = limit.unwrap_or(self.means.policy.objectives().rpo);
-                loss(standby, primary.as_deref(), limit)
+                let rpo = self.means.policy.objectives().rpo;
+                loss(standby, primary.as_deref(), limit.unwrap_or(rpo), rpo)
             }
             PostgresAction::StopWriters { connection } => stop_writers(connection, job),
             PostgresAction::ProveFenced { connection } => prove_fenced(connection),
             PostgresAction::WaitFor { connection, lsn } => wait_for(connection, lsn, job),
             PostgresAction::Promote { connection } => promote(connection, job),
+            other => Err(no_connection(other)),
         }
     }
 
@@ -137,6 +147,11 @@ impl Action for Postgres {
         server.execute(statement, doing)?;
         reload(&mut server, doing)
     }
+}
+
+/// What is done to files is not done here.
+fn no_connection(spec: &PostgresAction) -> Error {
+    Error::unsupported(format!("`{}` is done to files", spec.name()))
 }
 
 fn is_standby(server: &mut Connection) -> Result<bool> {
@@ -171,7 +186,7 @@ fn reload(server: &mut Connection, doing: &str) -> Result<()> {
 }
 
 /// How much would be lost.
-fn loss(standby: &str, primary: Option<&str>, limit: Period) -> Result<Outputs> {
+fn loss(standby: &str, primary: Option<&str>, limit: Period, rpo: Period) -> Result<Outputs> {
     let mut here = connect(standby)?;
     let doing = "failed to ask the standby how far it is";
     let lsn = here.value(
@@ -191,15 +206,17 @@ fn loss(standby: &str, primary: Option<&str>, limit: Period) -> Result<Outputs> 
         Some(Ok(bytes)) => (bytes, here.value(since, doing)?),
         _ => ("unknown".to_owned(), here.value(since, doing)?),
     };
-    let over = match seconds.parse::<i64>() {
-        Ok(seconds) if seconds >= 0 => seconds as u64 > limit.as_secs(),
-        // It never replayed a transaction: nothing can be promised.
-        _ => true,
+    let more_than = |limit: Period| match seconds.parse::<i64>() {
+        Ok(seconds) if seconds >= 0 && seconds as u64 <= limit.as_secs() => "no".to_owned(),
+        // Where it never replayed a transaction nothing can be promised.
+        _ => "yes".to_owned(),
     };
+    let (over, beyond) = (more_than(limit), more_than(rpo));
     outputs.extend([
         ("bytes".to_owned(), bytes),
         ("seconds".to_owned(), if seconds == "-1" { "unknown".to_owned() } else { seconds }),
-        ("over".to_owned(), if over { "yes" } else { "no" }.to_owned()),
+        ("over".to_owned(), over),
+        (OUTPUT.to_owned(), beyond),
     ]);
     Ok(outputs)
 }

@@ -1,18 +1,19 @@
 //! Programs that actions run: they end when this process does, and are told what they are run for.
 
-use std::io::Read as _;
+use std::io::Read;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use indexmap::IndexMap;
 use secrecy::SecretString;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::playbook::action::Job;
 use crate::policy::{Program, Setting};
-use crate::source::command::Pipeline;
+use crate::source::command::{Pipeline, wait_for};
 
 /// How much of what a program writes is read: outputs are short.
-const MOST: u64 = 64 << 10;
+const MOST: usize = 64 << 10;
 
 /// How a program is run.
 #[derive(Debug, Default)]
@@ -69,15 +70,30 @@ pub fn run(
     };
     let mut running = pipeline.start(false, true, &job.cx.reporter)?;
     started();
-    let mut output = Vec::new();
-    if let Some(mut from) = running.take_output() {
-        let read = from.by_ref().take(MOST).read_to_end(&mut output);
-        read.map_err(|error| Error::io(format!("failed to read from {}", pipeline.name()), error))?;
-        // What is not read would stop it.
-        let _ = std::io::copy(&mut from, &mut std::io::sink());
+    let output = Arc::new(Mutex::new(Vec::new()));
+    let reader = running.take_output().map(|from| {
+        let into = output.clone();
+        std::thread::spawn(move || keep(from, &into))
+    });
+    // The program is waited for, and not the end of what it writes: something that it left behind may
+    // hold that open for as long as it lives.
+    let ended = running.finish_as(expected);
+    reader.map(wait_for);
+    let output = output.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(Ran { code: ended?, output: String::from_utf8_lossy(&output).into_owned() })
+}
+
+/// Keeps the beginning of what a program writes. What is not read would stop it.
+fn keep(mut from: impl Read, into: &Mutex<Vec<u8>>) {
+    let mut buffer = [0; 8192];
+    while let Ok(read) = from.read(&mut buffer) {
+        if read == 0 {
+            return;
+        }
+        let mut kept = into.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MOST.saturating_sub(kept.len()).min(read);
+        kept.extend_from_slice(&buffer[..room]);
     }
-    let code = running.finish_as(expected)?;
-    Ok(Ran { code, output: String::from_utf8_lossy(&output).into_owned() })
 }
 
 /// How things were before, for programs.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::playbook::action::{Action, Job, Means, Observed, Preview};
+use crate::playbook::loss::OUTPUT;
 use crate::playbook::record::Outputs;
 use crate::policy::RecoveryPointsAction;
 use crate::run::protection::newest;
@@ -65,9 +66,12 @@ impl RecoveryPoints {
         let seconds =
             |from: Timestamp, until: Timestamp| until.duration_since(from).as_secs().max(0) as u64;
         let (skew, loss) = (seconds(oldest, newest), seconds(oldest, at));
-        let most = self.spec.max_loss.unwrap_or(self.means.policy.objectives().rpo);
+        // What the policy promises of each source, whatever the step takes.
+        let beyond = points.iter().any(|(source, time)| {
+            seconds(*time, at) > self.means.policy.objectives_of(source).rpo.as_secs()
+        });
         let apart = self.spec.max_skew.is_some_and(|limit| skew > limit.as_secs());
-        let over = apart || loss > most.as_secs();
+        let over = apart || self.spec.max_loss.map_or(beyond, |most| loss > most.as_secs());
         let all: Vec<String> =
             points.iter().map(|(source, time)| format!("{source}={time}")).collect();
         Ok(Outputs::from([
@@ -77,6 +81,7 @@ impl RecoveryPoints {
             ("skew".to_owned(), skew.to_string()),
             ("loss".to_owned(), loss.to_string()),
             ("over".to_owned(), if over { "yes" } else { "no" }.to_owned()),
+            (OUTPUT.to_owned(), if beyond { "yes" } else { "no" }.to_owned()),
         ]))
     }
 }
@@ -85,12 +90,16 @@ impl Action for RecoveryPoints {
     fn preview(&self, job: &Job<'_>) -> Result<Preview> {
         let found = self.look(job)?;
         let of = |name: &str| found.get(name).cloned().unwrap_or_default();
-        Ok(Preview::of(format!(
+        let preview = Preview::of(format!(
             "{}; {} s apart, {} s would be lost",
             of("points"),
             of("skew"),
             of("loss")
-        )))
+        ));
+        Ok(match of("loss").parse() {
+            Ok(seconds) => preview.losing(seconds),
+            Err(_) => preview,
+        })
     }
 
     fn observe(&self, job: &Job<'_>) -> Result<Observed> {

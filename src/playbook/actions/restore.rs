@@ -15,6 +15,7 @@ use crate::playbook::action::{Action, Job, Means, Observed, Preview};
 use crate::playbook::record::Outputs;
 use crate::policy::{RestoreAction, SourceSpec};
 use crate::run::{BackupChoice, find_backup};
+use crate::store::Repository;
 
 /// Options of `backstay restore` that say how far a cluster recovers.
 const GOALS: [&str; 8] =
@@ -48,10 +49,20 @@ impl Restore {
         source.is_some_and(crate::policy::Source::has_wal_archive)
     }
 
+    fn repository(&self) -> Option<&str> {
+        self.spec.repository.as_deref()
+    }
+
     /// The backup that is restored, and the point it leads to.
     fn choose(&self, job: &Job<'_>) -> Result<(String, Timestamp)> {
-        let (backup, point) =
-            choose(&self.means, &self.spec.source, self.spec.repository.as_deref(), job)?;
+        if let Some(backup) = &self.spec.backup {
+            let repository = repository(&self.means, &self.spec.source, self.repository())?;
+            let manifest =
+                find_backup(&repository, &self.address(), &BackupChoice::Id(backup.clone()))?;
+            let reached = manifest.recovery_points.iter().map(|point| point.time).max();
+            return Ok((manifest.backup.to_string(), reached.unwrap_or(manifest.start)));
+        }
+        let (backup, point) = choose(&self.means, &self.spec.source, self.repository(), job)?;
         let point = job.at.filter(|_| self.is_continuous()).unwrap_or(point);
         Ok((backup, point))
     }
@@ -71,6 +82,7 @@ impl Restore {
         }
         arguments.extend(["restore".to_owned(), self.address().to_string()]);
         match job.at {
+            _ if self.spec.backup.is_some() => arguments.extend(["--backup".to_owned(), backup]),
             Some(at) if self.is_continuous() && !own_goal => {
                 arguments.extend(["--at".to_owned(), at.to_string()]);
             }
@@ -83,7 +95,8 @@ impl Restore {
         let begun = job.attempt > 1 && Path::new(&self.spec.to).is_dir();
         // Nobody else's files are replaced: there were none when the step first began.
         let own = job.before.get("was_empty").is_some_and(|empty| empty == "yes");
-        if begun && own && !self.spec.options.iter().any(|option| option == "--overwrite") {
+        let keeps = |option: &String| matches!(option.as_str(), "--overwrite" | "--delta");
+        if begun && own && !self.spec.options.iter().any(keeps) {
             // What the attempt before put there is right, or is replaced.
             arguments.push("--delta".to_owned());
         }
@@ -94,10 +107,18 @@ impl Restore {
 
 impl Action for Restore {
     fn preview(&self, job: &Job<'_>) -> Result<Preview> {
+        if self.spec.backup.as_ref().is_some_and(|backup| backup.contains("{{")) {
+            let what = format!("restores {} to {}", self.address(), self.spec.to);
+            return Ok(Preview::of(format!("{what}, from a backup that an earlier step makes")));
+        }
         let (backup, point) = self.choose(job)?;
         let what =
             format!("restores {}@{backup} to {}, as of {point}", self.address(), self.spec.to);
+        let until = job.at.unwrap_or(job.started);
+        let lost = until.duration_since(point).as_secs().max(0).unsigned_abs();
+        // WAL brings more than the backup, and what it brings `recovery_points` tells.
         let preview = Preview::of(what);
+        let preview = if self.is_archived() { preview } else { preview.losing(lost) };
         let keeps = ["--overwrite", "--delta"];
         let replaces = self.spec.options.iter().any(|option| keeps.contains(&option.as_str()));
         if Path::new(&self.spec.to).is_absolute() && is_used(Path::new(&self.spec.to)) && !replaces
@@ -128,8 +149,21 @@ impl Action for Restore {
     fn apply(&self, job: &Job<'_>) -> Result<Outputs> {
         backstay(&self.means, job, &self.arguments(job)?)
             .map_err(|error| error.context(format!("failed to restore {}", self.address())))?;
-        Ok(job.before.clone())
+        let mut outputs = job.before.clone();
+        // How far what was restored is behind now, whoever wrote it.
+        if let Some(point) = outputs.get("recovery_point").and_then(|text| text.parse().ok()) {
+            let behind = job.cx.clock.now().duration_since(point).as_secs().max(0);
+            outputs.insert("lag".to_owned(), behind.to_string());
+        }
+        Ok(outputs)
     }
+}
+
+/// The repository that a source is restored from: the one that is named, or its own.
+fn repository(means: &Means, source: &str, named: Option<&str>) -> Result<Repository> {
+    let own = means.policy.repository_of(source).map(|(name, _)| name);
+    let name = named.or(own).ok_or_else(|| Error::usage("the source has no repository"))?;
+    (means.open)(name)
 }
 
 /// The newest backup of a source from the run's instant or before, and the point it leads to.
@@ -139,9 +173,7 @@ pub(super) fn choose(
     repository: Option<&str>,
     job: &Job<'_>,
 ) -> Result<(String, Timestamp)> {
-    let own = means.policy.repository_of(source).map(|(name, _)| name);
-    let name = repository.or(own).ok_or_else(|| Error::usage("the source has no repository"))?;
-    let repository = (means.open)(name)?;
+    let repository = self::repository(means, source, repository)?;
     // Not "latest": what is made while the run goes on must not change what is restored.
     let at = job.at.unwrap_or(job.started);
     let address = SourceAddress::new(&means.policy.stack, source);

@@ -3,12 +3,17 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::playbook::action::{Action, Job, Means, Observed, Preview};
 use crate::playbook::record::Outputs;
 use crate::policy::RoleAction;
 use crate::run::host_name;
 use crate::store::{ActiveSite, RoleStore, Worker};
+
+/// What the run of an epoch ends in that takes back another one.
+const TAKEN_BACK: &str = " taken back";
 
 /// Makes a site the active one.
 pub struct Role {
@@ -44,6 +49,31 @@ impl Role {
         }
     }
 
+    /// Fails where the last epoch is too young for another one, and nobody agreed.
+    fn check_settled(&self, now: Timestamp) -> Result<()> {
+        let role = self.means.policy.role.as_ref();
+        let Some(settle) = role.and_then(|role| role.settle) else { return Ok(()) };
+        if self.spec.unsettled.as_ref().is_some_and(|people| !people.is_empty()) {
+            return Ok(());
+        }
+        let history = self.store()?.history(&[])?;
+        let Some(last) = last_that_lasted(&history) else { return Ok(()) };
+        let age = now.duration_since(last.time).as_secs().max(0) as u64;
+        if last.site == self.spec.to || age >= settle.as_secs() {
+            return Ok(());
+        }
+        let until = now.checked_add(SignedDuration::from_secs((settle.as_secs() - age) as i64));
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!("epoch {} of site {} began {age} s ago, and `role.settle` is {settle}", last.epoch, last.site),
+        )
+        .hint("find out why it has to move again: what goes to and fro loses something every time")
+        .hint(match until {
+            Ok(until) => format!("it may from {until} on; sooner where people agree: `unsettled: \"{{{{STEP.approved_by}}}}\"` in the step"),
+            Err(_) => "people may agree to it: `unsettled` in the step".to_owned(),
+        }))
+    }
+
     fn become_active(&self, site: &str, fence: &str, key: &str, job: &Job<'_>) -> Result<Outputs> {
         let store = self.store()?;
         let current = store.current()?;
@@ -70,12 +100,26 @@ impl Role {
     }
 }
 
+/// The last epoch that was not taken back by the run that began it.
+fn last_that_lasted(history: &[ActiveSite]) -> Option<&ActiveSite> {
+    let mut rest = history;
+    while let [before @ .., last] = rest {
+        let Some(begun) = last.run.strip_suffix(TAKEN_BACK) else { return Some(last) };
+        rest = match before {
+            [earlier @ .., one] if one.run == begun => earlier,
+            // It was taken back later than that: what it went back to began then.
+            _ => return Some(last),
+        };
+    }
+    None
+}
+
 fn epoch(site: &ActiveSite) -> Outputs {
     Outputs::from([("epoch".to_owned(), site.epoch.to_string())])
 }
 
 impl Action for Role {
-    fn preview(&self, _job: &Job<'_>) -> Result<Preview> {
+    fn preview(&self, job: &Job<'_>) -> Result<Preview> {
         let current = self.store()?.current()?;
         let (site, epoch) =
             current.map_or_else(|| ("none".to_owned(), 0), |current| (current.site, current.epoch));
@@ -84,6 +128,10 @@ impl Action for Role {
             "makes site {to} the active one, epoch {}; now: {site}",
             epoch + 1
         ));
+        let preview = match self.check_settled(job.cx.clock.now()) {
+            Ok(()) => preview,
+            Err(error) => preview.missing(error.chain()),
+        };
         Ok(if site == *to {
             preview.missing(format!("site {to} is the active one"))
         } else {
@@ -111,7 +159,9 @@ impl Action for Role {
     }
 
     fn apply(&self, job: &Job<'_>) -> Result<Outputs> {
-        self.become_active(&self.spec.to, &self.fence()?, &job.key(), job)
+        let fence = self.fence()?;
+        self.check_settled(job.cx.clock.now())?;
+        self.become_active(&self.spec.to, &fence, &job.key(), job)
     }
 
     fn undo(&self, job: &Job<'_>) -> Result<()> {
@@ -121,7 +171,32 @@ impl Action for Role {
         if current.is_none_or(|current| current.run != job.key()) {
             return Ok(());
         }
-        let key = format!("{} taken back", job.key());
+        let key = format!("{}{TAKEN_BACK}", job.key());
         self.become_active(site, "taken back before the point of no return", &key, job).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_back_at_once_did_not_last() {
+        let epochs = |runs: &[&str]| -> Vec<ActiveSite> {
+            let by = || Worker::here("here".into());
+            let record = |(epoch, run): (u64, &&str)| {
+                ActiveSite::new(epoch, "a", run, "proven", by(), Timestamp::UNIX_EPOCH)
+            };
+            (1..).zip(runs).map(record).collect()
+        };
+        let last = |runs: &[&str]| last_that_lasted(&epochs(runs)).map(|one| one.epoch);
+        assert_eq!(last(&[]), None);
+        assert_eq!(last(&["r/x"]), Some(1));
+        assert_eq!(last(&["r/x", "s/x"]), Some(2));
+        assert_eq!(last(&["r/x", "s/x", "s/x taken back"]), Some(1));
+        assert_eq!(last(&["r/x", "r/x taken back"]), None);
+        assert_eq!(last(&["r/x", "s/x", "r/x taken back"]), Some(3));
+        let twice = ["r/x", "s/x", "s/x taken back", "t/x", "t/x taken back"];
+        assert_eq!(last(&twice), Some(1));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::program::{Ran, Surroundings, run};
+use super::remote::on_host;
 use crate::error::{Error, ErrorKind, Result};
 use crate::playbook::action::{Action, Job, Observed, Preview};
 use crate::playbook::record::Outputs;
@@ -20,22 +21,15 @@ pub struct Service(pub ServiceAction);
 type Counts = BTreeMap<String, u32>;
 
 impl Service {
-    /// The command on the host that the services are on.
-    fn on_host(&self, words: Vec<String>) -> Vec<String> {
-        let Some(host) = &self.0.host else { return words };
-        // A shell reads it there.
-        let quoted: Vec<String> =
-            words.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect();
-        let mut all: Vec<String> = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "--"]
-            .map(str::to_owned)
-            .into();
-        all.extend([host.clone(), quoted.join(" ")]);
-        all
-    }
-
     fn command(&self, words: &[&str], job: &Job<'_>, expected: &[i32]) -> Result<Ran> {
-        let words = self.on_host(words.iter().map(|word| (*word).to_owned()).collect());
-        run(&Program::Argv(words), &Surroundings::default(), job, expected, || {})
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        let host = self.0.host.as_deref();
+        let words = on_host(host, words);
+        let ran = run(&Program::Argv(words), &Surroundings::default(), job, expected, || {});
+        ran.map_err(|error| match host {
+            Some(host) => error.context(format!("on {host}")),
+            None => error,
+        })
     }
 
     /// How many of each run, or are to run.

@@ -11,6 +11,9 @@ use crate::policy::{Port, TcpAction};
 /// How long one try may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the last try of a step may take at least: one that is given no time finds nothing out.
+const SHORTEST: Duration = Duration::from_millis(500);
+
 /// Looks at a port.
 pub struct Tcp(pub TcpAction);
 
@@ -23,9 +26,9 @@ impl Tcp {
         Outputs::from([("state".to_owned(), state.to_owned())])
     }
 
-    fn look(&self) -> Result<()> {
+    fn look(&self, job: &Job<'_>) -> Result<()> {
         let address = &self.0.address;
-        let opens = connect(address);
+        let opens = connect(address, patience(job));
         match (self.0.expect, opens) {
             (Port::Open, Ok(())) | (Port::Closed, Err(_)) => Ok(()),
             (Port::Open, Err(why)) => {
@@ -39,11 +42,16 @@ impl Tcp {
     }
 }
 
-fn connect(address: &str) -> Result<(), String> {
+/// How long one try may take now: no longer than the step.
+fn patience(job: &Job<'_>) -> Duration {
+    job.left().map_or(PATIENCE, |left| left.clamp(SHORTEST, PATIENCE))
+}
+
+fn connect(address: &str, patience: Duration) -> Result<(), String> {
     let found = address.to_socket_addrs().map_err(|error| error.to_string())?;
     let mut why = "it has no address".to_owned();
     for address in found {
-        match TcpStream::connect_timeout(&address, PATIENCE) {
+        match TcpStream::connect_timeout(&address, patience) {
             Ok(_) => return Ok(()),
             Err(error) => why = error.to_string(),
         }
@@ -64,11 +72,11 @@ impl Action for Tcp {
         })
     }
 
-    fn observe(&self, _job: &Job<'_>) -> Result<Observed> {
-        Ok(if self.look().is_ok() { Observed::Done(self.found()) } else { Observed::NotDone })
+    fn observe(&self, job: &Job<'_>) -> Result<Observed> {
+        Ok(if self.look(job).is_ok() { Observed::Done(self.found()) } else { Observed::NotDone })
     }
 
     fn apply(&self, job: &Job<'_>) -> Result<Outputs> {
-        job.until(self.0.every.get(), || self.look()).map(|()| self.found())
+        job.until(self.0.every.get(), || self.look(job)).map(|()| self.found())
     }
 }

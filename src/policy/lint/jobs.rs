@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 
-use super::{Findings, execution, repositories::share_fate};
+use super::{Findings, execution, repositories::share_fate, syncs};
 use crate::policy::{
     job::{BackupKind, Copy, Job, Selection, Verify, VerifyDepth, Work},
     schedule::Schedule,
@@ -17,8 +17,11 @@ pub(super) fn check(findings: &mut Findings<'_>) {
                 check_base(findings, name, job, *kind);
             }
             Work::Copy(copy) => check_copy(findings, name, job, copy),
+            Work::Sync(sync) => syncs::check(findings, name, sync),
             Work::Verify(verify) => check_verify(findings, name, verify),
             Work::Prune(_) => check_prune(findings, name, job),
+            // They are no jobs of the policy yet.
+            Work::Drill(_) => {}
         }
         check_schedule(findings, name, job);
         execution::check(findings, name, job);
@@ -125,7 +128,13 @@ fn check_verify(findings: &mut Findings<'_>, name: &str, verify: &Verify) {
     let blind = policy.repositories.iter().find(|(_, one)| {
         one.encryption.as_ref().is_some_and(|encryption| encryption.identity.is_none())
     });
-    if let (VerifyDepth::Content, Some((repository, _))) = (verify.depth, blind) {
+    for (index, source) in verify.sources.iter().flatten().enumerate() {
+        let number = index.to_string();
+        let path = ["jobs", name, "verify", "sources", &number];
+        findings.reference(&path, source, "sources", "source");
+    }
+    let reads = matches!(verify.depth, VerifyDepth::Content | VerifyDepth::Restore);
+    if let (true, Some((repository, _))) = (reads, blind) {
         findings.warning(
             &["jobs", name, "verify", "depth"],
             format!("content cannot be verified here: repository `{repository}` has no `identity`"),
@@ -210,7 +219,9 @@ fn check_keep(findings: &mut Findings<'_>, name: &str, job: &Job) {
     let locked = findings.policy.sources.keys().filter(|source| job.covers(source)).any(|source| {
         findings.policy.repository_of(source).is_some_and(|(_, one)| one.object_lock.is_some())
     });
-    if only_count && locked {
+    let copies_locked = matches!(&job.work, Work::Copy(copy)
+        if findings.policy.repositories.get(&copy.to).is_some_and(|one| one.object_lock.is_some()));
+    if only_count && (locked || copies_locked) {
         findings.error_at_key(
             &path,
             "an object lock needs to know its end, and this keep rule has none",

@@ -1,18 +1,20 @@
 //! Playbooks: names, order, and what steps use of each other.
 
 mod actions;
+mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Findings, programs};
 use crate::policy::{
-    action::{Port, PostgresAction, RoleAction},
+    action::{Port, RoleAction},
     diagnostic::Problem,
     playbook::{
         ActionSpec, Condition, Mode, OF_RUN, OnFailure, Phase, Placed, Playbook, Step, uses,
     },
+    server_action::{PostgresAction, StarRocksAction},
     suggest,
-    value::is_valid_name,
+    value::{Period, is_valid_name},
     yaml::Node,
 };
 
@@ -59,6 +61,13 @@ fn check_playbook(findings: &mut Findings<'_>, name: &str, playbook: &Playbook) 
             "write 1 to 64",
         );
     }
+    if playbook.preflight.every < Period::from_secs(60) {
+        findings.error(
+            &[at[0], at[1], "preflight", "every"],
+            "a look at everything that a playbook needs is not for every second",
+            "write `1m` or more; 30m if left out",
+        );
+    }
     if let Some(repository) = &playbook.repository {
         let path = [at[0], at[1], "repository"];
         findings.reference(&path, repository, "repositories", "repository");
@@ -72,7 +81,7 @@ fn check_playbook(findings: &mut Findings<'_>, name: &str, playbook: &Playbook) 
                 format!("a second step `{}`", one.name),
                 "names of steps are unique in a playbook: they name it in the journal",
             );
-            return;
+            continue;
         }
         let step = StepOf { playbook: name, definition: playbook, one, above: &above };
         step.check(findings);
@@ -281,14 +290,15 @@ impl<'a> StepOf<'a> {
     fn check_action(&self, findings: &mut Findings<'_>, action: &ActionSpec) {
         match action {
             ActionSpec::Command(command) => {
-                programs::check_program(
-                    findings,
-                    &self.path(&["command", "apply"]),
-                    &command.apply,
-                );
-                for (key, program) in [("observe", &command.observe), ("undo", &command.undo)] {
+                for (key, program) in [
+                    ("apply", Some(&command.apply)),
+                    ("observe", command.observe.as_ref()),
+                    ("undo", command.undo.as_ref()),
+                ] {
                     if let Some(program) = program {
-                        programs::check_program(findings, &self.path(&["command", key]), program);
+                        let path = self.path(&["command", key]);
+                        programs::check_program(findings, &path, program);
+                        programs::check_quotes(findings, &path, program);
                     }
                 }
                 for (variable, value) in &command.environment {
@@ -315,6 +325,13 @@ impl<'a> StepOf<'a> {
                         &self.path(&["approval"]),
                         format!("{} people have to agree, of {people}", approval.of),
                         "write 1 to 20, and at least as many names in `from`",
+                    );
+                }
+                if approval.from.iter().any(|name| name.trim().is_empty() || name.trim() != name) {
+                    findings.error(
+                        &self.path(&["approval", "from"]),
+                        "one of these is no name of a person",
+                        "write them as they are given with `--as`, or leave `from` out: then anybody is asked",
                     );
                 }
             }
@@ -429,17 +446,31 @@ impl StepOf<'_> {
                 "add `role: { repository: NAME }` at the top, best of a third place",
             );
         }
+        if let Some(unsettled) = &role.unsettled {
+            let source = self.source_of(unsettled, "approved_by").map(|step| &step.action);
+            if !source.is_some_and(|action| matches!(action, ActionSpec::Approval(_))) {
+                findings.error(
+                    &self.path(&["role", "unsettled"]),
+                    "nobody agrees to this",
+                    "write `\"{{STEP.approved_by}}\"` of a step above that is an `approval`",
+                );
+            }
+        }
         match (&role.proof, &role.attested) {
             (Some(proof), None) => {
                 let source = self.source_of(proof, "proof").map(|step| &step.action);
                 let proves = |action: &ActionSpec| {
-                    matches!(action, ActionSpec::Postgres(PostgresAction::ProveFenced { .. }))
+                    matches!(
+                        action,
+                        ActionSpec::Postgres(PostgresAction::ProveFenced { .. })
+                            | ActionSpec::Starrocks(StarRocksAction::ProveFenced { .. })
+                    )
                 };
                 if !source.is_some_and(proves) {
                     findings.error(
                         &self.path(&["role", "proof"]),
                         "this proves nothing",
-                        "write `\"{{STEP.proof}}\"` of a step above that is `postgres: { prove_fenced: … }`",
+                        "write `\"{{STEP.proof}}\"` of a step above that is `postgres: { prove_fenced: … }` or `starrocks: { prove_fenced: … }`",
                     );
                 }
             }

@@ -34,6 +34,39 @@ pub(super) fn check_hook(findings: &mut Findings<'_>, at: &[&str], hook: &Hook) 
     }
 }
 
+/// What a step left is put into a shell line as a variable: where the shell does not look for any, it
+/// would stay a name.
+pub(super) fn check_quotes(findings: &mut Findings<'_>, at: &[&str], program: &Program) {
+    let Program::Shell(line) = program else { return };
+    if let Some(name) = quoted_use(line) {
+        findings.error(
+            &[at, &["shell"]].concat(),
+            format!(
+                "`{{{{{name}}}}}` stands between single quotes, where the shell puts in nothing"
+            ),
+            format!("write it between double quotes: \"{{{{{name}}}}}\""),
+        );
+    }
+}
+
+/// The first output of a step that stands between single quotes.
+fn quoted_use(line: &str) -> Option<&str> {
+    let mut characters = line.char_indices();
+    let mut open: Option<char> = None;
+    while let Some((at, character)) = characters.next() {
+        match (open, character) {
+            (Some('\''), '{') if line[at..].starts_with("{{") => {
+                return line[at + 2..].split_once("}}").map(|(name, _)| name.trim());
+            }
+            (None | Some('"'), '\\') => drop(characters.next()),
+            (None, '\'' | '"') => open = Some(character),
+            (Some(quote), _) if quote == character => open = None,
+            _ => {}
+        }
+    }
+    None
+}
+
 pub(super) fn check_program(findings: &mut Findings<'_>, at: &[&str], program: &Program) {
     match program {
         Program::Argv(words) => check_words(findings, &[at, &["argv"]].concat(), words),

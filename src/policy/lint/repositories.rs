@@ -4,7 +4,7 @@ use url::Url;
 
 use super::Findings;
 use crate::policy::{
-    recipient::{RecipientError, check_recipient},
+    recipient::{RecipientError, check_person, check_recipient},
     redact::holds_key_material,
     repository::{Encryption, Prune, Repository, S3Repository, Storage},
 };
@@ -26,6 +26,22 @@ pub(super) fn check(findings: &mut Findings<'_>) {
                 super::sources::absolute(findings, &at, &local.path);
             }
             Storage::S3(s3) => check_s3(findings, &[path[0], path[1], "s3"], s3),
+            Storage::Azure(azure) => {
+                let at = [path[0], path[1], "azure"];
+                check_prefix(findings, &at, &azure.prefix);
+                if let Some(endpoint) = &azure.endpoint {
+                    let at = [&at[..], &["endpoint"]].concat();
+                    check_address(findings, &at, endpoint, azure.allow_http, true);
+                }
+            }
+            Storage::Gcs(gcs) => {
+                let at = [path[0], path[1], "gcs"];
+                check_prefix(findings, &at, &gcs.prefix);
+                if let Some(endpoint) = &gcs.endpoint {
+                    let at = [&at[..], &["endpoint"]].concat();
+                    check_address(findings, &at, endpoint, gcs.allow_http, false);
+                }
+            }
         }
         if let Some(encryption) = &repository.encryption {
             check_encryption(findings, name, encryption);
@@ -38,13 +54,19 @@ pub(super) fn check(findings: &mut Findings<'_>) {
                 "add `encryption: { recipients: [\"age1…\"] }`; `backstay key generate` makes a key",
             );
         }
-        if repository.object_lock.is_some() && repository.local().is_some() {
+        if repository.object_lock.is_some() && repository.s3().is_none() {
+            let what = if repository.local().is_some() {
+                "a local directory has no object lock"
+            } else {
+                "object lock works with S3-compatible stores only"
+            };
             findings.error_at_key(
                 &["repositories", name, "object_lock"],
-                "a local directory has no object lock",
+                what,
                 "remove `object_lock`, or use a bucket",
             );
         }
+        check_class(findings, name, repository);
         check_prune(findings, name, repository);
         if repository.limits.connections == Some(0) {
             findings.error(
@@ -77,14 +99,7 @@ pub(super) fn check_s3(findings: &mut Findings<'_>, base: &[&str], s3: &S3Reposi
             "bucket names are 3 to 63 of a-z, 0-9, `-` and `.`; a path inside the bucket goes to `prefix`",
         );
     }
-    let parts = || s3.prefix.split('/');
-    if !s3.prefix.is_empty() && parts().any(|part| matches!(part, "" | "." | "..")) {
-        findings.error(
-            &at("prefix"),
-            format!("bad prefix `{}`", s3.prefix),
-            "write it without slashes at the ends, and without empty parts, `.` and `..`",
-        );
-    }
+    check_prefix(findings, base, &s3.prefix);
     check_endpoint(findings, &at("endpoint"), s3);
     if let Some(file) = &s3.ca_file {
         super::sources::absolute(findings, &at("ca_file"), file);
@@ -109,6 +124,53 @@ pub(super) fn check_s3(findings: &mut Findings<'_>, base: &[&str], s3: &S3Reposi
     }
 }
 
+/// A class whose objects are not thawed in time makes an objective of no worth.
+fn check_class(findings: &mut Findings<'_>, name: &str, repository: &Repository) {
+    let Some(class) = repository.storage_class else { return };
+    let at = ["repositories", name, "storage_class"];
+    if repository.s3().is_none() {
+        findings.error_at_key(
+            &at,
+            "only buckets of S3-compatible stores have these storage classes",
+            "remove `storage_class`, or use a bucket",
+        );
+        return;
+    }
+    let Some(thaw) = class.thaws_within() else { return };
+    let policy = findings.policy;
+    let rto = |source: &&String| policy.objectives_of(source).rto;
+    let of = |source: &&String| policy.repository_of(source).is_some_and(|(home, _)| home == name);
+    let strictest = policy.sources.keys().filter(of).min_by_key(rto);
+    match strictest {
+        Some(source) if rto(&source) < thaw => findings.error(
+            &at,
+            format!(
+                "objects of class {} are thawed for up to {thaw}, and the RTO of {source} is {}",
+                class.name(),
+                rto(&source)
+            ),
+            "choose a class that is read at once, such as `glacier_ir`, or copy to a repository with this class",
+        ),
+        Some(_) => {}
+        None => findings.warning(
+            &at,
+            format!("objects of class {} are thawed for up to {thaw} before they can be read", class.name()),
+            "recovery from these copies begins that much later",
+        ),
+    }
+}
+
+fn check_prefix(findings: &mut Findings<'_>, base: &[&str], prefix: &str) {
+    let mut parts = prefix.split('/');
+    if !prefix.is_empty() && parts.any(|part| matches!(part, "" | "." | "..")) {
+        findings.error(
+            &[base, &["prefix"]].concat(),
+            format!("bad prefix `{prefix}`"),
+            "write it without slashes at the ends, and without empty parts, `.` and `..`",
+        );
+    }
+}
+
 fn check_prune(findings: &mut Findings<'_>, name: &str, repository: &Repository) {
     let prune = &repository.prune;
     let at = |key| ["repositories", name, "prune", key];
@@ -130,8 +192,8 @@ fn check_prune(findings: &mut Findings<'_>, name: &str, repository: &Repository)
     } else if given && repository.s3().is_none() {
         findings.error(
             &at("access_key_id"),
-            "a local directory has no credentials",
-            "remove them; prune works with the rights of its user",
+            "only S3-compatible stores take other credentials for prune",
+            "remove them; prune works with the rights of its user, or those of the repository",
         );
     }
 }
@@ -166,6 +228,17 @@ fn bad_bucket(bucket: &str) -> Option<&'static str> {
 
 fn check_endpoint(findings: &mut Findings<'_>, path: &[&str], s3: &S3Repository) {
     let Some(endpoint) = &s3.endpoint else { return };
+    check_address(findings, path, endpoint, s3.allow_http, false);
+}
+
+/// Checks the address of a server. `with_path`: an account may stand in its path.
+fn check_address(
+    findings: &mut Findings<'_>,
+    path: &[&str],
+    endpoint: &str,
+    allow_http: bool,
+    with_path: bool,
+) {
     let url = match Url::parse(endpoint) {
         Ok(url) if url.has_host() && matches!(url.scheme(), "http" | "https") => url,
         _ => {
@@ -183,13 +256,14 @@ fn check_endpoint(findings: &mut Findings<'_>, path: &[&str], s3: &S3Repository)
             "the endpoint has credentials in it",
             "take them out: `access_key_id` and `secret_access_key` are for them, as references",
         );
-    } else if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+    } else if (url.path() != "/" && !with_path) || url.query().is_some() || url.fragment().is_some()
+    {
         findings.error(
             path,
             "the endpoint has a path in it",
             "write only `https://HOST[:PORT]`; `bucket` and `prefix` are keys of their own",
         );
-    } else if url.scheme() == "http" && !s3.allow_http {
+    } else if url.scheme() == "http" && !allow_http {
         findings.error(
             path,
             "the endpoint has no TLS",
@@ -211,7 +285,7 @@ fn check_encryption(findings: &mut Findings<'_>, name: &str, encryption: &Encryp
     for (index, recipient) in encryption.recipients.iter().enumerate() {
         let index_text = index.to_string();
         let at = [path[0], path[1], path[2], "recipients", &index_text];
-        check_key(findings, &at, recipient);
+        check_key(findings, &at, check_person(recipient));
         if encryption.recipients[..index].contains(recipient) {
             findings.warning(&at, "this recipient is given twice", "remove one");
         }
@@ -224,7 +298,7 @@ fn check_encryption(findings: &mut Findings<'_>, name: &str, encryption: &Encryp
         );
     }
     if let Some(key) = &encryption.repository_key {
-        check_key(findings, &[path[0], path[1], path[2], "repository_key"], key);
+        check_key(findings, &[path[0], path[1], path[2], "repository_key"], check_recipient(key));
     }
     if encryption.identity.is_some() {
         findings.warning_at_key(
@@ -235,8 +309,8 @@ fn check_encryption(findings: &mut Findings<'_>, name: &str, encryption: &Encryp
     }
 }
 
-fn check_key(findings: &mut Findings<'_>, path: &[&str], key: &str) {
-    let Err(error) = check_recipient(key) else {
+fn check_key(findings: &mut Findings<'_>, path: &[&str], checked: Result<(), RecipientError>) {
+    let Err(error) = checked else {
         return;
     };
     let hint = match error {
@@ -281,13 +355,21 @@ fn place(repository: &Repository) -> (String, String, String) {
             s3.bucket.clone(),
             s3.prefix.clone(),
         ),
+        Storage::Azure(azure) => {
+            (format!("azure {}", azure.account), azure.container.clone(), azure.prefix.clone())
+        }
+        Storage::Gcs(gcs) => {
+            (format!("gcs {:?}", gcs.endpoint), gcs.bucket.clone(), gcs.prefix.clone())
+        }
     }
 }
 
 /// Whether two repositories lie in one bucket, or on one machine's disks.
 pub(super) fn share_fate(one: &Repository, other: &Repository) -> bool {
     match (&one.storage, &other.storage) {
-        (Storage::S3(_), Storage::S3(_)) => {
+        (Storage::S3(_), Storage::S3(_))
+        | (Storage::Azure(_), Storage::Azure(_))
+        | (Storage::Gcs(_), Storage::Gcs(_)) => {
             let ((endpoint, bucket, _), (other_endpoint, other_bucket, _)) =
                 (place(one), place(other));
             endpoint == other_endpoint && bucket == other_bucket

@@ -1,29 +1,23 @@
-//! Sections that are not acted on yet, and what they name.
+//! Smaller sections, and what they name.
 
 use super::{
     Findings,
     sources::{absolute, check_connection},
 };
 use crate::policy::{
-    cron::Cron,
     model::State,
     redact::{has_secret_within, names_a_secret},
     value::Setting,
     yaml::Node,
 };
 
-/// The sections this version reads and checks, but does not act on.
-const NOT_ACTED_ON: &[&str] = &["drills"];
-
 pub(super) fn check(findings: &mut Findings<'_>) {
-    for section in NOT_ACTED_ON {
-        if findings.root.get(section).is_some() {
-            findings.warning_at_key(
-                &[section],
-                format!("this version does not act on `{section}` yet"),
-                "it is checked and kept; do not rely on it",
-            );
-        }
+    if findings.root.get("unconfirmed").is_some() {
+        findings.error_at_key(
+            &["unconfirmed"],
+            "nobody has confirmed this policy, which was read back from a repository",
+            "`backstay policy confirm FILE` shows what it would run, and asks",
+        );
     }
     if let Some(role) = &findings.policy.role {
         findings.reference(&["role", "repository"], &role.repository, "repositories", "repository");
@@ -37,9 +31,6 @@ pub(super) fn check(findings: &mut Findings<'_>) {
                 "add `site: \"${env:BACKSTAY_SITE}\"`",
             );
         }
-    }
-    for name in findings.names("drills") {
-        check_drill(findings, name);
     }
     match &findings.policy.state {
         Some(State::Sqlite { path }) => {
@@ -56,34 +47,6 @@ pub(super) fn check(findings: &mut Findings<'_>) {
         None => {}
     }
     check_free_form(findings);
-}
-
-fn check_drill(findings: &mut Findings<'_>, name: &str) {
-    let at = |node: &Node, key: &str| node.get(key).and_then(Node::text).map(str::to_owned);
-    let Some(drill) = findings.root.find(&["drills", name]) else {
-        return;
-    };
-    match at(drill, "playbook") {
-        Some(playbook) => {
-            findings.reference(&["drills", name, "playbook"], &playbook, "playbooks", "playbook");
-        }
-        None => findings.error_at_key(
-            &["drills", name],
-            format!("drill `{name}` names no playbook"),
-            suggest_playbook(findings),
-        ),
-    }
-    let cron = drill.get("schedule").and_then(|schedule| at(schedule, "cron"));
-    if let Some(Err(error)) = cron.map(|cron| cron.parse::<Cron>()) {
-        findings.error(&["drills", name, "schedule", "cron"], error.message, error.hint);
-    }
-}
-
-fn suggest_playbook(findings: &Findings<'_>) -> String {
-    match findings.names("playbooks").first() {
-        Some(name) => format!("add `playbook: {name}`"),
-        None => "define one in `playbooks` and add `playbook: NAME`".to_owned(),
-    }
 }
 
 /// Secrets in bodies that are not interpreted yet.

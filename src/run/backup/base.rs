@@ -62,6 +62,12 @@ pub fn find(
                 continue;
             }
         };
+        // What a fenced site wrote is not what this one was.
+        if let Some(divergence) = source.epochs().of(&manifest) {
+            let message = format!("{} is not built on: it was {divergence}", commit.backup);
+            reporter.warn(WarningCode::Other, commit.backup.to_string(), message);
+            continue;
+        }
         if manifest.form != Form::Tree || manifest.source_kind != source_kind {
             return became_full(format!(
                 "the source was a {} before and is a {source_kind} now",

@@ -28,8 +28,9 @@ use crate::archive::snapshot::Snapshots;
 use crate::archive::sort::{Sorted, Sorter};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::run::context::host_name;
+use crate::run::lock::{self, LockTerms};
 use crate::source::{Captured, Order};
-use crate::store::{Upload, WalStore, check_presence, layout};
+use crate::store::{Lock, Upload, WalStore, check_presence, layout};
 use crate::telemetry::{WarningCode, failpoint};
 
 /// zstd level of indexes and lists: they are read back by every incremental.
@@ -50,6 +51,8 @@ pub struct Finishing<'a> {
     pub start: Timestamp,
     /// What the backup before this one counted.
     pub previous: Option<&'a Counts>,
+    /// How it is locked.
+    pub lock: Option<LockTerms>,
 }
 
 /// What a dry run would have come to: whether nothing changed, and the counts.
@@ -105,11 +108,12 @@ pub fn finish(
     let manifest = finishing.manifest(contents, captured)?;
     finishing.check_stored(&manifest)?;
     finishing.warn_of_other_cluster(&manifest);
+    let lock = finishing.lock(&manifest)?;
     // The last moment to give up: after this line the backup exists.
     writing.cx.reporter.check()?;
     failpoint::reach("backup.before_commit");
     check_presence(writing.source.store())?;
-    writing.source.commit(&manifest)?;
+    writing.source.commit(&manifest, lock)?;
     failpoint::reach("backup.after_commit");
     // A leftover intent of a committed backup says nothing; prune drops it.
     let _ = writing.source.delete_intent(&writing.backup);
@@ -351,10 +355,10 @@ impl Finishing<'_> {
     fn manifest(&self, contents: Contents, captured: &Captured) -> Result<Manifest> {
         let Self { writing, request, base, start, .. } = self;
         let Contents { segments, index, large, counts, cluster, snapshots } = contents;
-        let mut keys: BTreeSet<String> = writing.key.iter().cloned().collect();
-        if let Some(encryption) = base.and_then(|base| base.manifest.encryption.as_ref()) {
-            keys.extend(encryption.keys.iter().cloned());
-        }
+        let older = base.and_then(|base| base.manifest.encryption.as_ref());
+        let keys: BTreeSet<String> =
+            writing.key.iter().chain(older.iter().flat_map(|one| &one.keys)).cloned().collect();
+        let tenure = writing.source.epochs().tenure();
         let mut manifest = Manifest {
             version: VERSION,
             backup: writing.backup.clone(),
@@ -367,7 +371,8 @@ impl Finishing<'_> {
             run: request.run.clone(),
             job: request.job.clone(),
             keep: request.keep.clone(),
-            epoch: 0,
+            epoch: tenure.map_or(0, |tenure| tenure.epoch),
+            site: tenure.map(|tenure| tenure.site.clone()).filter(|site| !site.is_empty()),
             start: *start,
             end: writing.cx.clock.now(),
             recovery_points: captured
@@ -418,6 +423,23 @@ impl Finishing<'_> {
         let (size, sha256) = (text.len() as u64, sha256_hex(text.as_bytes()));
         self.writing.source.put(&path, text.into())?;
         Ok(StoredObject { path, size, sha256 })
+    }
+
+    /// Locks everything that the backup needs, own objects and older ones. Returns the lock that its
+    /// commit is to have.
+    fn lock(&self, manifest: &Manifest) -> Result<Option<Lock>> {
+        let Some(terms) = self.lock else { return Ok(None) };
+        let Some(lock) = terms.lock(manifest.end, manifest.end) else { return Ok(None) };
+        let keys = lock::needed(&self.writing.source, manifest)?;
+        let locked = self.writing.source.store().lock(&keys, lock)?;
+        self.writing.cx.reporter.note(format!(
+            "{}: {} of {} objects were locked until {}",
+            manifest.address(),
+            locked.changed,
+            locked.objects,
+            lock.until
+        ));
+        Ok(Some(lock))
     }
 
     /// A connection that leads to another server than last time is right after an upgrade, and

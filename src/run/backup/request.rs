@@ -6,6 +6,7 @@ use crate::archive::crypt::Keyring;
 use crate::archive::manifest::{Counts, Manifest};
 use crate::error::Result;
 use crate::id::{BackupId, BackupKind, SourceAddress};
+use crate::run::lock::LockTerms;
 use crate::run::space::Room;
 use crate::source::Source;
 
@@ -46,6 +47,8 @@ pub struct Terms<'a> {
     pub room: Room,
     /// Asked once others can see that it is being written: whether it still may be.
     pub permit: Option<&'a dyn Fn() -> Result<()>>,
+    /// How it is locked.
+    pub lock: Option<LockTerms>,
 }
 
 /// What came of a backup.

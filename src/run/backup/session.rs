@@ -118,6 +118,9 @@ fn attempt(
     if terms.room != Room::default() {
         space::check(&terms.room, repository.store(), &source, &commits, kind)?;
     }
+    if terms.lock.is_some() && !request.dry_run {
+        repository.store().check_locking()?;
+    }
     let backup = BackupId::new(kind, start, commits.last().map(|commit| &commit.backup));
     let key = repository.write_key();
     let content = key.map(KeyInfo::recipients).transpose()?.unwrap_or_default();
@@ -309,7 +312,9 @@ fn run(
         let _ = tally.wait_for_segments();
     });
     let (gathered, captured) = gathered?;
-    let finishing = finish::Finishing { writing, request, base: base.as_ref(), start, previous };
+    let lock = terms.lock;
+    let finishing =
+        finish::Finishing { writing, request, base: base.as_ref(), start, previous, lock };
     let base_id = base.as_ref().map(|base| base.manifest.backup.clone());
     if request.dry_run {
         let (unchanged, counts) = finish::pretend(&finishing, tally, &gathered, &captured)?;

@@ -14,7 +14,7 @@ use super::wal;
 use crate::archive::manifest::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::context::host_name;
-use crate::run::{Context, hold};
+use crate::run::{Context, hold, lock};
 use crate::store::{
     Intent, Lease, Repository, SnapshotStore, SourceStore, Terms, WalStore, Worker, copy_keys,
     copy_policies, layout,
@@ -76,6 +76,9 @@ pub fn copy(
     };
     let lease = Lease::take(to.store(), &terms, &cx.clock)?;
     copy_policies(from, to, &request.address.stack)?;
+    if request.lock.is_some() {
+        to.store().check_locking()?;
+    }
     let (source, target) = (from.source(&request.address), to.source(&request.address));
     let plan = plan(&source, &target, request, cx.clock.now())?;
     let mut outcome =
@@ -135,7 +138,12 @@ impl Work<'_> {
         self.send_wal(&manifest)?;
         self.check_arrived(&manifest, &snapshots)?;
         failpoint::reach("copy.before_commit");
-        if !self.target.commit_copy(&planned.backup, &body)? {
+        let terms = self.request.lock;
+        let lock = terms.and_then(|terms| terms.lock(manifest.end, self.cx.clock.now()));
+        if let Some(lock) = lock {
+            self.target.store().lock(&lock::needed(&self.target, &manifest)?, lock)?;
+        }
+        if !self.target.commit_copy(&planned.backup, &body, lock)? {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 format!("the commit key of {} is taken in the target", planned.backup),

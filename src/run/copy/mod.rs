@@ -20,7 +20,7 @@ mod wal;
 
 pub use execute::{check_fit, copy, prepare};
 pub(super) use object::{Proof, send};
-pub(super) use plan::sizes;
 pub use plan::{Plan, PlannedCopy, Why, plan};
+pub(super) use plan::{below, sizes};
 pub use request::{Copied, Outcome, Request};
 pub use wal::{WalCopied, WalPlan};

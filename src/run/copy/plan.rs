@@ -89,6 +89,7 @@ struct Side {
     lost: u64,
     /// It has damage of the source.
     tainted: bool,
+    divergent: bool,
     /// WAL that it needs.
     wal: Option<NeededWal>,
     encrypted: bool,
@@ -109,8 +110,8 @@ pub fn plan(
     request: &Request<'_>,
     now: Timestamp,
 ) -> Result<Plan> {
-    let (mine, unreadable) = side(from, request)?;
-    let (theirs, _) = side(to, request)?;
+    let (mine, unreadable) = side(from, from, request)?;
+    let (theirs, _) = side(to, from, request)?;
     let taken: BTreeSet<BackupId> = to.commits()?.into_iter().map(|commit| commit.backup).collect();
     let there = sizes(to)?;
     let kept = kept(&mine, &theirs, request, now);
@@ -186,7 +187,8 @@ fn plan_wal(
 
 type Sides = (BTreeMap<BackupId, Side>, Vec<(BackupId, String)>);
 
-fn side(source: &SourceStore, request: &Request<'_>) -> Result<Sides> {
+/// What lies in a repository. `knowing` tells what is divergent: the target is the same source.
+fn side(source: &SourceStore, knowing: &SourceStore, request: &Request<'_>) -> Result<Sides> {
     let commits = source.commits()?;
     let there = sizes(source)?;
     let (mut sides, mut unreadable) = (BTreeMap::new(), Vec::new());
@@ -195,7 +197,9 @@ fn side(source: &SourceStore, request: &Request<'_>) -> Result<Sides> {
             match manifest {
                 Ok(manifest) => {
                     let rule = (request.rule)(&manifest);
-                    sides.insert(commit.backup.clone(), one(commit, &manifest, rule, &there));
+                    let divergent = knowing.epochs().of(&manifest).is_some();
+                    let side = Side { divergent, ..one(commit, &manifest, rule, &there) };
+                    sides.insert(side.commit.backup.clone(), side);
                 }
                 Err(error) => unreadable.push((commit.backup, error.chain())),
             }
@@ -228,6 +232,7 @@ fn one(
         needs,
         lost,
         tainted: manifest.tainted.is_some(),
+        divergent: false,
         wal: manifest.wal.clone(),
         encrypted: manifest.is_encrypted(),
     }
@@ -271,6 +276,7 @@ fn kept(
             pinned: false,
             sound: side.lost == 0,
             tainted: side.tainted,
+            divergent: side.divergent,
         })
         .collect();
     plan_retention(&candidates, now, &request.zone)

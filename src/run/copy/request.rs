@@ -8,6 +8,7 @@ use super::wal::WalCopied;
 use crate::archive::manifest::Manifest;
 use crate::id::{BackupId, SourceAddress};
 use crate::policy::Keep;
+use crate::run::lock::LockTerms;
 
 /// A copy of one source's backups.
 pub struct Request<'a> {
@@ -21,6 +22,8 @@ pub struct Request<'a> {
     pub wal_keep: Option<SignedDuration>,
     /// Read back what was stored, and compare its digest.
     pub read_back: bool,
+    /// How the copies are locked.
+    pub lock: Option<LockTerms>,
 }
 
 /// A backup that was copied.

@@ -6,7 +6,7 @@ use super::proof::{Proof, Request, lap};
 use super::tree::whole;
 use crate::error::Result;
 use crate::run::Context;
-use crate::run::restore::{Means, Outcome, Recovery, recover};
+use crate::run::restore::{Means, Outcome, Recovered, Recovery, recover};
 use crate::source::postgres::ThrowawayServer;
 
 /// Findings kept of what is wrong in relations.
@@ -15,15 +15,8 @@ const FINDINGS: usize = 200;
 /// Restores to the first consistent moment, starts, waits until it takes writes, and lets
 /// `pg_amcheck` read every table and index.
 pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<()> {
+    let recovered = recovered(request, &Recovery::default(), proof, cx)?;
     let mut since = Instant::now();
-    let means =
-        Means { scratch: request.scratch, programs: request.programs, roles: request.roles };
-    let mut restored = |outcome: &Outcome| {
-        proof.bytes = outcome.bytes;
-        proof.restore_seconds = lap(&mut since);
-    };
-    let recovered = recover(whole(request), &Recovery::default(), means, &mut restored, cx)?;
-    proof.recovery_seconds = lap(&mut since);
     cx.reporter.phase("looking at every relation");
     look(&recovered.server, recovered.major, proof)?;
     proof.check_seconds = lap(&mut since);
@@ -31,7 +24,31 @@ pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<(
     Ok(())
 }
 
-fn look(server: &ThrowawayServer, major: u32, proof: &mut Proof) -> Result<()> {
+/// Restores, starts, and waits until it takes writes.
+pub(super) fn recovered(
+    request: &Request<'_>,
+    recovery: &Recovery,
+    proof: &mut Proof,
+    cx: &Context,
+) -> Result<Recovered> {
+    let mut since = Instant::now();
+    let means = Means {
+        scratch: request.scratch,
+        programs: request.programs,
+        roles: request.roles,
+        isolated: request.isolated,
+    };
+    let mut restored = |outcome: &Outcome| {
+        proof.bytes = outcome.bytes;
+        proof.restore_seconds = lap(&mut since);
+    };
+    let recovered = recover(whole(request), recovery, means, &mut restored, cx)?;
+    proof.recovery_seconds = lap(&mut since);
+    Ok(recovered)
+}
+
+/// Lets `pg_amcheck` read every table and index.
+pub(super) fn look(server: &ThrowawayServer, major: u32, proof: &mut Proof) -> Result<()> {
     let sql = server.connect("template1")?;
     proof.server = Some(format!("PostgreSQL {}", sql.server().version_text));
     proof.proven.push("a server recovered from it and takes writes".to_owned());

@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
+use tempfile::TempDir;
+
 use super::proof::{Proof, Request, lap};
 use super::tree::whole;
+use crate::archive::manifest::Manifest;
 use crate::error::{IoContext as _, Result};
 use crate::run::Context;
 use crate::run::place::{DATA, Place};
@@ -17,6 +20,27 @@ const GROWTH: u64 = 2;
 /// Makes a cluster, restores every database into it, and compares rows with what was counted when
 /// they were dumped.
 pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<()> {
+    restored(request, proof, cx).map(Started::stop)
+}
+
+/// A server that took dumps. It ends with this, and then everything is removed.
+pub struct Started {
+    /// The server.
+    pub server: ThrowawayServer,
+    place: Place,
+    runtime: TempDir,
+}
+
+impl Started {
+    /// Ends it.
+    pub fn stop(self) {
+        self.server.stop();
+        drop((self.place, self.runtime));
+    }
+}
+
+/// The same, and leaves the server to be looked at.
+pub(super) fn restored(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<Started> {
     let mut since = Instant::now();
     let user = ServerUser::choose()?;
     let bytes = request.manifest.counts.bytes;
@@ -28,9 +52,10 @@ pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<(
         data: &data,
         runtime: runtime.path(),
         programs: request.programs,
-        major: major(request)?,
+        major: major(request.manifest)?,
         user,
         roles: request.roles,
+        isolated: request.isolated,
     };
     cx.reporter.phase("starting a server");
     ThrowawayServer::create(&launch)?;
@@ -66,13 +91,13 @@ pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<(
         }));
         proof.not_proven.extend(database.notes.iter().cloned());
     }
-    server.stop();
-    Ok(())
+    Ok(Started { server, place, runtime })
 }
 
 /// The major version of the server that was dumped.
-fn major(request: &Request<'_>) -> Result<u32> {
-    let server = request.manifest.server.as_deref().unwrap_or_default();
+/// The version of the server that a backup was taken of.
+pub(super) fn major(manifest: &Manifest) -> Result<u32> {
+    let server = manifest.server.as_deref().unwrap_or_default();
     let digits: String = server
         .chars()
         .skip_while(|c| !c.is_ascii_digit())

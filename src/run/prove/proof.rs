@@ -28,6 +28,8 @@ pub struct Request<'a> {
     pub programs: Option<&'a Path>,
     /// Roles that the server may have, besides `postgres`.
     pub roles: &'a [String],
+    /// Servers get a network of their own, with nothing in it.
+    pub isolated: bool,
 }
 
 /// What a proof came to.
@@ -112,7 +114,7 @@ pub fn prove(request: &Request<'_>, cx: &Context) -> Result<Proof> {
 }
 
 /// Adds the seconds since a moment, and begins the next.
-pub fn lap(since: &mut Instant) -> f64 {
+pub(super) fn lap(since: &mut Instant) -> f64 {
     let now = Instant::now();
     let seconds = now.duration_since(*since).as_secs_f64();
     *since = now;

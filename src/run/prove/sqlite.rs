@@ -7,11 +7,16 @@ use super::proof::{Proof, Request, lap};
 use super::tree;
 use crate::error::{IoContext as _, Result};
 use crate::run::Context;
-use crate::run::place::DATA;
+use crate::run::place::{DATA, Place};
 use crate::source::sqlite::check_file;
 
 /// Restores the files, and checks each that is described by another.
 pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<()> {
+    restored(request, proof, cx).map(drop)
+}
+
+/// The same, and leaves what was restored to be looked at.
+pub(super) fn restored(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<Place> {
     let place = tree::restored(request, proof, cx)?;
     let mut since = Instant::now();
     cx.reporter.phase("checking");
@@ -32,5 +37,5 @@ pub fn prove(request: &Request<'_>, proof: &mut Proof, cx: &Context) -> Result<(
     }
     proof.server = Some(request.manifest.server.clone().unwrap_or_else(|| "SQLite".to_owned()));
     proof.check_seconds = lap(&mut since);
-    Ok(())
+    Ok(place)
 }

@@ -1,6 +1,5 @@
 //! Files.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use super::proof::{Proof, Request, lap};
@@ -8,22 +7,11 @@ use crate::archive::manifest::Form;
 use crate::error::Result;
 use crate::run::Context;
 use crate::run::place::{DATA, Place};
-use crate::run::restore::{self, Outcome, Selection, restore_tree};
-use crate::source::directory::extract::{Existing, Placement};
+use crate::run::restore::{self, Outcome, restore_tree};
 
 /// A restore of everything, to where its target is set to.
 pub fn whole<'a>(request: &Request<'a>) -> restore::Request<'a> {
-    restore::Request {
-        source: request.source.clone(),
-        manifest: request.manifest,
-        keys: request.keys.clone(),
-        selection: Selection::default(),
-        target: PathBuf::new(),
-        placement: Placement::default(),
-        existing: Existing::Refuse,
-        numeric_owner: false,
-        dry_run: false,
-    }
+    restore::Request::whole(request.source.clone(), request.manifest, request.keys.clone())
 }
 
 /// Restores it all, and with it compares every file's digest with the index.

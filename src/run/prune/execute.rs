@@ -21,8 +21,18 @@ const BATCH: usize = 500;
 /// What a prune would do now, without writing anything.
 pub fn plan(repository: &Repository, request: &Request<'_>, cx: &Context) -> Result<Plan> {
     let source = repository.source(&request.address);
-    let looked = look(&source, request, cx.clock.now(), None)?;
-    decide(&looked, request)
+    let mut looked = look(&source, request, cx.clock.now(), None)?;
+    judge(&source, &mut looked, request)
+}
+
+/// Decides, and once more where the store keeps what would go.
+fn judge(source: &SourceStore, looked: &mut Looked, request: &Request<'_>) -> Result<Plan> {
+    let plan = decide(looked, request)?;
+    if plan.expiring.is_empty() {
+        return Ok(plan);
+    }
+    looked.locked = source.kept(&plan.expiring)?;
+    if looked.locked.is_empty() { Ok(plan) } else { decide(looked, request) }
 }
 
 /// Prunes one source.
@@ -40,8 +50,9 @@ pub fn prune(repository: &Repository, request: &Request<'_>, cx: &Context) -> Re
     let source = repository.source(&request.address);
     let began = cx.clock.now();
     // The store's clock: marks and commits bear its times.
-    let looked = look(&source, request, lease.stored_at(), Some(&by))?;
-    let plan = decide(&looked, request)?;
+    let mut looked = look(&source, request, lease.stored_at(), Some(&by))?;
+    let plan = judge(&source, &mut looked, request)?;
+    let looked = looked;
     let work = Work { source: &source, request, cx, lease: &lease, by: &by, began };
     for dead in &looked.dead {
         cx.reporter.note(format!(
@@ -55,6 +66,7 @@ pub fn prune(repository: &Repository, request: &Request<'_>, cx: &Context) -> Re
         waiting: plan.waiting,
         next_deletion: plan.next_deletion,
         blocked: plan.blocked.clone(),
+        locked: looked.locked.keys().cloned().collect(),
         ..Outcome::default()
     };
     work.delete(&looked, &plan, &mut outcome)?;
@@ -194,7 +206,11 @@ impl Work<'_> {
             self.source.intents()?.into_iter().map(|(intent, _)| intent.backup).collect();
         for backup in may_expire(&plan.expiring, &claims, &pinned) {
             self.check()?;
-            self.source.erase_commit(&backup)?;
+            if let Erased::Retained { .. } = self.source.erase_commit(&backup)? {
+                // Locked since it was looked at, or the store does not say so before it is asked.
+                outcome.locked.push(backup);
+                continue;
+            }
             failpoint::reach("prune.expiring");
             if announced.contains(&backup) {
                 // Its writer may not know yet that it committed, and would commit again.

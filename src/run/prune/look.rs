@@ -13,7 +13,7 @@ use crate::id::BackupId;
 use crate::policy::Keep;
 use crate::run::wal::Base;
 use crate::store::protocol::{Claim, Survey};
-use crate::store::{CommitRef, Hold, Intent, ListedMark, SourceStore, Worker, layout};
+use crate::store::{CommitRef, Hold, Intent, KeptBy, ListedMark, SourceStore, Worker, layout};
 
 /// Manifests in memory at once.
 const MANIFESTS_AT_ONCE: usize = 64;
@@ -48,6 +48,8 @@ pub struct Backup {
     pub lost: u64,
     /// It has damage of the source.
     pub tainted: bool,
+    /// A site wrote it that was not the active one any more.
+    pub divergent: bool,
     /// It was committed while this prune looked: nothing is decided about it.
     pub is_new: bool,
 }
@@ -78,6 +80,8 @@ pub struct Looked {
     pub bases: Vec<Base>,
     /// Pinned backups.
     pub pinned: BTreeSet<BackupId>,
+    /// Backups that the store does not let go.
+    pub locked: BTreeMap<BackupId, KeptBy>,
     /// Marks that lie there.
     pub marks: Vec<ListedMark>,
     /// Intents, with the store's time of each.
@@ -148,6 +152,7 @@ pub fn look(
         backups: Vec::new(),
         bases: Vec::new(),
         pinned,
+        locked: BTreeMap::new(),
         marks,
         intents,
         taken,
@@ -288,8 +293,9 @@ fn read_manifests(
         for (commit, manifest) in source.manifests(some)? {
             match manifest {
                 Ok(manifest) => {
-                    let is_new = !before.contains(&commit.backup);
-                    add(looked, commit, &manifest, (request.rule)(&manifest), is_new);
+                    let divergent = source.epochs().of(&manifest).is_some();
+                    let seen = Seen { is_new: !before.contains(&commit.backup), divergent };
+                    add(looked, commit, &manifest, (request.rule)(&manifest), seen);
                 }
                 Err(error) => looked.unreadable.push(error.chain()),
             }
@@ -298,12 +304,18 @@ fn read_manifests(
     Ok(())
 }
 
+/// What the manifest does not say of a backup.
+struct Seen {
+    is_new: bool,
+    divergent: bool,
+}
+
 fn add(
     looked: &mut Looked,
     commit: CommitRef,
     manifest: &Manifest,
     rule: Option<Keep>,
-    is_new: bool,
+    Seen { is_new, divergent }: Seen,
 ) {
     let (mut needs, mut lost) = (BTreeSet::new(), 0);
     for (path, size, _) in manifest.objects() {
@@ -328,7 +340,7 @@ fn add(
                 None => lost += 1,
             }
         }
-        let sound = lost == 0 && manifest.tainted.is_none() && !is_new;
+        let sound = lost == 0 && manifest.tainted.is_none() && !is_new && !divergent;
         looked.bases.extend(Base::of(&commit.backup, manifest.end, needed, sound));
     }
     looked.survey.needs.insert(commit.backup.clone(), needs);
@@ -340,6 +352,7 @@ fn add(
         // Objects were listed before it was there.
         lost: if is_new { 0 } else { lost },
         tainted: manifest.tainted.is_some(),
+        divergent,
         is_new,
     });
 }

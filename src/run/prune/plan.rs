@@ -148,7 +148,9 @@ pub fn decide(looked: &Looked, request: &Request<'_>) -> Result<Plan> {
     let expired = expired(looked, request)?;
     let decided = blocked(looked).map_or_else(
         || {
-            let may = may_expire(&expired.names, &looked.survey.claims, &looked.pinned);
+            let free = expired.names.iter().filter(|name| !looked.locked.contains_key(*name));
+            let free = free.cloned().collect();
+            let may = may_expire(&free, &looked.survey.claims, &looked.pinned);
             mark_and_delete(looked, request, may).map_err(|unknown| waits_for(&unknown))
         },
         Err,
@@ -329,6 +331,7 @@ fn candidate(backup: &Backup, looked: &Looked) -> Candidate {
         pinned: looked.pinned.contains(&backup.commit.backup),
         sound: backup.lost == 0,
         tainted: backup.tainted,
+        divergent: backup.divergent,
     }
 }
 
@@ -343,6 +346,8 @@ fn planned(looked: &Looked, expired: &Expired, allowed: &BTreeSet<BackupId>) -> 
             let mut stays_because: Vec<String> = reasons.iter().map(Reason::to_string).collect();
             if backup.is_new {
                 stays_because.push("committed just now".to_owned());
+            } else if let Some(by) = looked.locked.get(id) {
+                stays_because.push(by.to_string());
             } else if expired.names.contains(id) && !expires {
                 stays_because.push("somebody reads it or builds on it".to_owned());
             }

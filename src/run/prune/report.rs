@@ -52,6 +52,9 @@ pub struct Outcome {
     pub deleted: Tally,
     /// What object lock keeps although nobody needs it.
     pub retained: Tally,
+    /// Backups that would expire if object lock did not keep them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub locked: Vec<BackupId>,
     /// Why nothing may go.
     pub blocked: Option<Blocked>,
 }

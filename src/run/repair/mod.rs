@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `origin` | whether the other repository may be a copy of this one |
 //! | `objects` | segments, indexes, lists, SHA256SUMS |
+//! | `snapshots` | what StarRocks wrote by itself |
 //! | `manifest` | manifests that cannot be read |
 //! | `outcome` | what became of each |
 
@@ -14,8 +15,10 @@ mod manifest;
 mod objects;
 mod origin;
 mod outcome;
+mod snapshots;
 
 pub use manifest::mend_manifest;
 pub use objects::mend;
 pub use origin::check_origin;
 pub use outcome::{Mended, Outcome, Pair};
+pub use snapshots::mend_snapshots;

@@ -31,7 +31,7 @@ pub fn mend(
         return Ok(Vec::new());
     }
     // What expires meanwhile must not be brought back.
-    let _held = hold::hold(pair.here, manifest, "repair", pair.cx)?;
+    let _held = hold::hold_only(pair.here, manifest, "repair", pair.cx)?;
     let results = if manifests_differ(pair, manifest)? {
         vec![Outcome::ManifestsDiffer; objects.len()]
     } else {

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use super::files::BackupFiles;
+use super::recovered::Means;
 use crate::error::{Error, IoContext as _, Result};
 use crate::run::Context;
 use crate::run::place::{DATA, Place};
@@ -36,14 +37,15 @@ pub fn has_logs(files: &dyn StoredFiles) -> bool {
     files.paths().iter().any(|path| path.starts_with(&format!("{BINLOG}/")))
 }
 
-/// Restores the dumps of `files` into a server of its own below `scratch`, and replays binary logs.
+/// Restores the dumps of `files` into a server of its own, and replays binary logs.
 pub fn replayed(
     files: &BackupFiles<'_>,
-    (scratch, programs): (&Path, Option<&Path>),
+    means: Means<'_>,
     bytes: u64,
     goal: &Goal,
     cx: &Context,
 ) -> Result<Replayed> {
+    let Means { scratch, programs, isolated, .. } = means;
     let overview: Overview = read(files, OVERVIEW)?;
     let user = ServerUser::choose()?;
     let room = bytes.saturating_mul(GROWTH).saturating_add(EMPTY);
@@ -60,7 +62,8 @@ pub fn replayed(
     cx.reporter.phase("starting a server");
     let mariadb = overview.product == "MariaDB";
     let dirs = (data.as_path(), runtime.path());
-    let server = ThrowawayServer::start(mariadb, dirs, programs, user, &cx.reporter)?;
+    let launch = mysql::Launch { mariadb, data: dirs.0, runtime: dirs.1, programs, user, isolated };
+    let server = ThrowawayServer::start(&launch, &cx.reporter)?;
     let settings = server.settings()?;
     let restoring = Restoring::prepare(files, Options::default(), &settings, programs, "recovery")?;
     let done = restoring.run(&cx.reporter)?;
@@ -102,6 +105,11 @@ pub fn replayed(
 }
 
 impl Replayed {
+    /// The server.
+    pub fn server(&self) -> &ThrowawayServer {
+        &self.server
+    }
+
     /// Dumps what the server has now.
     pub fn dumped(&self, programs: Option<&Path>, cx: &Context) -> Result<LocalDumps> {
         cx.reporter.phase("dumping");

@@ -11,7 +11,7 @@ use super::recovery::{Goal, Recovery, Way, check, find_way};
 use super::request::{Outcome, Request};
 use super::tree::restore_tree;
 use crate::archive::entry::{Entry, EntryType};
-use crate::archive::manifest::NeededWal;
+use crate::archive::manifest::{Manifest, NeededWal};
 use crate::archive::wal::Lsn;
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::run::{Context, hold};
@@ -20,7 +20,7 @@ use crate::source::postgres::cluster::{
     CONTROL, MappedTablespace, RECOVERY, RestoredCluster, STANDBY, TABLESPACE_MAP,
     missing_directories, read_map,
 };
-use crate::store::{Tail, WalStore};
+use crate::store::{SourceStore, Tail, WalStore};
 use crate::telemetry::{WarningCode, failpoint};
 
 /// The kind of source whose backups these are.
@@ -165,8 +165,28 @@ fn reach(
     let time = point.map_or(request.manifest.start, |point| point.time);
     if let Some(warning) = check(&recovery.goal, &way, stop, time)? {
         cx.reporter.warn(WarningCode::Other, request.target.display().to_string(), warning);
+    } else if let Goal::Xid(xid) = recovery.goal
+        && !was_begun(&request.source, xid.into(), way.end)?
+    {
+        let archived = way.archived_at.map_or(String::new(), |at| format!(", archived at {at}"));
+        let warning = format!(
+            "nothing tells that transaction {xid} is in the WAL, which ends at {}{archived}: if it is not the server ends with an error",
+            way.end
+        );
+        cx.reporter.warn(WarningCode::Other, request.target.display().to_string(), warning);
     }
     Ok(way)
+}
+
+/// Whether a later backup knows that a transaction had begun before a position.
+fn was_begun(source: &SourceStore, xid: u64, end: Lsn) -> Result<bool> {
+    let known = |manifest: &Manifest| {
+        manifest.recovery_points.iter().any(|point| {
+            point.lsn.is_some_and(|lsn| lsn <= end) && point.is_before_xid(xid) == Some(false)
+        })
+    };
+    let all = source.manifests(&source.commits()?)?;
+    Ok(all.iter().any(|(_, manifest)| manifest.as_ref().is_ok_and(known)))
 }
 
 /// What the server is told.

@@ -8,6 +8,7 @@
 mod binlog;
 mod cluster;
 mod files;
+mod kept;
 mod layers;
 mod member;
 mod objects;
@@ -24,8 +25,9 @@ mod worker;
 pub use binlog::{Replayed, has_logs, replayed};
 pub use cluster::{CLUSTER_KIND, ClusterPlan, TablespaceChoice, restore_cluster};
 pub use files::BackupFiles;
+pub use kept::{kept_grants, kept_listing, kept_views};
 pub use member::SegmentCursor;
-pub use objects::{Restored as RestoredObjects, restore_objects};
+pub use objects::{Restored as RestoredObjects, Ways, restore_objects};
 pub use output::{stream_to, stream_to_consumer};
 pub use part::{DumpedPart, Part, dump_part};
 pub use recovered::{Means, Recovered, recover};

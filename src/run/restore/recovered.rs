@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::cluster::{TablespaceChoice, restore_cluster};
+use super::cluster::{ClusterPlan, TablespaceChoice, restore_cluster};
 use super::recovery::Recovery;
 use super::request::{Outcome, Request};
 use crate::error::Result;
@@ -22,6 +22,8 @@ pub struct Means<'a> {
     pub programs: Option<&'a Path>,
     /// Roles that the server may have, besides `postgres`.
     pub roles: &'a [String],
+    /// The server gets a network of its own, with nothing in it.
+    pub isolated: bool,
 }
 
 /// The server. It ends with this, and then everything is removed.
@@ -30,6 +32,8 @@ pub struct Recovered {
     pub server: ThrowawayServer,
     /// Its major version.
     pub major: u32,
+    /// How it came there.
+    pub plan: ClusterPlan,
     /// Where it lies.
     pub place: Place,
     _runtime: TempDir,
@@ -50,7 +54,7 @@ pub fn recover(
     let choice = TablespaceChoice { mapped: Vec::new(), rest: Some(place.path("tablespaces")) };
     let recovery = Recovery { action: "promote".to_owned(), ..recovery.clone() };
     let request = Request { target: data.clone(), ..request };
-    let (outcome, _) = restore_cluster(request, &choice, &recovery, cx)?;
+    let (outcome, plan) = restore_cluster(request, &choice, &recovery, cx)?;
     user.own(place.directory())?;
     restored(&outcome);
     let major = ThrowawayServer::major_of(&data)?;
@@ -62,10 +66,11 @@ pub fn recover(
         major,
         user,
         roles: means.roles,
+        isolated: means.isolated,
     };
     cx.reporter.phase("starting the server");
     let mut server = ThrowawayServer::start(&launch, &cx.reporter)?;
     failpoint::reach("prove.started");
     server.opens(&cx.reporter)?;
-    Ok(Recovered { server, major, place, _runtime: runtime })
+    Ok(Recovered { server, major, plan, place, _runtime: runtime })
 }

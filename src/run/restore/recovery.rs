@@ -177,10 +177,14 @@ fn walk(ranges: &[WalRange], listed: &BTreeMap<u32, Vec<StoredWal>>, size: u64) 
         tail: None,
     };
     for (at, range) in ranges.iter().enumerate() {
+        // What a site wrote after another took over leads nowhere; what lies before the place where a
+        // newer timeline branched off is the past of that one, whoever brought it.
+        let is_last = at + 1 == ranges.len();
         let there: BTreeMap<u64, &StoredWal> = listed
             .get(&range.timeline)
             .into_iter()
             .flatten()
+            .filter(|file| !(is_last && file.divergent))
             .filter_map(|file| Some((WalSegment::parse(&file.name, size)?.number, file)))
             .collect();
         // The segment in which a timeline was left is read from its successor.
@@ -270,6 +274,7 @@ mod tests {
             name: WalSegment { timeline, number }.name(SIZE),
             size: 1,
             stored_at: at(number as i64),
+            divergent: false,
         };
         files
             .iter()

@@ -34,6 +34,23 @@ pub struct Request<'a> {
     pub dry_run: bool,
 }
 
+impl<'a> Request<'a> {
+    /// Everything, to where the target is set to.
+    pub fn whole(source: SourceStore, manifest: &'a Manifest, keys: Keyring) -> Self {
+        Self {
+            source,
+            manifest,
+            keys,
+            selection: Selection::default(),
+            target: PathBuf::new(),
+            placement: Placement::default(),
+            existing: Existing::Refuse,
+            numeric_owner: false,
+            dry_run: false,
+        }
+    }
+}
+
 /// Something that went wrong with one entry, while the others were restored.
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {

@@ -81,6 +81,11 @@ impl Report {
         self.findings.iter().any(|finding| finding.object == object)
     }
 
+    /// Whether a finding names a directory, which ends in a slash, or something below it.
+    pub fn names_below(&self, directory: &str) -> bool {
+        self.findings.iter().any(|finding| finding.object.starts_with(directory))
+    }
+
     /// Whether nothing is wrong.
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()

@@ -130,6 +130,12 @@ fn from(archive: &Archive, wanted: &Wanted<'_>, cx: &Context) -> Result<bool> {
         .open(&temporary.0)
         .doing(|| format!("failed to create {}", temporary.0.display()))?;
     let mut out = BufWriter::new(&file);
+    let reporter = cx.reporter.fresh();
+    if let Some(divergence) = archive.wal.barred(system_id, name, &archive.keys, &reporter)? {
+        let text = format!("{name} ends the way: it was {divergence}");
+        cx.reporter.warn(WarningCode::Other, name.to_owned(), text);
+        return Ok(false);
+    }
     let found = archive.wal.get(system_id, name, &archive.keys, &cx.reporter.fresh(), &mut out)?;
     if !found {
         // A directory that is no longer mounted has no file either.

@@ -12,6 +12,6 @@ pub use archive::{Archive, system_id_of};
 pub use get::{Got, Wanted, get, get_ahead, get_fetched};
 pub use keep::{Base, Boundary, Reach, reach};
 pub use notes::Notes;
-pub use push::{Candidate, Pushed, push};
+pub use push::{Candidate, Pushed, push, pushed_ahead};
 pub use receive::{Request as ReceiveRequest, receive};
 pub use status::{ArchivedTimeline, ArchivedWal, Gap, archived};

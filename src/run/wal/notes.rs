@@ -49,8 +49,17 @@ impl Notes {
         Some(Self { directory: directory_beside(file)?, place })
     }
 
+    fn path_of(&self, system_id: u64, name: &str) -> PathBuf {
+        self.directory.join(format!("archived-{system_id}-{name}"))
+    }
+
     fn path(&self, noted: Noted<'_>) -> PathBuf {
-        self.directory.join(format!("archived-{}-{}", noted.system_id, noted.name))
+        self.path_of(noted.system_id, noted.name)
+    }
+
+    /// Whether there is a note of a file, for what content ever.
+    pub fn is_there(&self, system_id: u64, name: &str) -> bool {
+        self.path_of(system_id, name).exists()
     }
 
     fn text(&self, noted: Noted<'_>) -> String {

@@ -1,15 +1,16 @@
 //! A file into the archive, and those that are ready behind it.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::Serialize;
 
 use super::archive::{Archive, system_id_of};
 use super::notes::{Noted, Notes};
-use crate::archive::digest::Digest;
+use crate::archive::digest::{Digest, DigestWriter};
+use crate::archive::wal::mark::Packed;
 use crate::archive::wal::{WalHeader, WalSegment, check_segment, is_archived_name};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::run::Context;
@@ -18,6 +19,9 @@ use crate::telemetry::{WarningCode, failpoint};
 
 /// The largest file: the largest segment there may be.
 const LIMIT: u64 = 1 << 30;
+
+/// Bytes that are read and hashed at once.
+const PIECE: usize = 256 << 10;
 
 /// Files that are archived ahead.
 const AHEAD: usize = 8;
@@ -46,7 +50,8 @@ pub struct Candidate {
     name: String,
     content: Vec<u8>,
     system_id: u64,
-    digest: [u8; 32],
+    /// Not before somebody asks: it is made while the file is compressed.
+    digest: OnceLock<[u8; 32]>,
 }
 
 impl Candidate {
@@ -59,41 +64,82 @@ impl Candidate {
         }
         let mut content = Vec::new();
         File::open(file)
-            .and_then(|opened| opened.take(LIMIT + 1).read_to_end(&mut content))
+            .and_then(|opened| {
+                // At once: a buffer that grows is moved again and again.
+                let size = opened.metadata()?.len().min(LIMIT);
+                content.reserve_exact(size as usize + 1);
+                opened.take(LIMIT + 1).read_to_end(&mut content)
+            })
             .doing(|| format!("failed to read {}", file.display()))?;
         if content.len() as u64 > LIMIT {
             return Err(Error::usage(format!("{} is too large for WAL", file.display())));
         }
         let system_id = identify(file, name, &content, system_id)?;
-        let mut digest = Digest::default();
-        digest.update(&content);
-        Ok(Self {
-            file: file.to_owned(),
-            name: name.to_owned(),
-            content,
-            system_id,
-            digest: digest.finish(),
+        let (file, name) = (file.to_owned(), name.to_owned());
+        Ok(Self { file, name, content, system_id, digest: OnceLock::new() })
+    }
+
+    fn digest(&self) -> &[u8; 32] {
+        self.digest.get_or_init(|| {
+            let mut digest = Digest::default();
+            digest.update(&self.content);
+            digest.finish()
         })
     }
 
+    /// Compressed once, for all repositories.
+    fn pack(&self) -> Result<Packed> {
+        let packed = Packed::new(&self.content, self.digest.get().copied())
+            .doing(|| format!("failed to compress {}", self.name))?;
+        self.digest.get_or_init(|| *packed.digest());
+        Ok(packed)
+    }
+
     fn noted(&self) -> Noted<'_> {
-        Noted { system_id: self.system_id, name: &self.name, digest: &self.digest }
+        Noted { system_id: self.system_id, name: &self.name, digest: self.digest() }
     }
+}
 
-    /// What became of it, if it was archived ahead of its turn.
-    pub fn is_archived(&self, notes: &Notes, cx: &Context) -> Option<Pushed> {
-        notes.take(self.noted(), cx.clock.now()).then(|| Pushed { ahead: true, ..self.nowhere() })
+impl Pushed {
+    fn nowhere(name: &str, system_id: u64) -> Self {
+        let (name, system_id) = (name.to_owned(), system_id.to_string());
+        Self { name, system_id, archived: Vec::new(), failed: Vec::new(), ahead: false }
     }
+}
 
-    fn nowhere(&self) -> Pushed {
-        Pushed {
-            name: self.name.clone(),
-            system_id: self.system_id.to_string(),
-            archived: Vec::new(),
-            failed: Vec::new(),
-            ahead: false,
-        }
+/// What became of a file, if it was archived ahead of its turn. It is hashed piece by piece then,
+/// and never at hand as a whole.
+pub fn pushed_ahead(
+    file: &Path,
+    system_id: Option<u64>,
+    notes: &Notes,
+    cx: &Context,
+) -> Result<Option<Pushed>> {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Some(system_id) =
+        system_id.map_or_else(|| system_id_of(data_of(file)), |id| Ok(Some(id)))?
+    else {
+        return Ok(None);
+    };
+    if !is_archived_name(name) || !notes.is_there(system_id, name) {
+        return Ok(None);
     }
+    let digest = &digest_of(file).doing(|| format!("failed to read {}", file.display()))?;
+    let counts = notes.take(Noted { system_id, name, digest }, cx.clock.now());
+    Ok(counts.then(|| Pushed { ahead: true, ..Pushed::nowhere(name, system_id) }))
+}
+
+fn digest_of(file: &Path) -> std::io::Result<[u8; 32]> {
+    let mut file = BufReader::with_capacity(PIECE, File::open(file)?.take(LIMIT + 1));
+    let mut digest = DigestWriter::new(std::io::sink());
+    std::io::copy(&mut file, &mut digest)?;
+    Ok(digest.into_parts().1.finish())
+}
+
+/// The data directory that a file is in: `pg_wal/NAME`, told by the words, since `pg_wal` may be a
+/// link to another disk.
+fn data_of(file: &Path) -> &Path {
+    file.parent().and_then(Path::parent).unwrap_or(Path::new(""))
 }
 
 /// Archives a file. When this returns without an error it is durable in every repository that is
@@ -128,8 +174,8 @@ pub fn push(
 
 fn one(candidate: &Candidate, archives: &[Archive], cx: &Context) -> Result<Pushed> {
     let name = &candidate.name;
-    let results = everywhere(candidate, archives);
-    let mut pushed = candidate.nowhere();
+    let results = everywhere(candidate, archives)?;
+    let mut pushed = Pushed::nowhere(name, candidate.system_id);
     let mut worst = None;
     for (archive, result) in archives.iter().zip(results) {
         match result {
@@ -149,16 +195,17 @@ fn one(candidate: &Candidate, archives: &[Archive], cx: &Context) -> Result<Push
     worst.map_or(Ok(pushed), Err)
 }
 
-fn everywhere(candidate: &Candidate, archives: &[Archive]) -> Vec<Result<WalPut>> {
-    let Candidate { name, content, system_id, .. } = candidate;
-    std::thread::scope(|scope| {
+fn everywhere(candidate: &Candidate, archives: &[Archive]) -> Result<Vec<Result<WalPut>>> {
+    let Candidate { name, system_id, .. } = candidate;
+    let packed = &candidate.pack()?;
+    Ok(std::thread::scope(|scope| {
         let threads: Vec<_> = archives
             .iter()
-            .map(|archive| scope.spawn(move || archive.wal.put(*system_id, name, content)))
+            .map(|archive| scope.spawn(move || archive.wal.put_packed(*system_id, name, packed)))
             .collect();
         let ended = |_| Err(Error::failed("the thread that archives is gone"));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(ended)).collect()
-    })
+    }))
 }
 
 /// Archives a file ahead of its turn, and leaves a note if every repository has it: one that is
@@ -171,7 +218,7 @@ fn ahead(
     cx: &Context,
 ) -> Result<()> {
     let candidate = Candidate::read(file, Some(system_id))?;
-    for result in everywhere(&candidate, archives) {
+    for result in everywhere(&candidate, archives)? {
         result?;
     }
     failpoint::reach("wal.push_ahead");
@@ -199,11 +246,9 @@ fn ready_behind(file: &Path) -> Vec<PathBuf> {
 
 /// The cluster that a file is of. A segment says so itself, and is looked at.
 fn identify(file: &Path, name: &str, content: &[u8], given: Option<u64>) -> Result<u64> {
-    // `pg_wal/NAME`: told by the words, since `pg_wal` may be a link to another disk.
-    let data = file.parent().and_then(Path::parent).unwrap_or(Path::new(""));
     let known = match given {
         Some(id) => Some(id),
-        None => system_id_of(data)?,
+        None => system_id_of(data_of(file))?,
     };
     let stem = name.strip_suffix(".partial").unwrap_or(name);
     if stem.len() != 24 {

@@ -50,6 +50,14 @@ pub struct ArchivedTimeline {
     pub bytes: u64,
     /// When the store took the last one.
     pub newest: Option<Timestamp>,
+    /// Files at its end that a site wrote after another one took over: no recovery goes there.
+    #[serde(skip_serializing_if = "is_none")]
+    pub divergent: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Segments that are missing.
@@ -85,7 +93,8 @@ pub fn archived(
             continue;
         };
         let there = needed.segments().all(|name| has(&listed, &name));
-        let sound = there && manifest.tainted.is_none();
+        let current = store.epochs().of(manifest).is_none();
+        let sound = there && manifest.tainted.is_none() && current;
         bases.extend(Base::of(&manifest.backup, manifest.end, needed, sound));
     }
     let size = bases.last().map(|base| base.segment_size).or(segment_size).unwrap_or(16 << 20);
@@ -141,6 +150,7 @@ fn judge(
     for (timeline, files) in listed {
         let numbers: BTreeSet<u64> = files
             .iter()
+            .filter(|file| !file.divergent)
             .filter_map(|file| Some(WalSegment::parse(&file.name, size)?.number))
             .collect();
         let name = |number: u64| WalSegment { timeline: *timeline, number }.name(size);
@@ -151,6 +161,7 @@ fn judge(
             files: files.len() as u64,
             bytes: files.iter().map(|file| file.size).sum(),
             newest: files.iter().map(|file| file.stored_at).max(),
+            divergent: files.iter().filter(|file| file.divergent).count() as u64,
         });
         // A timeline begins within a segment of the one that it came from, which may never have
         // been complete.
@@ -185,7 +196,7 @@ fn follow(listed: &BTreeMap<u32, Vec<StoredWal>>, base: &Base) -> (u32, Lsn, Opt
     let mut archived_at = None;
     let mut on = base.timeline;
     for (timeline, files) in listed.range(base.timeline..) {
-        for file in files {
+        for file in files.iter().filter(|file| !file.divergent) {
             let Some(segment) = WalSegment::parse(&file.name, size) else { continue };
             let overlaps = segment.number + 1 == next && *timeline > base.timeline;
             if segment.number == next || overlaps {
@@ -215,6 +226,7 @@ mod tests {
             name: WalSegment { timeline, number }.name(SIZE),
             size: 1,
             stored_at: at(number),
+            divergent: false,
         };
         files
             .iter()

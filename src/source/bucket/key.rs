@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 
 /// The directory of the objects.
 pub const OBJECTS: &str = "objects";
+/// The directory of what lies behind them: older versions, and marks that something was deleted.
+pub const VERSIONS: &str = "versions";
 
 /// Makes paths of keys that come in order.
 #[derive(Debug, Default)]
@@ -68,24 +70,47 @@ pub fn key_of(path: &str) -> Option<String> {
             Some(name) if !component.eq("%") => name,
             _ => component,
         };
-        if name == "%" {
-            parts.push(String::new());
-            continue;
-        }
-        let mut bytes = Vec::new();
-        let mut left = name.as_bytes();
-        while let Some((&byte, tail)) = left.split_first() {
-            left = tail;
-            if byte == b'%' {
-                bytes.extend(hex::decode(tail.get(..2)?).ok()?);
-                left = &tail[2..];
-            } else {
-                bytes.push(byte);
-            }
-        }
-        parts.push(String::from_utf8(bytes).ok()?);
+        parts.push(part_of(name)?);
     }
     Some(parts.join("/"))
+}
+
+/// A part of a key, as [`encoded`] wrote it.
+fn part_of(name: &str) -> Option<String> {
+    if name == "%" {
+        return Some(String::new());
+    }
+    let mut bytes = Vec::new();
+    let mut left = name.as_bytes();
+    while let Some((&byte, tail)) = left.split_first() {
+        left = tail;
+        if byte == b'%' {
+            bytes.extend(hex::decode(tail.get(..2)?).ok()?);
+            left = &tail[2..];
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The path of a version of a key: directories end in `%`, so that no version is one.
+pub fn version_path(key: &str, version: &str) -> String {
+    let mut path = VERSIONS.to_owned();
+    for part in key.split('/') {
+        let _ = write!(path, "/{}%", encoded(part));
+    }
+    let _ = write!(path, "/{}", encoded(&version.replace('/', "%2F")));
+    path
+}
+
+/// The key and the version that a path is of. `None` if `version_path` makes no such path.
+pub fn version_of(path: &str) -> Option<(String, String)> {
+    let rest = path.strip_prefix(VERSIONS)?.strip_prefix('/')?;
+    let (directory, version) = rest.rsplit_once('/')?;
+    let parts: Option<Vec<String>> =
+        directory.split('/').map(|name| part_of(name.strip_suffix('%')?)).collect();
+    Some((parts?.join("/"), part_of(version)?.replace("%2F", "/")))
 }
 
 /// Whether a key can be asked for over HTTP: programs take `.` and `..` out of addresses.
@@ -126,6 +151,21 @@ mod tests {
                 "objects/nl%0A",
             ]
         );
+    }
+
+    #[test]
+    fn a_version_lies_below_its_key() {
+        for (key, version, path) in [
+            ("a", "v1", "versions/a%/v1"),
+            ("a/b", "v1", "versions/a%/b%/v1"),
+            ("a//", "null", "versions/a%/%%/%%/null"),
+            ("../50%", "x/y", "versions/%2E%2E%/50%25%/x%252Fy"),
+        ] {
+            assert_eq!(version_path(key, version), path);
+            assert_eq!(version_of(path), Some((key.to_owned(), version.to_owned())), "{path}");
+        }
+        assert_eq!(version_of("objects/a"), None);
+        assert_eq!(version_of("versions/a/v1"), None);
     }
 
     proptest! {

@@ -7,16 +7,18 @@ use std::ops::Range;
 use bytes::{Buf as _, Bytes};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use super::key::{OBJECTS, Paths, is_reachable};
+use super::key::{OBJECTS, Paths, VERSIONS, is_reachable, version_path};
+use super::listing::{Found, Listing, What};
+use super::probe;
 use crate::archive::entry::{Entry, EntryType};
 use crate::archive::manifest::Form;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::BackupKind;
 use crate::source::{
-    Arriving, Captured, EntrySink, Item, Order, ProbeNote, Source, SourceContext, SourceProbe,
+    Arriving, Captured, EntrySink, Item, Order, Source, SourceContext, SourceProbe,
 };
 use crate::store::{Attributes, Fetched, Fetching, ListedObject, Location, Objects};
-use crate::telemetry::{Reporter, WarningCode};
+use crate::telemetry::{Reporter, WarningCode, failpoint};
 
 /// The word in policies and manifests.
 pub const KIND: &str = "bucket";
@@ -35,6 +37,13 @@ pub(super) const ATTRIBUTE: &str = "user.s3.";
 /// What the store calls an object's content.
 const ETAG: &str = "user.s3.etag";
 
+/// A mark that the object was deleted.
+pub const DELETED: &str = "user.s3.deleted";
+/// How many versions of the key are newer, as the store lists them.
+pub const NTH: &str = "user.s3.nth";
+/// It is what one meets who asks for the key.
+const LATEST: &str = "user.s3.latest";
+
 /// What a policy says of the source.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -42,6 +51,8 @@ pub struct Config {
     pub bucket: crate::policy::S3Repository,
     /// Globs of keys that are left out.
     pub exclude: Vec<String>,
+    /// What lies behind the objects is stored too.
+    pub versions: bool,
 }
 
 /// A bucket.
@@ -73,42 +84,52 @@ impl BucketSource {
 /// An object whose turn comes.
 struct Next {
     listed: ListedObject,
+    /// The version that is meant; `None`: the one that there is.
+    version: Option<String>,
+    /// How many of its key are newer.
+    nth: u32,
     path: String,
-    fetching: Fetching,
+}
+
+impl Next {
+    fn of(listed: ListedObject, what: What, nth: u32, path: String) -> Self {
+        let version = match what {
+            What::Current => None,
+            What::Older(version) | What::Deleted { version, .. } => Some(version),
+        };
+        Self { listed, version, nth, path }
+    }
 }
 
 /// What is on its way from one bucket into one backup.
 struct Work<'a> {
     objects: &'a Objects,
     reporter: &'a Reporter,
-    waiting: VecDeque<Next>,
+    waiting: VecDeque<(Next, Fetching)>,
     bytes: u64,
     vanished: u64,
     changed: Vec<String>,
 }
 
 impl Work<'_> {
-    fn begin(
-        &mut self,
-        listed: ListedObject,
-        path: String,
-        sink: &mut dyn EntrySink,
-    ) -> Result<()> {
+    fn begin(&mut self, next: Next, sink: &mut dyn EntrySink) -> Result<()> {
+        let size = next.listed.size;
         while !self.waiting.is_empty()
-            && (self.waiting.len() >= REQUESTS || self.bytes + listed.size.min(PIECE) > UNDER_WAY)
+            && (self.waiting.len() >= REQUESTS || self.bytes + size.min(PIECE) > UNDER_WAY)
         {
             self.store_next(sink)?;
         }
-        self.bytes += listed.size.min(PIECE);
+        self.bytes += size.min(PIECE);
         // A store refuses a range of nothing.
-        let range = (listed.size > 0).then_some(0..PIECE);
-        let fetching = self.objects.fetch(&listed.key, range, None);
-        self.waiting.push_back(Next { listed, path, fetching });
+        let range = (size > 0).then_some(0..PIECE);
+        let fetching = self.objects.fetch(&next.listed.key, next.version.as_deref(), range, None);
+        self.waiting.push_back((next, fetching));
         Ok(())
     }
 
     fn store_next(&mut self, sink: &mut dyn EntrySink) -> Result<()> {
-        let Some(Next { listed, path, fetching }) = self.waiting.pop_front() else { return Ok(()) };
+        let Some((next, fetching)) = self.waiting.pop_front() else { return Ok(()) };
+        let Next { listed, version, nth, path } = next;
         self.reporter.check()?;
         self.bytes -= listed.size.min(PIECE);
         let Some(first) = self.objects.wait(&listed.key, fetching)? else {
@@ -128,8 +149,11 @@ impl Work<'_> {
         for (name, value) in &first.attributes {
             entry.xattrs.insert(format!("{ATTRIBUTE}{name}"), value.clone().into_bytes());
         }
+        if version.is_some() {
+            entry.xattrs.insert(NTH.to_owned(), nth.to_string().into_bytes());
+        }
         let size = first.size;
-        let mut content = Pieces::new(self.objects, &now, first);
+        let mut content = Pieces::new(self.objects, (&now, version), first);
         sink.file(entry, Some(size), &mut content)
     }
 }
@@ -157,6 +181,7 @@ fn is_same(earlier: &Entry, listed: &ListedObject) -> bool {
 struct Pieces<'a> {
     objects: &'a Objects,
     key: String,
+    version: Option<String>,
     etag: String,
     size: u64,
     piece: Bytes,
@@ -165,11 +190,16 @@ struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    fn new(objects: &'a Objects, listed: &ListedObject, first: Fetched) -> Self {
+    fn new(
+        objects: &'a Objects,
+        (listed, version): (&ListedObject, Option<String>),
+        first: Fetched,
+    ) -> Self {
         let asked = first.bytes.len() as u64;
         Self {
             objects,
             key: listed.key.clone(),
+            version,
             etag: first.etag,
             size: first.size,
             piece: first.bytes,
@@ -183,12 +213,14 @@ impl<'a> Pieces<'a> {
             let range = self.asked..(self.asked + PIECE).min(self.size);
             self.asked = range.end;
             // Of the content that was begun, and no other.
-            let fetching = self.objects.fetch(&self.key, Some(range.clone()), Some(&self.etag));
+            let (version, etag) = (self.version.as_deref(), Some(self.etag.as_str()));
+            let fetching = self.objects.fetch(&self.key, version, Some(range.clone()), etag);
             self.waiting.push_back((range, fetching));
         }
     }
 
     fn next(&mut self) -> Result<bool> {
+        failpoint::reach("bucket.piece");
         self.ask();
         let Some((range, fetching)) = self.waiting.pop_front() else { return Ok(false) };
         let gone = || {
@@ -242,38 +274,15 @@ impl Source for BucketSource {
     }
 
     fn probe(&self, _cx: &SourceContext) -> Result<SourceProbe> {
-        let mut notes = Vec::new();
-        let objects = self.open()?;
-        match objects.list(None) {
-            Ok((found, more)) => {
-                let more = if more.is_some() { " and more" } else { "" };
-                notes.push(ProbeNote::fact(format!(
-                    "{}: {} objects{more}",
-                    objects.name(),
-                    found.len()
-                )));
-            }
-            Err(error) => {
-                let mut parts = vec![error.chain()];
-                parts.extend(error.hints().iter().cloned());
-                return Ok(SourceProbe { notes: vec![ProbeNote::fault(parts.join("; "))] });
-            }
-        }
-        let settings = objects.settings()?;
-        let versioning = settings.get("versioning").and_then(|found| found.as_str());
-        notes.push(ProbeNote::fact(format!(
-            "versioning is {}",
-            versioning.unwrap_or("not known of this store")
-        )));
-        notes.extend(replication(&settings, versioning));
-        Ok(SourceProbe { notes })
+        probe::probe(&self.open()?, self.config.versions)
     }
 
     fn backup(&self, cx: &SourceContext, sink: &mut dyn EntrySink) -> Result<Captured> {
         let objects = self.open()?;
         let excluded = self.excluded()?;
         let now = cx.clock.now().as_second();
-        for path in [".", OBJECTS] {
+        let versions = self.config.versions.then_some(VERSIONS);
+        for path in [".", OBJECTS].into_iter().chain(versions) {
             let mut entry = Entry::new(path, EntryType::Dir);
             (entry.mode, entry.mtime, entry.ctime) = (0o700, (now, 0), (now, 0));
             if !cx.dry_run {
@@ -288,22 +297,14 @@ impl Source for BucketSource {
             vanished: 0,
             changed: Vec::new(),
         };
-        let (mut token, mut paths) = (None, Paths::default());
-        let (mut last, mut unreachable) = (None::<String>, Vec::new());
+        let (mut listing, mut paths) =
+            (Listing::new(&objects, self.config.versions), Paths::default());
+        let mut unreachable = Vec::new();
         let (mut count, mut total) = (0, 0);
-        loop {
-            let (page, next) = objects.list(token.as_deref())?;
-            for listed in page {
+        while let Some(page) = listing.page()? {
+            failpoint::reach("bucket.listed");
+            for Found { object: listed, what, nth } in page {
                 cx.reporter.check()?;
-                if last.as_ref().is_some_and(|last| *last >= listed.key) {
-                    return Err(Error::unsupported(format!(
-                        "{} lists its objects in no order: `{}` came after `{}`",
-                        objects.name(),
-                        listed.key,
-                        last.unwrap_or_default()
-                    )));
-                }
-                last = Some(listed.key.clone());
                 if excluded.is_match(&listed.key) {
                     continue;
                 }
@@ -315,15 +316,25 @@ impl Source for BucketSource {
                 if cx.dry_run {
                     continue;
                 }
-                let path = paths.next(&listed.key);
-                match sink.earlier(path.as_bytes())?.filter(|earlier| is_same(earlier, &listed)) {
-                    Some(earlier) => sink.keep(&earlier)?,
-                    None => work.begin(listed, path, sink)?,
+                let path = match &what {
+                    What::Current => paths.next(&listed.key),
+                    What::Older(version) | What::Deleted { version, .. } => {
+                        version_path(&listed.key, version)
+                    }
+                };
+                match (sink.earlier(path.as_bytes())?, what) {
+                    (_, What::Deleted { latest, .. }) => {
+                        let mut entry = entry(&path, &listed);
+                        entry.xattrs.insert(DELETED.to_owned(), b"true".to_vec());
+                        entry.xattrs.insert(NTH.to_owned(), nth.to_string().into_bytes());
+                        if latest {
+                            entry.xattrs.insert(LATEST.to_owned(), b"true".to_vec());
+                        }
+                        sink.file(entry, Some(0), &mut &[][..])?;
+                    }
+                    (Some(earlier), _) if is_same(&earlier, &listed) => sink.keep(&earlier)?,
+                    (_, what) => work.begin(Next::of(listed, what, nth, path), sink)?,
                 }
-            }
-            token = next;
-            if token.is_none() {
-                break;
             }
         }
         while !work.waiting.is_empty() {
@@ -366,26 +377,6 @@ impl Source for BucketSource {
             ..Captured::default()
         })
     }
-}
-
-/// What is to be known of a bucket that is replicated.
-fn replication(
-    settings: &std::collections::BTreeMap<String, serde_json::Value>,
-    versioning: Option<&str>,
-) -> Option<ProbeNote> {
-    let rules = settings.get("replication")?.as_array()?;
-    let deletes = rules.iter().any(|rule| rule["deletes"] == "Enabled");
-    let mut text =
-        "it is replicated, which is no backup: what is overwritten here is overwritten there"
-            .to_owned();
-    if deletes {
-        text.push_str(", and what is deleted here is deleted there");
-    }
-    if versioning != Some("on") {
-        text.push_str("; without versions on both sides neither can be undone");
-    }
-    text.push_str("; objects from before the rule are not replicated unless somebody did so");
-    Some(ProbeNote::warning(text))
 }
 
 /// Attributes of an entry as those of an object.

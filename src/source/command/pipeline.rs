@@ -26,6 +26,9 @@ const LINES_TOLD: usize = 20;
 /// How often a watcher looks whether the work was given up.
 const WATCH: Duration = Duration::from_millis(50);
 
+/// How long the last words of programs that ended are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// One command of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
@@ -50,8 +53,8 @@ pub struct Pipeline {
     pub guarded: bool,
 }
 
-/// The first argument with which this program is started to become another one, which ends when the
-/// process with the number in the second does.
+/// The first argument with which this program is started to run another one, which ends when the process
+/// with the number in the second does, with all that it started: see [`super::run_guarded`].
 pub const GUARD: &str = "--become-guarded";
 
 impl Pipeline {
@@ -267,20 +270,20 @@ impl Running {
                 .map_err(|error| Error::io(format!("failed to wait for `{program}`"), error))?;
             // What it left running may hold its standard error open, and would be waited for.
             kill_group(child.id());
-            let _ = thread.join();
+            wait_for(thread);
             let found = status.code().filter(|found| number == last && expected.contains(found));
             code = found.unwrap_or(code);
             if found.is_none() && !status.success() {
                 let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                let broken_pipe = status.signal() == Some(Signal::PIPE.as_raw());
+                let broken_pipe = status.signal() == Some(Signal::PIPE.as_raw())
+                    || status.code() == Some(128 + Signal::PIPE.as_raw());
                 failures.push((failure(&program, status, &kept), broken_pipe));
             }
         }
         match self.reason.load(Ordering::SeqCst) {
             TIMED_OUT => {
-                let limit = self.timeout.unwrap_or_default().as_secs();
-                let s = if limit == 1 { "" } else { "s" };
-                Err(Error::failed(format!("the command was ended after {limit} second{s}"))
+                let limit = shown(self.timeout.unwrap_or_default());
+                Err(Error::failed(format!("the command was ended after {limit}"))
                     .hint("give it a longer `timeout`"))
             }
             CANCELLED => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
@@ -292,6 +295,29 @@ impl Running {
             },
         }
     }
+}
+
+/// A time in words: seconds, or less.
+fn shown(limit: Duration) -> String {
+    // What was left of a limit a moment after it began is shown as the limit that it was.
+    match (limit.as_secs_f64().round() as u64, limit.as_millis()) {
+        (_, milliseconds) if milliseconds < 950 => format!("{milliseconds} ms"),
+        (1, _) => "1 second".to_owned(),
+        (seconds, _) => format!("{seconds} seconds"),
+    }
+}
+
+/// Waits a moment for a thread that listens to a program that ended. What left the program's group may
+/// hold the other end open for as long as it lives: nobody waits for that.
+pub fn wait_for<T>(thread: JoinHandle<T>) -> Option<T> {
+    let begun = Instant::now();
+    while !thread.is_finished() {
+        if begun.elapsed() > LAST_WORDS {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    thread.join().ok()
 }
 
 fn failure(program: &str, status: std::process::ExitStatus, stderr: &[u8]) -> Error {

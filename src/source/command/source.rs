@@ -132,7 +132,8 @@ impl Read for Output<'_> {
     }
 }
 
-fn find_program(program: &str) -> Option<std::path::PathBuf> {
+/// The file of a program that can be executed: below a directory of `PATH`, or where its name says.
+pub fn find_program(program: &str) -> Option<std::path::PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
     let executable = |path: &std::path::Path| {
         std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)

@@ -11,12 +11,13 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::owner::OwnerNumbers;
+use super::writeback::Writeback;
 use crate::archive::digest::sha256_hex;
 use crate::archive::entry::{Entry, EntryType};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
@@ -61,6 +62,7 @@ pub struct Extractor {
     is_root: bool,
     owners: OwnerNumbers,
     problems: Mutex<Problems>,
+    writeback: Arc<Writeback>,
 }
 
 impl Extractor {
@@ -82,6 +84,7 @@ impl Extractor {
             .iter()
             .map(|(prefix, place)| Ok((prefix.clone(), open_target(place, existing)?)));
         Ok(Self {
+            writeback: Writeback::new(&root),
             root,
             path: path.to_owned(),
             mounts: mounts.collect::<Result<_>>()?,
@@ -185,6 +188,7 @@ pub struct NewFile {
     /// Its name until it is complete, if that is not its own.
     temporary: Option<Vec<u8>>,
     position: u64,
+    writeback: Arc<Writeback>,
 }
 
 impl Write for NewFile {
@@ -192,6 +196,7 @@ impl Write for NewFile {
         use std::os::unix::fs::FileExt as _;
         let written = self.file.write_at(bytes, self.position)?;
         self.position += written as u64;
+        self.writeback.written(written as u64);
         Ok(written)
     }
 
@@ -300,7 +305,8 @@ impl Cursor<'_> {
             Mode::RUSR | Mode::WUSR,
         )
         .map_err(|errno| refused(entry, errno))?;
-        Ok(NewFile { file: File::from(file), temporary, position: 0 })
+        let writeback = Arc::clone(&self.target.writeback);
+        Ok(NewFile { file: File::from(file), temporary, position: 0, writeback })
     }
 
     /// A complete file gets its size, attributes and name.
@@ -359,7 +365,8 @@ impl Cursor<'_> {
         let directory = self.enter(parent).map_err(|errno| refused(entry, errno))?;
         let file = rustix::fs::openat(directory, OsStr::from_bytes(&name), flags, Mode::empty())
             .map_err(|errno| refused(entry, errno))?;
-        Ok(NewFile { file: File::from(file), temporary: None, position: 0 })
+        let writeback = Arc::clone(&self.target.writeback);
+        Ok(NewFile { file: File::from(file), temporary: None, position: 0, writeback })
     }
 
     /// The directory of a large file, and its name there until it is complete: where it replaces

@@ -6,8 +6,10 @@ mod live;
 mod owner;
 mod source;
 mod walk;
+mod writeback;
 
 pub mod extract;
+pub mod heartbeat;
 
 pub use owner::{OwnerNames, OwnerNumbers};
 pub use source::{Config, DirectorySource, raise_file_limit};

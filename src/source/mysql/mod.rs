@@ -29,10 +29,11 @@ mod tools;
 
 pub use binlog::{BINLOG, Goal};
 pub use choose::Which;
+pub use client::Client;
 pub use conninfo::{Settings, SslMode};
 pub use files::{Facts, OVERVIEW, Overview, Position, Table};
 pub use local::LocalDumps;
-pub use restore::{DatabasePlan, Difference, Done, Options, Restored, Restoring, replay_into};
-pub use server::{ThrowawayServer, end_leftover};
+pub use restore::{DatabasePlan, Done, Options, Restoring, replay_into};
+pub use server::{Launch, ThrowawayServer, end_leftover};
 pub use source::{Config, KIND, MysqlSource};
 pub use split::{Part, Splitter};

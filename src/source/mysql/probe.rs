@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::look;
 use super::source::{MysqlSource, outside_transactions};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::source::{ProbeNote, SourceProbe};
 
 /// Databases looked into; of more the rest is not.
@@ -19,20 +19,13 @@ const RIGHTS: [(&str, &str); 6] = [
     ("REPLICATION SLAVE", "binary logs"),
 ];
 
-/// An error with its hints, on one line.
-fn told(error: &Error) -> String {
-    let mut parts = vec![error.chain()];
-    parts.extend(error.hints().iter().cloned());
-    parts.join("; ")
-}
-
 /// Looks. Changes nothing.
 pub fn probe(source: &MysqlSource) -> Result<SourceProbe> {
     let mut notes = Vec::new();
     let mut client = match source.settings().and_then(|settings| Client::open(&settings)) {
         Ok(client) => client,
         Err(error) => {
-            return Ok(SourceProbe { notes: vec![ProbeNote::fault(told(&error))] });
+            return Ok(SourceProbe { notes: vec![ProbeNote::fault(error.advised())] });
         }
     };
     let (server, settings) = (client.server().clone(), client.settings().clone());
@@ -48,13 +41,13 @@ pub fn probe(source: &MysqlSource) -> Result<SourceProbe> {
         Ok(tools) => {
             notes.push(ProbeNote::fact(format!("{} is {}", tools.dump.display(), tools.text)));
         }
-        Err(error) => notes.push(ProbeNote::fault(told(&error))),
+        Err(error) => notes.push(ProbeNote::fault(error.advised())),
     }
     rights(source, &mut client, &mut notes)?;
     let databases = match source.choice(&mut client) {
         Ok(databases) => databases,
         Err(error) => {
-            notes.push(ProbeNote::fault(told(&error)));
+            notes.push(ProbeNote::fault(error.advised()));
             return Ok(SourceProbe { notes });
         }
     };
@@ -74,7 +67,7 @@ pub fn probe(source: &MysqlSource) -> Result<SourceProbe> {
         Ok(None) => notes.push(ProbeNote::warning(
             "it writes no binary log: nothing between two dumps can be recovered (log_bin in its configuration)",
         )),
-        Err(error) if source.config.lock => notes.push(ProbeNote::fault(told(&error))),
+        Err(error) if source.config.lock => notes.push(ProbeNote::fault(error.advised())),
         Err(_) => {}
     }
     let users = client.rows("SELECT 1 FROM mysql.user LIMIT 1", "failed to look for users");

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 
 use super::client::Client;
 use super::conninfo::Settings;
 use crate::error::{Error, IoContext as _, Result};
 use crate::source::postgres::ServerUser;
+use crate::source::{isolation, leftover};
 use crate::telemetry::Reporter;
 
 /// How long it may take until it answers.
@@ -26,6 +27,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The file with its process id, in its data directory.
 const PID: &str = "backstay.pid";
+
+/// What is to be started.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch<'a> {
+    /// MariaDB, and not MySQL.
+    pub mariadb: bool,
+    /// An empty directory for its data.
+    pub data: &'a Path,
+    /// One for its socket and log, with a short path.
+    pub runtime: &'a Path,
+    /// Where its programs are, if they are not to be looked for.
+    pub programs: Option<&'a Path>,
+    /// Who runs it: both directories are theirs.
+    pub user: ServerUser,
+    /// It gets a network of its own, with nothing in it.
+    pub isolated: bool,
+}
 
 /// A server of one's own.
 #[derive(Debug)]
@@ -56,6 +74,11 @@ fn find(names: &[&str], given: Option<&Path>) -> Result<PathBuf> {
         })
 }
 
+/// The names of the server's program.
+const fn names(mariadb: bool) -> &'static [&'static str] {
+    if mariadb { &["mariadbd", "mysqld"] } else { &["mysqld"] }
+}
+
 fn command(user: ServerUser, program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env("LC_ALL", "C").env("TZ", "UTC").stdin(Stdio::null());
@@ -66,16 +89,15 @@ fn command(user: ServerUser, program: &Path) -> Command {
 }
 
 impl ThrowawayServer {
-    /// Makes an empty server in `data` and starts it. Its socket and log lie in `runtime`, a
-    /// directory with a short path. Both directories belong to `user`.
-    pub fn start(
-        mariadb: bool,
-        (data, runtime): (&Path, &Path),
-        programs: Option<&Path>,
-        user: ServerUser,
-        reporter: &Reporter,
-    ) -> Result<Self> {
-        let server = find(if mariadb { &["mariadbd", "mysqld"] } else { &["mysqld"] }, programs)?;
+    /// Looks whether there is the program that such a server is started with.
+    pub fn can_start(mariadb: bool, programs: Option<&Path>) -> Result<()> {
+        find(names(mariadb), programs).map(drop)
+    }
+
+    /// Makes an empty server and starts it.
+    pub fn start(launch: &Launch<'_>, reporter: &Reporter) -> Result<Self> {
+        let Launch { mariadb, data, runtime, programs, user, isolated } = *launch;
+        let server = find(names(mariadb), programs)?;
         let log = runtime.join("log");
         let failed = || format!("failed to create {}", log.display());
         let file = File::create(&log).doing(failed)?;
@@ -111,7 +133,8 @@ impl ThrowawayServer {
         start.arg("--skip-log-bin");
         // Whoever interrupts this program is not to take the server away from under it.
         start.process_group(0).stdout(said(&file)?).stderr(file).current_dir(data);
-        let child = start.spawn().doing(|| format!("failed to start {}", server.display()))?;
+        let child = isolation::spawn(&mut start, isolated)
+            .doing(|| format!("failed to start {}", server.display()))?;
         let mut server = Self { child, log, socket };
         server.answers(reporter)?;
         Ok(server)
@@ -149,16 +172,8 @@ impl ThrowawayServer {
         self.end(Signal::TERM);
     }
 
-    fn end(&mut self, mut signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        let deadline = Instant::now() + STOP;
-        while let Ok(None) = self.child.try_wait() {
-            if Instant::now() > deadline {
-                signal = Signal::KILL;
-            }
-            let _ = kill_process(pid, signal);
-            std::thread::sleep(PAUSE);
-        }
+    fn end(&mut self, signal: Signal) {
+        leftover::end(&mut self.child, signal, STOP, PAUSE);
     }
 }
 
@@ -182,14 +197,5 @@ fn said_at_last(log: &Path, what: &str) -> Error {
 pub fn end_leftover(data: &Path) {
     let Ok(text) = fs::read_to_string(data.join(PID)) else { return };
     let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) else { return };
-    // Numbers are used again: the process must be at home there.
-    let at_home = || {
-        let home = fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
-        home.is_ok_and(|home| home == data)
-    };
-    let deadline = Instant::now() + STOP;
-    while at_home() && Instant::now() < deadline {
-        let _ = kill_process(pid, Signal::KILL);
-        std::thread::sleep(PAUSE);
-    }
+    leftover::end_at_home(pid, data, Signal::KILL, STOP, PAUSE);
 }

@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod dump;
+pub mod heartbeat;
 pub mod restore;
 
 mod archiver;

@@ -12,12 +12,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::unistd::User;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 
 use super::conninfo::variables;
 use super::tools::{Needed, Tool};
 use super::{Connection, Settings, Surroundings};
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
+use crate::source::{isolation, leftover};
 use crate::telemetry::Reporter;
 
 /// How long it may take until it answers at all. Replaying WAL comes after that.
@@ -108,6 +109,8 @@ pub struct Launch<'a> {
     pub user: ServerUser,
     /// Roles that may exist, for the first question.
     pub roles: &'a [String],
+    /// It gets a network of its own, with nothing in it.
+    pub isolated: bool,
 }
 
 /// A server of one's own.
@@ -123,6 +126,11 @@ pub struct ThrowawayServer {
 }
 
 impl ThrowawayServer {
+    /// Looks whether there are the programs that a server of this version is started with.
+    pub fn can_start(major: u32, programs: Option<&Path>) -> Result<()> {
+        find_in("postgres", major, programs).map(drop)
+    }
+
     /// Makes an empty cluster, whose superuser is `postgres`.
     pub fn create(launch: &Launch<'_>) -> Result<()> {
         let initdb = find("initdb", launch)?;
@@ -151,8 +159,8 @@ impl ThrowawayServer {
         }
         // Whoever interrupts this program is not to take the server away from under it.
         command.process_group(0).stdout(file).stderr(second);
-        let child =
-            command.spawn().doing(|| format!("failed to start {}", postgres.path.display()))?;
+        let child = isolation::spawn(&mut command, launch.isolated)
+            .doing(|| format!("failed to start {}", postgres.path.display()))?;
         let runtime = launch.runtime.to_path_buf();
         let role = String::new();
         let mut server = Self { child, log, runtime, programs, user: launch.user, role };
@@ -280,16 +288,7 @@ impl ThrowawayServer {
     }
 
     fn end(&mut self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        let deadline = Instant::now() + STOP;
-        let mut signal = signal;
-        while let Ok(None) = self.child.try_wait() {
-            if Instant::now() > deadline {
-                signal = Signal::KILL;
-            }
-            let _ = kill_process(pid, signal);
-            std::thread::sleep(PAUSE);
-        }
+        leftover::end(&mut self.child, signal, STOP, PAUSE);
     }
 }
 
@@ -304,25 +303,18 @@ pub fn end_leftover(data: &Path) {
     let Ok(text) = fs::read_to_string(data.join("postmaster.pid")) else { return };
     let number = text.lines().next().and_then(|line| line.trim().parse().ok());
     let Some(pid) = number.and_then(Pid::from_raw) else { return };
-    // Numbers are used again: the process must be at home there.
-    let at_home = || {
-        let home = fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
-        home.is_ok_and(|home| home == data)
-    };
-    let deadline = Instant::now() + STOP;
-    while at_home() && Instant::now() < deadline {
-        let _ = kill_process(pid, Signal::QUIT);
-        std::thread::sleep(PAUSE);
-    }
+    leftover::end_at_home(pid, data, Signal::QUIT, STOP, PAUSE);
 }
 
 fn find(program: &str, launch: &Launch<'_>) -> Result<Tool> {
-    let needed = Needed { least: launch.major, best: launch.major };
-    let tool = Tool::find(program, launch.programs, needed)?;
-    if tool.major == launch.major {
+    find_in(program, launch.major, launch.programs)
+}
+
+fn find_in(program: &str, major: u32, programs: Option<&Path>) -> Result<Tool> {
+    let tool = Tool::find(program, programs, Needed { least: major, best: major })?;
+    if tool.major == major {
         return Ok(tool);
     }
-    let Launch { major, .. } = launch;
     Err(Error::new(
         ErrorKind::NotFound,
         format!("{} is PostgreSQL {}, and this needs {major}", tool.path.display(), tool.major),

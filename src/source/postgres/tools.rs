@@ -76,11 +76,14 @@ impl Tool {
 
 fn missing(name: &str, given: Option<&Path>, needed: Needed, found: &[Tool]) -> Error {
     let Needed { least, .. } = needed;
+    // A data directory is for one version alone; a client knows the older ones too.
+    let serves = ["postgres", "initdb", "pg_amcheck"].contains(&name);
+    let wanted = if serves { least.to_string() } else { format!("{least} or newer") };
     let error = match found.iter().max_by_key(|tool| tool.major) {
         Some(newest) => Error::new(
             ErrorKind::Unsupported,
             format!(
-                "{} is {name} {}, and this needs {least} or newer",
+                "{} is {name} {}, and this needs {wanted}",
                 newest.path.display(),
                 newest.version
             ),
@@ -93,9 +96,11 @@ fn missing(name: &str, given: Option<&Path>, needed: Needed, found: &[Tool]) -> 
             },
         ),
     };
-    error.hint(format!(
-        "install postgresql-client-{least} or newer, or name its directory: `programs: /usr/lib/postgresql/{least}/bin`"
-    ))
+    error.hint(if serves {
+        format!("install postgresql-{least}, or name the directory: --programs /usr/lib/postgresql/{least}/bin")
+    } else {
+        format!("install postgresql-client-{wanted}, or name its directory: `programs: /usr/lib/postgresql/{least}/bin`")
+    })
 }
 
 fn is_program(path: &Path) -> bool {

@@ -52,7 +52,8 @@ pub fn views_path(database: &str) -> String {
     format!("{DATABASES}/{}.views.json", file_name(database))
 }
 
-fn views_of(database: &Database) -> Vec<View> {
+/// Its views.
+pub fn views_of(database: &Database) -> Vec<View> {
     let of = |materialized: bool| {
         move |(name, definition): &(String, String)| View {
             name: name.clone(),

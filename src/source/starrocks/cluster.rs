@@ -9,7 +9,7 @@ use super::session::{Access, Session, Tls};
 use super::sql;
 use super::version::Version;
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::StarRocks;
+use crate::policy::{ClusterLogin, StarRocks};
 use crate::secret::SecretRef;
 use crate::telemetry::Reporter;
 
@@ -50,8 +50,18 @@ pub struct Login {
 }
 
 impl Login {
-    /// As a policy says. The password is read now.
+    /// As a policy says of a source. The password is read now.
     pub fn of(policy: &StarRocks) -> Result<Self> {
+        Self::to(&ClusterLogin {
+            frontends: policy.frontends.clone(),
+            user: policy.user.clone(),
+            password: policy.password.clone(),
+            tls: policy.tls.clone(),
+        })
+    }
+
+    /// The same of any cluster.
+    pub fn to(policy: &ClusterLogin) -> Result<Self> {
         let target = |text: &String| {
             let (host, port) = StarRocks::address(text)
                 .ok_or_else(|| Error::usage(format!("`{text}` is no frontend")))?;

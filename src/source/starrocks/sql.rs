@@ -211,6 +211,11 @@ pub fn rename_database(database: &str, to: &str) -> String {
     format!("ALTER DATABASE {} RENAME {}", name(database), name(to))
 }
 
+/// Drops a database for good.
+pub fn drop_database(database: &str) -> String {
+    format!("DROP DATABASE {} FORCE", name(database))
+}
+
 /// Keeps partitions from being made and dropped by their age.
 pub fn stop_dynamic_partitions(database: &str, table: &str) -> String {
     format!(

@@ -345,6 +345,7 @@ impl Taking<'_> {
                     let whose = format!("{}: waits for another job to end", now.name);
                     self.cx.reporter.note(whose);
                     told = true;
+                    self.end_leftover(&now.name)?;
                 }
                 pause.wait(&self.cx.reporter)?;
             } else if matches!(failure, Failure::Lost(_)) && self.was_taken(&now.name, &label)? {
@@ -356,6 +357,23 @@ impl Taking<'_> {
                 return Err(failure.into_error(&doing));
             }
         }
+    }
+
+    /// Ends the job of a backup of this source that was killed: nobody waits for it any more.
+    fn end_leftover(&mut self, database: &str) -> Result<()> {
+        let Some(own) = &self.place.backup else { return Ok(()) };
+        let failed = |failure: Failure| {
+            failure.into_error(&format!("look for the job that is in the way in `{database}`"))
+        };
+        let rows = self.cluster.ask(&sql::show_backup(database)).map_err(failed)?;
+        let label = rows.first().map(|row| row.text("SnapshotName").to_owned()).unwrap_or_default();
+        if !self.place.store.is_leftover(&label, own)? {
+            return Ok(());
+        }
+        self.cx.reporter.note(format!("{database}: ends the job {label}, whose backup was killed"));
+        // It may have ended by itself.
+        let _ = self.cluster.submit(&sql::cancel_backup(database));
+        Ok(())
     }
 
     /// Whether a job is there that no answer came to.

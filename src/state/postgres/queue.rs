@@ -7,8 +7,9 @@ use postgres::{Client, Row};
 
 use super::session::SharedState;
 use crate::error::{Error, Result};
-use crate::state::ledger::{Epoch, Fence, Held, Ledger};
+use crate::state::ledger::{Epoch, Fence, Held, LastEnds, Ledger};
 use crate::state::runs::{NewRun, RunFilter, RunRow, RunState, Slot, micros};
+use crate::state::totals::{Durations, OUTCOMES, RunTotal};
 
 const COLUMNS: &str = "id, stack, job, source, nominal, due, not_before, state, why, attempts, \
                        owner, heartbeat, started, ended, backup, cancelled, epoch";
@@ -97,10 +98,26 @@ impl Ledger for SharedState {
              WHERE ($1::text IS NULL OR stack = $1) AND ($2::text IS NULL OR source = $2)
                AND ($3::text IS NULL OR job = $3)
                AND (cardinality($4::text[]) = 0 OR state = ANY ($4))
-             ORDER BY due DESC, id DESC LIMIT $5"
+               AND ($6::bigint IS NULL OR due >= $6) AND ($7::bigint IS NULL OR due < $7)
+             ORDER BY due DESC, id DESC LIMIT $5 OFFSET $8"
         );
+        let since = filter.since.map(Timestamp::as_microsecond);
+        let until = filter.until.map(Timestamp::as_microsecond);
+        let skip = i64::try_from(filter.skip).unwrap_or(i64::MAX);
         let ask = |client: &mut Client| {
-            client.query(&sql, &[&filter.stack, &filter.source, &filter.job, &states, &limit])
+            client.query(
+                &sql,
+                &[
+                    &filter.stack,
+                    &filter.source,
+                    &filter.job,
+                    &states,
+                    &limit,
+                    &since,
+                    &until,
+                    &skip,
+                ],
+            )
         };
         let mut found = self.rows("read runs", ask, row).and_then(complete)?;
         found.reverse();
@@ -234,13 +251,16 @@ impl Ledger for SharedState {
             return Ok(());
         }
         self.change("end runs", |client| {
-            let update = client.prepare(
-                "UPDATE backstay.runs SET state = $2, why = $3, ended = $4
-                 WHERE id = $1 AND state = 'waiting'",
+            let ids: Vec<&str> = runs.iter().map(|(id, _, _)| id.as_str()).collect();
+            let states: Vec<&str> = runs.iter().map(|(_, state, _)| state.word()).collect();
+            let whys: Vec<&str> = runs.iter().map(|(_, _, why)| why.as_str()).collect();
+            // One statement: what is counted is counted in one order.
+            client.execute(
+                "UPDATE backstay.runs SET state = wanted.state, why = wanted.why, ended = $4
+                 FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted (id, state, why)
+                 WHERE runs.id = wanted.id AND runs.state = 'waiting'",
+                &[&ids, &states, &whys, &now.as_microsecond()],
             )?;
-            for (id, state, why) in runs {
-                client.execute(&update, &[&id, &state.word(), &why, &now.as_microsecond()])?;
-            }
             Ok(())
         })
     }
@@ -341,6 +361,67 @@ impl Ledger for SharedState {
         })
     }
 
+    fn last_ends(&self, of: &[(&str, &str, &str)]) -> Result<Vec<LastEnds>> {
+        let sql = format!(
+            "SELECT {COLUMNS}, number FROM (
+                 SELECT newest.*, wanted.number
+                 FROM unnest($1::text[], $2::text[], $3::text[])
+                      WITH ORDINALITY AS wanted (stack, job, source, number)
+                 CROSS JOIN unnest($4::text[]) AS outcome (state)
+                 CROSS JOIN LATERAL (
+                     SELECT * FROM backstay.runs
+                     WHERE runs.stack = wanted.stack AND runs.job = wanted.job
+                       AND runs.source = wanted.source AND runs.state = outcome.state
+                     ORDER BY due DESC LIMIT 1) AS newest) AS ends"
+        );
+        let stacks: Vec<&str> = of.iter().map(|(stack, _, _)| *stack).collect();
+        let jobs: Vec<&str> = of.iter().map(|(_, job, _)| *job).collect();
+        let sources: Vec<&str> = of.iter().map(|(_, _, source)| *source).collect();
+        let states = OUTCOMES.map(RunState::word).to_vec();
+        let found = self.rows(
+            "read what runs came to",
+            |client| client.query(&sql, &[&stacks, &jobs, &sources, &states]),
+            |found| Ok((row(found)?, found.try_get::<_, i64>(17)?)),
+        )?;
+        let mut ends = vec![LastEnds::default(); of.len()];
+        for (row, number) in found {
+            let place = usize::try_from(number - 1).ok().and_then(|place| ends.get_mut(place));
+            if let Some(ends) = place {
+                ends.take(row?);
+            }
+        }
+        Ok(ends)
+    }
+
+    fn run_totals(&self) -> Result<Vec<RunTotal>> {
+        let sql = "SELECT stack, job, source, state, total FROM backstay.run_totals";
+        let read = |row: &Row| {
+            Ok(RunTotal {
+                stack: row.try_get(0)?,
+                job: row.try_get(1)?,
+                source: row.try_get(2)?,
+                state: row.try_get(3)?,
+                total: u64::try_from(row.try_get::<_, i64>(4)?).unwrap_or(0),
+            })
+        };
+        self.rows("count runs", |client| client.query(sql, &[]), read)
+    }
+
+    fn run_durations(&self) -> Result<BTreeMap<(String, String), Durations>> {
+        let sql = "SELECT stack, job, le, total FROM backstay.run_durations";
+        let read = |row: &Row| {
+            let of: (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            Ok((of, row.try_get::<_, i64>(2)?, row.try_get::<_, i64>(3)?))
+        };
+        let mut found: BTreeMap<_, Durations> = BTreeMap::new();
+        for (of, le, total) in
+            self.rows("read how long runs took", |client| client.query(sql, &[]), read)?
+        {
+            found.entry(of).or_insert_with(Durations::none).take(le, total);
+        }
+        Ok(found)
+    }
+
     fn keep_words(&self, id: &str, words: &str) -> Result<()> {
         // PostgreSQL's text knows no NUL.
         let words = words.replace('\0', "");
@@ -365,30 +446,35 @@ fn insert(client: &mut Client, runs: &[NewRun]) -> Result<(), postgres::Error> {
     if runs.is_empty() {
         return Ok(());
     }
-    let insert = client.prepare(
+    let text = |of: fn(&NewRun) -> &str| runs.iter().map(of).collect::<Vec<&str>>();
+    let time = |of: fn(&NewRun) -> Timestamp| -> Vec<i64> {
+        runs.iter().map(|run| of(run).as_microsecond()).collect()
+    };
+    let ended: Vec<Option<i64>> = runs
+        .iter()
+        .map(|run| run.state.is_final().then(|| run.not_before.as_microsecond()))
+        .collect();
+    let whys: Vec<Option<&str>> = runs.iter().map(|run| run.why.as_deref()).collect();
+    // One statement: what is counted is counted in one order.
+    client.execute(
         "INSERT INTO backstay.runs
              (id, stack, job, source, nominal, due, not_before, state, why, ended)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
+                              $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::bigint[])
          ON CONFLICT (stack, job, source, nominal) DO NOTHING",
+        &[
+            &text(|run| &run.id),
+            &text(|run| &run.slot.stack),
+            &text(|run| &run.slot.job),
+            &text(|run| &run.slot.source),
+            &text(|run| &run.slot.nominal),
+            &time(|run| run.due),
+            &time(|run| run.not_before),
+            &text(|run| run.state.word()),
+            &whys,
+            &ended,
+        ],
     )?;
-    for run in runs {
-        let ended = run.state.is_final().then(|| run.not_before.as_microsecond());
-        client.execute(
-            &insert,
-            &[
-                &run.id,
-                &run.slot.stack,
-                &run.slot.job,
-                &run.slot.source,
-                &run.slot.nominal,
-                &run.due.as_microsecond(),
-                &run.not_before.as_microsecond(),
-                &run.state.word(),
-                &run.why,
-                &ended,
-            ],
-        )?;
-    }
     Ok(())
 }
 

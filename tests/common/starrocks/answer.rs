@@ -15,7 +15,7 @@ pub fn answer(
     world: &Mutex<World>,
     number: usize,
     text: &str,
-    current: &mut Option<String>,
+    (user, current): (&str, &mut Option<String>),
 ) -> Answer {
     let mut world = world.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     world.log.push(text.to_owned());
@@ -34,12 +34,28 @@ pub fn answer(
         Ok(statement) => statement,
         Err(message) => return Answer::Error(1064, message),
     };
+    if let Statement::InsertNothing(database, table) = &statement
+        && !world.may_write(user, database)
+    {
+        return refuse(
+            &world,
+            format!(
+                "Access denied; you need (at least one of) the INSERT privilege(s) on TABLE {table} for this operation"
+            ),
+        );
+    }
     let said = carry_out(&mut world, number, statement, current);
     if let Some(start) = world.faults.no_reply
         && text.starts_with(start)
     {
         world.faults.no_reply = None;
         return Answer::Silence;
+    }
+    if let Some(start) = world.faults.halt_after
+        && text.starts_with(start)
+    {
+        world.faults.halt_after = None;
+        return Answer::Halt;
     }
     said.unwrap_or_else(|message| refuse(&world, message))
 }
@@ -164,6 +180,15 @@ fn carry_out(
             world.database(&name);
             Ok(Answer::Ok)
         }
+        Statement::DropDatabase(name) => {
+            if world.slots.get(&name).is_some_and(|job| !job.is_done()) {
+                return Err(format!("There is a job running on database '{name}'"));
+            }
+            world.slots.remove(&name);
+            let found = world.databases.remove(&name);
+            found.ok_or_else(|| format!("Can't drop database '{name}'; database doesn't exist"))?;
+            Ok(Answer::Ok)
+        }
         Statement::RenameDatabase(from, to) => {
             if world.databases.contains_key(&to) {
                 return Err(format!("Database name[{to}] is already used"));
@@ -220,13 +245,35 @@ fn carry_out(
             let user =
                 text.rsplit_once(" TO ").map(|(_, user)| user.to_owned()).unwrap_or_default();
             let role = user.trim_start_matches("ROLE ").trim_matches('`').to_owned();
+            let user = user.trim_start_matches("USER ").to_owned();
             if !world.users.contains(&user) && !world.roles.contains(&role) {
                 return Err(format!(
                     "Getting analyzing error. Detail message: cannot find user {user}."
                 ));
             }
+            if let Some((right, _)) = text.trim_start_matches("GRANT ").rsplit_once(" TO ROLE ") {
+                world.rights.insert((right.to_owned(), role));
+            }
             world.grants.push(text);
             Ok(Answer::Ok)
+        }
+        Statement::Revoke(text) => {
+            let (right, role) = text
+                .trim_start_matches("REVOKE ")
+                .rsplit_once(" FROM ROLE ")
+                .ok_or("Getting syntax error. Detail message: no role.")?;
+            if !world.roles.iter().any(|known| known == role) {
+                return Err(format!(
+                    "Getting analyzing error. Detail message: cannot find role {role}."
+                ));
+            }
+            // What nobody has is taken away without a word.
+            world.rights.remove(&(right.to_owned(), role.to_owned()));
+            Ok(Answer::Ok)
+        }
+        Statement::InsertNothing(database_name, table) => {
+            let found = database(world, &database_name)?.tables.contains_key(&table);
+            if found { Ok(Answer::Ok) } else { Err(format!("Unknown table '{table}'")) }
         }
         Statement::CreateTable(..) => Err("No database selected".into()),
         Statement::Use(name) => {

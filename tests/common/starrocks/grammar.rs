@@ -48,6 +48,7 @@ pub enum Statement {
     },
     CreateDatabase(String),
     RenameDatabase(String, String),
+    DropDatabase(String),
     AlterProperties {
         database: String,
         table: String,
@@ -62,6 +63,9 @@ pub enum Statement {
     CreateRole(String),
     CreateUser(String),
     Grant(String),
+    Revoke(String),
+    /// `INSERT INTO … SELECT * FROM … WHERE FALSE`: the table that nothing is written to.
+    InsertNothing(String, String),
     CreateTable(String, String),
     CreateView(String, String),
     CreateMaterialized(String, String),
@@ -161,7 +165,9 @@ pub fn parse(text: &str, version: (u32, u32)) -> Parsed<Statement> {
     let tokens = tokens(text).map_err(wrong)?;
     let mut parser = Parser { tokens, at: 0, version };
     let statement = parser.statement(text).map_err(wrong)?;
-    if parser.at < parser.tokens.len() && !matches!(statement, Statement::Grant(_)) {
+    if parser.at < parser.tokens.len()
+        && !matches!(statement, Statement::Grant(_) | Statement::Revoke(_))
+    {
         return Err(wrong(parser.unexpected()));
     }
     Ok(statement)
@@ -349,6 +355,11 @@ impl Parser {
         if self.take("DROP REPOSITORY") {
             return Ok(Statement::DropRepository(self.identifier()?));
         }
+        if self.take("DROP DATABASE") {
+            let name = self.identifier()?;
+            self.need("FORCE")?;
+            return Ok(Statement::DropDatabase(name));
+        }
         if self.take("ALTER DATABASE") {
             let from = self.identifier()?;
             self.need("RENAME")?;
@@ -367,6 +378,20 @@ impl Parser {
         }
         if self.take("GRANT") {
             return Ok(Statement::Grant(text.to_owned()));
+        }
+        if self.take("REVOKE") {
+            return Ok(Statement::Revoke(text.to_owned()));
+        }
+        if self.take("INSERT INTO") {
+            let into = self.qualified()?;
+            self.need("SELECT")?;
+            self.need_mark('*')?;
+            self.need("FROM")?;
+            if self.qualified()? != into {
+                return Err(self.unexpected());
+            }
+            self.need("WHERE FALSE")?;
+            return Ok(Statement::InsertNothing(into.0, into.1));
         }
         Err(self.unexpected())
     }

@@ -33,6 +33,10 @@ pub struct World {
     pub users: Vec<String>,
     pub roles: Vec<String>,
     pub grants: Vec<String>,
+    /// Applications: user, password and the role that each has.
+    pub accounts: BTreeMap<String, (String, String)>,
+    /// Rights that roles have, as they were given: the right, and the role.
+    pub rights: std::collections::BTreeSet<(String, String)>,
     pub runtime: tokio::runtime::Runtime,
     /// The keystore, if there is one.
     pub tls: Option<std::sync::Arc<rustls::ServerConfig>>,
@@ -49,6 +53,8 @@ pub struct Faults {
     pub merged: u32,
     /// No answer comes to the next statement that begins so, although it is carried out.
     pub no_reply: Option<&'static str>,
+    /// The next statement that begins so is carried out, and nothing comes any more.
+    pub halt_after: Option<&'static str>,
     /// Neither is it carried out.
     pub no_reply_undone: Option<&'static str>,
     /// The user may not see jobs.
@@ -132,6 +138,8 @@ impl World {
             users: vec!["'root'@'%'".into(), "'backup'@'%'".into(), "'analyst'@'%'".into()],
             roles: vec!["root".into(), "public".into(), "readers".into()],
             grants: Vec::new(),
+            accounts: BTreeMap::new(),
+            rights: std::collections::BTreeSet::new(),
             runtime: tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .enable_all()
@@ -139,6 +147,17 @@ impl World {
                 .unwrap(),
             tls: None,
         }
+    }
+
+    /// Whether a user may write to a database: the one that backs up may everything.
+    pub fn may_write(&self, user: &str, database: &str) -> bool {
+        let Some((_, role)) = self.accounts.get(user) else { return user == self.user };
+        self.rights.iter().any(|(right, whom)| {
+            let (what, place) = right.split_once(" ON ").unwrap_or_default();
+            whom == role
+                && what.split(',').any(|one| one.trim() == "INSERT")
+                && place == format!("ALL TABLES IN DATABASE {database}")
+        })
     }
 
     /// The version, as in (3, 4).

@@ -15,6 +15,8 @@ pub enum Answer {
     Error(u16, String),
     /// The connection ends without a word.
     Silence,
+    /// No word comes until the client is gone.
+    Halt,
 }
 
 const SCRAMBLE: &[u8; 20] = b"abcdefghijklmnopqrst";
@@ -110,7 +112,12 @@ fn run(packets: &mut Packets, world: &Mutex<World>, number: usize) -> io::Result
     let (user, proof) = login(&response).ok_or(io::ErrorKind::InvalidData)?;
     let allowed = {
         let world = world.lock().unwrap();
-        user == world.user && proof == expected(&world.password)
+        let known = if user == world.user {
+            Some(&world.password)
+        } else {
+            world.accounts.get(&user).map(|(password, _)| password)
+        };
+        known.is_some_and(|password| proof == expected(password))
     };
     if !allowed {
         return packets
@@ -129,11 +136,13 @@ fn run(packets: &mut Packets, world: &Mutex<World>, number: usize) -> io::Result
             // COM_QUERY
             Some(3) => {
                 let statement = String::from_utf8_lossy(&command[1..]).into_owned();
-                let answer = super::answer::answer(world, number, &statement, &mut current);
+                let answer =
+                    super::answer::answer(world, number, &statement, (&user, &mut current));
                 match answer {
                     Answer::Ok => packets.ok()?,
                     Answer::Error(code, message) => packets.error(code, &message)?,
                     Answer::Silence => return Ok(()),
+                    Answer::Halt => drop(packets.read()?),
                     Answer::Rows(columns, rows) => send_rows(packets, &columns, &rows)?,
                 }
             }

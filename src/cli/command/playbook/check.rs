@@ -12,7 +12,10 @@ use crate::playbook::compile::{Plan, Wanted, compile};
 use crate::playbook::estimate::{Estimate, estimate};
 use crate::playbook::history::newest_runs;
 use crate::playbook::preflight::{Finding, preflight};
+use crate::playbook::ready::row_of;
 use crate::policy::{Mode, Period, Policy};
+use crate::secret;
+use crate::state::ReadinessRow;
 
 /// The most runs that an estimate is made from.
 const RUNS: usize = 20;
@@ -45,6 +48,9 @@ struct Checked {
     problems: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     estimate: Option<Estimate>,
+    /// How much of what was written would be lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_seconds: Option<u64>,
     steps: Vec<Finding>,
 }
 
@@ -70,14 +76,19 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             }
         }
     }
+    if !args.plan_only {
+        remember(app, &checked);
+    }
     let problems: usize = checked.iter().map(|one| one.problems).sum();
     if app.printer.is_json() {
         app.printer.json(&checked)?;
     } else {
         for one in &checked {
             let policy = set.policies.iter().find(|policy| policy.stack == one.stack);
-            let rto = policy.map_or(Period::from_secs(0), |policy| policy.objectives().rto);
-            tell(app, one, rto)?;
+            let zero = Period::from_secs(0);
+            let goals = policy
+                .map_or((zero, zero), |policy| (policy.objectives().rto, policy.objectives().rpo));
+            tell(app, one, goals)?;
         }
         if checked.is_empty() {
             app.printer.talk("no policy has `playbooks`");
@@ -98,8 +109,56 @@ fn look(app: &App, policy: &Policy, plan: &Plan, plan_only: bool) -> Result<Chec
         mode: plan.mode.word(),
         hash: plan.hash()?,
         problems: steps.iter().map(|step| step.problems.len()).sum(),
+        loss_seconds: steps.iter().filter_map(|step| step.loss).max(),
         steps,
     })
+}
+
+/// Keeps what was found, for `playbook list` and the daemon. Where that cannot be it was looked all the
+/// same.
+fn remember(app: &App, checked: &[Checked]) {
+    let Ok(state) = app.state() else { return };
+    for one in checked {
+        let problems = one.steps.iter().flat_map(|step| {
+            step.problems.iter().map(move |problem| format!("{}: {problem}", step.step))
+        });
+        let row = ReadinessRow {
+            stack: one.stack.clone(),
+            playbook: one.playbook.clone(),
+            mode: one.mode.to_owned(),
+            at: app.cx.clock.now(),
+            hash: one.hash.clone(),
+            problems: one.problems as u64,
+            why: secret::mask(&problems.take(1).collect::<String>()),
+            takes: one.estimate.as_ref().map(|estimate| estimate.seconds.ceil() as u64),
+            loss: one.loss_seconds,
+        };
+        if let Err(error) = state.put_readiness(&row) {
+            app.printer.warning(&format!("it is not kept what was found: {}", error.chain()));
+        }
+    }
+}
+
+/// Says of a plan that is about to be carried out what is known of whether it can be. That is a word to whoever
+/// is in a hurry: nothing is looked at, and nothing is refused.
+pub fn tell_readiness(app: &App, policy: &Policy, plan: &Plan) {
+    let wanted = Wanted { playbook: &plan.playbook, mode: Some(plan.mode), at: None };
+    let Ok(hash) = compile(policy, wanted).and_then(|plan| plan.hash()) else { return };
+    let Ok(rows) = app.state().and_then(|state| state.readiness()) else { return };
+    let (of, mode) = ((plan.stack.as_str(), plan.playbook.as_str()), plan.mode.word());
+    match row_of(&rows, of, (mode, &hash)) {
+        None => app.printer.warning(&format!(
+            "nobody has looked from here whether this can be carried out: `backstay playbook check {}` does",
+            plan.playbook
+        )),
+        Some(row) if row.problems > 0 => app.printer.warning(&format!(
+            "{} when somebody looked last, {}: {}",
+            format::count(row.problems, "problem"),
+            format::time(row.at),
+            row.why
+        )),
+        Some(_) => {}
+    }
 }
 
 /// What every step says that it would do.
@@ -135,7 +194,7 @@ pub fn tell_estimate(app: &App, estimate: &Estimate, rto: Period) -> Result<()> 
     Ok(())
 }
 
-fn tell(app: &App, one: &Checked, rto: Period) -> Result<()> {
+fn tell(app: &App, one: &Checked, (rto, rpo): (Period, Period)) -> Result<()> {
     app.printer.data(format!(
         "{}/{}, mode {}, plan {}: {}",
         one.stack,
@@ -149,6 +208,13 @@ fn tell(app: &App, one: &Checked, rto: Period) -> Result<()> {
         }
     ))?;
     tell_steps(app, &one.steps)?;
+    if let Some(loss) = one.loss_seconds {
+        let shown = format::seconds(loss as f64);
+        app.printer.data(format!("  {shown} of what was written would be lost; RPO {rpo}"))?;
+        if loss > rpo.as_secs() {
+            app.printer.warning(&format!("that is beyond the RPO of {rpo}"));
+        }
+    }
     one.estimate.iter().try_for_each(|estimate| tell_estimate(app, estimate, rto))
 }
 

@@ -7,8 +7,10 @@ use super::place;
 use crate::cli::ExitStatus;
 use crate::cli::format::{self, Align, table};
 use crate::cli::setup::App;
-use crate::error::Result;
-use crate::playbook::history::read;
+use crate::error::{ErrorKind, Result};
+use crate::id::time_of_key;
+use crate::playbook::aside::is_for_good;
+use crate::playbook::history::{open_runs, read, unreadable};
 use crate::playbook::view::RunView;
 use crate::store::runs_with_journals;
 
@@ -28,10 +30,17 @@ pub struct Args {
 struct Row {
     run: String,
     stack: String,
-    playbook: String,
-    mode: &'static str,
     repository: String,
     state: String,
+    /// What its journal says, where it can be read.
+    #[serde(flatten)]
+    known: Option<Known>,
+}
+
+#[derive(Serialize)]
+struct Known {
+    playbook: String,
+    mode: &'static str,
     started: jiff::Timestamp,
     last: jiff::Timestamp,
     who: String,
@@ -55,6 +64,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let mut rows: Vec<Row> = Vec::new();
     for (stack, repository, place) in places {
         let mut runs = runs_with_journals(place.at.store(), &stack)?;
+        let open = open_runs(place.at.store(), &stack)?;
         runs.drain(..runs.len().saturating_sub(args.limit));
         for run in runs {
             if rows.iter().any(|row| row.run == run) {
@@ -66,17 +76,35 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    app.printer.error(&error.context(format!("failed to read run {run}")));
-                    app.missed.set(true);
+                    // One that was set aside keeps nobody from anything: it is known to be damaged.
+                    let left = is_for_good(&error) && !open.contains(&run);
+                    if !left {
+                        app.printer.error(&unreadable(error, &run));
+                        app.missed.set(true);
+                    }
+                    let state = if left { "set aside: damaged" } else { "cannot be read" };
+                    let (repository, state) = (repository.clone(), state.to_owned());
+                    let stack = stack.clone();
+                    rows.push(Row { run, stack, repository, state, known: None });
                 }
             }
         }
     }
-    for error in errors {
+    // What no repository answered for may have it.
+    let lost = if errors.is_empty() { place::lost(app, &set)? } else { Vec::new() };
+    for error in errors.into_iter().chain(lost) {
         app.printer.error(&error);
         app.missed.set(true);
     }
-    rows.sort_by(|a, b| (a.started, &a.run).cmp(&(b.started, &b.run)));
+    if let Some(name) = wanted.filter(|_| rows.is_empty() && !app.missed.get()) {
+        // One that the policy has was never run; any other is a slip.
+        place::find(&set, name).map_err(|error| error.with_kind(ErrorKind::NotFound))?;
+    }
+    // Where nobody can read when a run began its name tells the second.
+    let began = |row: &Row| {
+        row.known.as_ref().map_or_else(|| time_of_key(&row.run), |known| Some(known.started))
+    };
+    rows.sort_by(|a, b| (began(a), &a.run).cmp(&(began(b), &b.run)));
     if app.printer.is_json() {
         app.printer.json(&rows)?;
         return Ok(ExitStatus::Done);
@@ -88,13 +116,16 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let lines: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
+            let of = |show: &dyn Fn(&Known) -> String| {
+                row.known.as_ref().map_or_else(|| "?".to_owned(), show)
+            };
             vec![
-                format::time(row.started),
+                of(&|known| format::time(known.started)),
                 row.run.clone(),
-                format!("{}/{}", row.stack, row.playbook),
-                row.mode.to_owned(),
+                of(&|known| format!("{}/{}", row.stack, known.playbook)),
+                of(&|known| known.mode.to_owned()),
                 row.state.clone(),
-                row.who.clone(),
+                of(&|known| known.who.clone()),
             ]
         })
         .collect();
@@ -110,13 +141,15 @@ fn row(view: &RunView, repository: &str) -> Row {
     Row {
         run: view.run.clone(),
         stack: view.plan.stack.clone(),
-        playbook: view.plan.playbook.clone(),
-        mode: view.plan.mode.word(),
         repository: repository.to_owned(),
         state: standing(view),
-        started: view.started,
-        last: view.last,
-        who: view.who.to_string(),
-        hash: view.hash.clone(),
+        known: Some(Known {
+            playbook: view.plan.playbook.clone(),
+            mode: view.plan.mode.word(),
+            started: view.started,
+            last: view.last,
+            who: view.who.to_string(),
+            hash: view.hash.clone(),
+        }),
     }
 }

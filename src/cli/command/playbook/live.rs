@@ -1,16 +1,19 @@
 //! Runs as people see them: a line for everything that happens, and where each step stands.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::cli::ExitStatus;
 use crate::cli::format;
 use crate::cli::printer::Printer;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::playbook::approval;
+use crate::playbook::compile::{Plan, PlannedStep};
 use crate::playbook::decide::{Decision, decide};
 use crate::playbook::record::{Event, Outcome, Outputs, Record};
+use crate::playbook::template::told;
 use crate::playbook::transition::StepState;
 use crate::playbook::view::RunView;
 use crate::policy::ActionSpec;
@@ -44,6 +47,51 @@ pub fn tell(printer: &Printer, record: &Record, view: &RunView) {
         None => format!("{time}  {mark} {what}"),
     };
     printer.talk(text.trim_end());
+}
+
+/// The most steps that are shown which have not begun.
+const AHEAD: usize = 3;
+
+/// Where a run stands now, for a screen that is drawn again and again: what is under way and since when,
+/// what failed or waits, and what comes next.
+pub fn board(printer: &Printer, view: &RunView, now: Timestamp) -> Vec<String> {
+    let since =
+        |from: Timestamp| format::seconds(now.duration_since(from).as_secs_f64().max(0.0).floor());
+    let steps = || view.plan.steps.iter().filter(|step| !step.excluded);
+    let done = steps().filter(|step| view.state(&step.name).is_done()).count();
+    let way = if view.unwinding.is_some() { "taken back" } else { view.plan.mode.word() };
+    let mut lines = vec![printer.paint(
+        &format!(
+            "{} ({way}): {done} of {} steps, {}",
+            view.plan.playbook,
+            steps().count(),
+            since(view.started)
+        ),
+        "1",
+    )];
+    let width = steps().map(|step| step.name.chars().count()).max().unwrap_or(0);
+    let mut ahead = 0;
+    for step in steps() {
+        let Some((_, at)) = view.step(&step.name) else { continue };
+        let color = match at.state {
+            StepState::Intended | StepState::Undoing => "36",
+            StepState::Waiting => "33;1",
+            StepState::Failed | StepState::Unknown | StepState::UndoFailed => "31;1",
+            StepState::Pending if ahead < AHEAD => {
+                ahead += 1;
+                "2"
+            }
+            _ => continue,
+        };
+        let took = match (at.state, at.began) {
+            (StepState::Intended | StepState::Undoing, Some(began)) => since(began),
+            _ => String::new(),
+        };
+        let (phase, word) = (step.phase.word(), word(view, at.state));
+        let text = format!("  {phase:<9} {:<width$}  {word} {took}", step.name);
+        lines.push(printer.paint(text.trim_end(), color));
+    }
+    lines
 }
 
 /// What is told to programs: a record without the plan, which `show` has.
@@ -82,7 +130,9 @@ fn words(record: &Record, view: &RunView) -> (&'static str, &'static str, String
             "?",
             "33;1",
             match view.plan.step(step).map(|one| &one.action) {
-                Some(ActionSpec::Manual(manual)) => format!("waits for a person: {}", manual.text),
+                Some(ActionSpec::Manual(manual)) => {
+                    format!("waits for a person: {}", told(&manual.text, view))
+                }
                 _ => "waits for approval".to_owned(),
             },
         ),
@@ -151,6 +201,9 @@ pub struct Report<'a> {
     pub past_return: bool,
     /// The steps, in order.
     pub steps: Vec<StepReport<'a>>,
+    /// What it does, all of it, where that was asked for: for whoever goes on with it by its hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<&'a Plan>,
 }
 
 /// A step, for programs.
@@ -172,9 +225,51 @@ pub struct StepReport<'a> {
     outputs: Outputs,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     approved_by: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<Asked<'a>>,
+    /// What a person is to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_hand: Option<String>,
+}
+
+/// What people are asked to agree to.
+#[derive(Serialize)]
+struct Asked<'a> {
+    /// What it means, in the words of the policy, with what is known by now.
+    text: Option<String>,
+    /// Who is asked; anybody if empty.
+    from: &'a [String],
+    /// How many have to agree.
+    of: u32,
+    /// How many agreed to what is known now.
+    given: u32,
+    /// What exactly is agreed to: see [`approval::binds`].
+    binds: String,
+    /// What the steps before found.
+    known: BTreeMap<&'a str, &'a Outputs>,
+}
+
+impl<'a> Asked<'a> {
+    fn of(view: &'a RunView, step: &'a PlannedStep) -> Option<Self> {
+        let ActionSpec::Approval(wanted) = &step.action else { return None };
+        let (given, of) = approval::count(view, step).ok()?;
+        Some(Self {
+            text: wanted.text.as_deref().map(|text| told(text, view)),
+            from: &wanted.from,
+            of,
+            given,
+            binds: approval::binds(view, step).ok()?,
+            known: approval::known(view, step),
+        })
+    }
 }
 
 impl<'a> Report<'a> {
+    /// Of a run, with its plan.
+    pub fn with_plan(view: &'a RunView) -> Self {
+        Self { plan: Some(&view.plan), ..Self::of(view) }
+    }
+
     /// Of a run.
     pub fn of(view: &'a RunView) -> Self {
         let steps = view.plan.steps.iter().filter_map(|step| view.step(&step.name));
@@ -189,6 +284,7 @@ impl<'a> Report<'a> {
             outcome: view.outcome,
             state: standing(view),
             past_return: view.is_past_return(),
+            plan: None,
             steps: steps
                 .map(|(planned, step)| StepReport {
                     name: &planned.name,
@@ -202,6 +298,11 @@ impl<'a> Report<'a> {
                     why: step.why.as_deref(),
                     outputs: step.outputs.clone(),
                     approved_by: step.approvals.iter().map(|one| one.who.to_string()).collect(),
+                    approval: Asked::of(view, planned),
+                    by_hand: match &planned.action {
+                        ActionSpec::Manual(manual) => Some(told(&manual.text, view)),
+                        _ => None,
+                    },
                 })
                 .collect(),
         }
@@ -216,6 +317,37 @@ pub fn word(view: &RunView, state: StepState) -> &'static str {
     }
 }
 
+/// The error event that a run ends with which did not succeed, for programs; people were told.
+pub fn end(printer: &Printer, view: &RunView, steps: &[String], status: ExitStatus) {
+    if !printer.is_json() || status == ExitStatus::Done {
+        return;
+    }
+    let kind = match status {
+        ExitStatus::Waiting => ErrorKind::Waiting,
+        _ => ErrorKind::Failed,
+    };
+    let mut error = Error::new(kind, format!("run {}: {}", view.run, standing(view)));
+    let of = |name: &String| view.step(name).and_then(|(_, step)| step.why.clone());
+    let failed =
+        |state| matches!(state, StepState::Failed | StepState::Unknown | StepState::UndoFailed);
+    let all: Vec<String> = match steps {
+        [] => view.plan.steps.iter().map(|step| step.name.clone()).collect(),
+        steps => steps.to_vec(),
+    };
+    let whys: Vec<String> = all
+        .iter()
+        .filter(|name| failed(view.state(name)))
+        .filter_map(|name| Some(format!("`{name}`: {}", of(name)?)))
+        .collect();
+    if !whys.is_empty() {
+        error = error.with_source(whys.join("; "));
+    }
+    if view.outcome.is_none() {
+        error = error.hint(format!("`backstay playbook show {}` tells what can be done", view.run));
+    }
+    printer.last_error(&error, status);
+}
+
 /// What a person has to do about a run that does not go on by itself.
 pub fn instructions(printer: &Printer, view: &RunView, steps: &[String]) -> Result<()> {
     let run = &view.run;
@@ -224,13 +356,17 @@ pub fn instructions(printer: &Printer, view: &RunView, steps: &[String]) -> Resu
         match (&planned.action, step.state) {
             (ActionSpec::Approval(wanted), StepState::Waiting) => {
                 let (given, of) = approval::count(view, planned)?;
-                let text =
-                    wanted.text.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
+                let text = wanted
+                    .text
+                    .as_deref()
+                    .map(|text| format!(": {}", told(text, view)))
+                    .unwrap_or_default();
                 printer.talk(format!("`{name}` waits for approval, {given} of {of} given{text}"));
                 printer.hint(&format!("backstay playbook approve {run} {name} --as NAME"));
             }
             (ActionSpec::Manual(manual), StepState::Waiting) => {
-                printer.talk(format!("`{name}` is to be done by hand: {}", manual.text));
+                printer
+                    .talk(format!("`{name}` is to be done by hand: {}", told(&manual.text, view)));
                 printer
                     .hint(&format!("backstay playbook attest {run} {name} --text 'HOW YOU KNOW'"));
             }

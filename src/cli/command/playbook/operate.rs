@@ -2,11 +2,14 @@
 
 use super::live::{self, Report};
 use super::place;
+use super::run::is_of_policy;
 use crate::cli::setup::App;
 use crate::cli::{ExitStatus, confirm};
 use crate::error::Result;
 use crate::playbook::approval;
 use crate::playbook::operate::{Wish, event, operate};
+use crate::playbook::template::told;
+use crate::policy::{ActionSpec, ApprovalAction};
 
 /// Agree to a step that waits for approval.
 ///
@@ -30,9 +33,22 @@ pub struct ApproveArgs {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 
+    /// What exactly is agreed to, as `playbook show RUN --output json` has it in `approval.binds`:
+    /// if that is not what is known now, nothing is approved.
+    #[arg(long, value_name = "DIGEST")]
+    binds: Option<String>,
+
     /// Do not ask.
     #[arg(long)]
     yes: bool,
+}
+
+/// What is recorded for those who read it later: something.
+pub(super) fn said(text: &str) -> std::result::Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("nothing is said: it is what those will read who ask later why"),
+        text => Ok(text.to_owned()),
+    }
 }
 
 /// Say that a step is done: one that is for people, or that failed and was done by hand.
@@ -47,7 +63,7 @@ pub struct AttestArgs {
     step: String,
 
     /// How you know. Recorded.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = said)]
     text: String,
 
     /// Who says so. Default: the user of this process, who is recorded as well.
@@ -83,7 +99,7 @@ pub struct SkipArgs {
     step: String,
 
     /// Why. Recorded.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = said)]
     reason: String,
 
     /// Who says so. Default: the user of this process, who is recorded as well.
@@ -97,13 +113,25 @@ pub fn approve(app: &App, args: &ApproveArgs) -> Result<ExitStatus> {
     let found = place::find_run(app, &set, &args.run)?;
     let who = place::person(args.name.as_deref())?;
     let planned = found.view.plan.named(&args.step)?;
-    let binds = approval::binds(&found.view, planned)?;
+    let binds = match &args.binds {
+        Some(shown) => shown.clone(),
+        None => approval::binds(&found.view, planned)?,
+    };
     let wish =
         Wish::Approve { step: args.step.clone(), binds: Some(binds), reason: args.reason.clone() };
     // What cannot be approved is not asked for.
     event(&found.view, &who, &wish)?;
+    if !is_of_policy(&found) {
+        app.printer.warning(&format!(
+            "the policy was changed since run {} began: this is about what it was then",
+            args.run
+        ));
+    }
     if !app.printer.is_json() {
         app.printer.talk(format!("plan {}", found.view.hash));
+        if let ActionSpec::Approval(ApprovalAction { text: Some(text), .. }) = &planned.action {
+            app.printer.talk(told(text, &found.view));
+        }
         for (step, outputs) in approval::known(&found.view, planned) {
             for (name, value) in outputs {
                 app.printer.talk(format!("  {step}.{name} = {value}"));

@@ -1,6 +1,7 @@
 //! From what a person names to a playbook, a run, and where its journal lies.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cli::setup::App;
@@ -13,7 +14,8 @@ use crate::playbook::record::Person;
 use crate::playbook::view::RunView;
 use crate::policy::{self, Playbook, Policy, PolicySet};
 use crate::run::host_name;
-use crate::store::{JournalStore, Location, Repository, Web, Worker};
+use crate::run::role::{Asking, look, memory};
+use crate::store::{JournalStore, Location, Repository, Web, Worker, runs_with_journals};
 
 /// Whether a person names a run, and not a playbook.
 pub fn is_run(name: &str) -> bool {
@@ -94,6 +96,92 @@ pub fn places(app: &App, set: &PolicySet, run: &str) -> (Vec<(String, String, Pl
     (found, errors)
 }
 
+/// Runs that this machine saw, and that no repository has any more: somebody removed their journals.
+/// Every repository has to have answered.
+pub fn lost(app: &App, set: &PolicySet) -> Result<Vec<Error>> {
+    let mut lost = Vec::new();
+    for policy in &set.policies {
+        let directory = app.state_directory()?.join("playbooks").join(&policy.stack);
+        let Ok(seen) = std::fs::read_dir(&directory) else { continue };
+        let mut seen: Vec<String> = seen
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| is_run(name))
+            .collect();
+        seen.sort_unstable();
+        for config in policy.repositories.values() {
+            let there = runs_with_journals(&app.connect(config, false)?, &policy.stack)?;
+            seen.retain(|run| !there.contains(run));
+        }
+        lost.extend(seen.iter().map(|run| gone(run, &directory.join(run))));
+    }
+    Ok(lost)
+}
+
+/// The error of a run whose journal is gone.
+fn gone(run: &str, kept: &Path) -> Error {
+    Error::new(
+        ErrorKind::Waiting,
+        format!(
+            "the journal of run {run} is in no repository any more, and this machine has seen it"
+        ),
+    )
+    .hint(
+        "somebody removed it, or the repository went back in time: find out what was done, by hand",
+    )
+    .hint(format!(
+        "what this machine has seen lies in {}; who knows what became of it moves that away",
+        kept.display()
+    ))
+}
+
+/// Refuses to begin a run of a stack beside one that was not over when its journal went away.
+pub fn refuse_lost(app: &App, policy: &Policy) -> Result<()> {
+    let directory = app.state_directory()?.join("playbooks").join(&policy.stack);
+    let Ok(seen) = std::fs::read_dir(&directory) else { return Ok(()) };
+    for entry in seen.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_run)) {
+        let run = entry.file_name().to_string_lossy().into_owned();
+        if is_over(&entry.path()) {
+            continue;
+        }
+        let mut there = false;
+        for name in policy.repositories.keys() {
+            // One that does not answer may have it: a site that is gone must not keep another from
+            // being recovered.
+            there |= place(app, policy, name, &run)
+                .and_then(|place| place.at.read())
+                .map_or(true, |records| !records.is_empty());
+        }
+        if !there {
+            return Err(gone(&run, &entry.path()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the last record of a journal on this machine says that the run ended.
+fn is_over(directory: &Path) -> bool {
+    let records = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let last = records.map(|entry| entry.path()).filter(|path| path.extension().is_some()).max();
+    let text = last.and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
+    serde_json::from_slice::<serde_json::Value>(&text)
+        .is_ok_and(|record| record["event"] == "ended")
+}
+
+/// A run of a stack that is not over, in whichever repository of its playbooks' journals that answers.
+pub fn open_run(app: &App, policy: &Policy) -> Option<String> {
+    let first = policy.default_repository().map(|(name, _)| name.to_owned());
+    let names: BTreeSet<String> = policy
+        .playbooks
+        .values()
+        .filter_map(|playbook| playbook.repository.clone().or_else(|| first.clone()))
+        .collect();
+    names.iter().find_map(|name| {
+        let place = place(app, policy, name, "any").ok()?;
+        history::open_runs(place.at.store(), &policy.stack).ok()?.pop()
+    })
+}
+
 /// A run that a person names.
 pub struct Found<'a> {
     /// Its policy.
@@ -120,8 +208,18 @@ pub fn find_run<'a>(app: &App, set: &'a PolicySet, run: &str) -> Result<Found<'a
                 return Ok(Found { policy, place, view });
             }
             // What is damaged there is what was asked for.
-            Err(error) if error.kind() != ErrorKind::Unreachable => return Err(error),
+            Err(error) if error.kind() != ErrorKind::Unreachable => {
+                return Err(history::unreadable(error, run));
+            }
             Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        for policy in &set.policies {
+            let kept = app.state_directory()?.join("playbooks").join(&policy.stack).join(run);
+            if kept.is_dir() {
+                return Err(gone(run, &kept));
+            }
         }
     }
     let error = Error::not_found(format!("there is no run {run}"));
@@ -143,12 +241,24 @@ pub fn means(app: &App, policy: &Policy) -> Result<Arc<Means>> {
         std::path::absolute(path).doing(|| format!("failed to find {}", path.display()))
     };
     let handle = app.runtime.handle().clone();
-    let repositories = policy.repositories.clone();
+    let known = policy.clone();
+    let (memory, clock) = (memory(&app.state_directory()?, &policy.stack), app.cx.clock.clone());
     let open = move |name: &str| {
-        let config = repositories
-            .get(name)
-            .ok_or_else(|| Error::usage(format!("there is no repository `{name}`")))?;
-        Repository::open(&Location::from_policy(config)?.connect(&handle, false)?)
+        let connect = |name: &str| {
+            let config = known.repositories.get(name);
+            let config =
+                config.ok_or_else(|| Error::usage(format!("there is no repository `{name}`")))?;
+            Location::from_policy(config)?.connect(&handle, false)
+        };
+        let repository = Repository::open(&connect(name)?)?;
+        if known.role.is_none() {
+            return Ok(repository);
+        }
+        // Asked every time: a step may have begun an epoch.
+        let memory = Some(memory.clone());
+        let standing =
+            look(&Asking { policy: &known, open: &connect, memory, clock: clock.clone() })?;
+        Ok(repository.with_epochs(&known.stack, standing.epochs(&clock)))
     };
     Ok(Arc::new(Means {
         policy: policy.clone(),

@@ -4,21 +4,22 @@ use std::time::Duration;
 
 use super::live::{self, Report};
 use super::place::{self, Found};
-use super::{check, show};
+use super::{check, operate, show};
 use crate::cli::setup::App;
 use crate::cli::time::{instant, whole_second};
 use crate::cli::{ExitStatus, confirm};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id;
 use crate::playbook::actions::build;
+use crate::playbook::aside::{self, is_for_good, why_unreadable};
 use crate::playbook::compile::{Plan, Wanted, compile};
 use crate::playbook::engine::{Ending, Engine, Tools};
 use crate::playbook::history;
 use crate::playbook::journal::Place;
 use crate::playbook::operate::{Wish, operate};
-use crate::playbook::record::{Outcome, Record};
+use crate::playbook::record::{Outcome, Person, Record};
 use crate::playbook::view::RunView;
-use crate::policy::{ActionSpec, Mode, Policy};
+use crate::policy::{ActionSpec, Mode, Policy, PolicySet};
 
 /// How often a run that waits for people is looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -116,11 +117,16 @@ pub struct ResumeArgs {
     /// Stay while people are waited for.
     #[arg(long)]
     wait: bool,
+
+    /// Taken as `run` takes it: nothing is asked here.
+    #[arg(long, hide = true)]
+    yes: bool,
 }
 
 /// Take back what a run did, in reverse order.
 ///
-/// Only before its point of no return. `--leave` ends the run and leaves everything as it is.
+/// Only before its point of no return. `--leave` ends the run and leaves everything as it is: also one
+/// whose journal is damaged, and which keeps others from beginning.
 #[derive(Debug, clap::Args)]
 pub struct AbortArgs {
     /// The run.
@@ -128,7 +134,7 @@ pub struct AbortArgs {
     run: String,
 
     /// Why. Recorded.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = operate::said)]
     reason: String,
 
     /// Take nothing back.
@@ -169,7 +175,9 @@ pub fn run(app: &App, args: &RunArgs) -> Result<ExitStatus> {
     if !args.yes && !app.printer.is_json() {
         show::show_plan(app, &plan)?;
     }
+    check::tell_readiness(app, policy, &plan);
     confirm::type_name(app, &what, name, args.yes)?;
+    place::refuse_lost(app, policy)?;
     let id = id::run_id(app.cx.clock.now());
     let repository = place::repository_of(app, policy, playbook)?;
     let place = place::place(app, policy, &repository, &id)?;
@@ -207,15 +215,23 @@ fn dry_run(app: &App, policy: &Policy, plan: &Plan) -> Result<ExitStatus> {
 pub fn resume(app: &App, args: &ResumeArgs) -> Result<ExitStatus> {
     let set = app.policies_to_read()?;
     let found = place::find_run(app, &set, &args.run)?;
+    if args.yes {
+        app.printer.talk("`resume` asks nothing: --yes changes nothing");
+    }
     go_on(app, &found, args.plan.as_deref(), args.wait)
 }
 
 /// Runs `abort`.
 pub fn abort(app: &App, args: &AbortArgs) -> Result<ExitStatus> {
     let set = app.policies_to_read()?;
-    let found = place::find_run(app, &set, &args.run)?;
-    check_plan(&found, args.plan.as_deref())?;
     let who = place::person(args.name.as_deref())?;
+    let found = match place::find_run(app, &set, &args.run) {
+        Err(error) if args.leave && is_for_good(&error) => {
+            return set_aside(app, &set, args, &who, error);
+        }
+        found => found?,
+    };
+    check_plan(&found, args.plan.as_deref())?;
     let why = args.reason.clone();
     let (wish, what) = if args.leave {
         (Wish::Leave { why }, "ends, and everything stays as it is")
@@ -235,6 +251,31 @@ pub fn abort(app: &App, args: &AbortArgs) -> Result<ExitStatus> {
     let undone = history::read(&found.place, &found.policy.stack, &args.run)?
         .is_some_and(|view| view.outcome == Some(Outcome::Undone));
     Ok(if undone { ExitStatus::Done } else { status })
+}
+
+/// Ends a run of which nobody can read where it stands.
+fn set_aside(
+    app: &App,
+    set: &PolicySet,
+    args: &AbortArgs,
+    who: &Person,
+    damage: Error,
+) -> Result<ExitStatus> {
+    let (places, _) = place::places(app, set, &args.run);
+    for (stack, _, place) in places {
+        if place.at.last()?.is_none() || why_unreadable(&place)?.is_none() {
+            continue;
+        }
+        app.printer.error(&damage);
+        app.printer.talk("what its steps did is not known from here: look at what they work on");
+        let what = format!("run {} is set aside, and everything stays as it is", args.run);
+        confirm::type_name(app, &what, &args.run, args.yes)?;
+        aside::set_aside(&place, &stack, who, &args.reason, &app.cx)?;
+        app.printer.talk(format!("run {} is set aside", args.run));
+        return Ok(ExitStatus::Done);
+    }
+    // Its journal is gone altogether.
+    Err(damage)
 }
 
 fn go_on(app: &App, found: &Found<'_>, plan: Option<&str>, wait: bool) -> Result<ExitStatus> {
@@ -260,9 +301,7 @@ fn check_plan(found: &Found<'_>, given: Option<&str>) -> Result<()> {
     if let Some(given) = given {
         return check_hash(&view.hash, Some(given));
     }
-    let (name, mode) = (view.plan.playbook.as_str(), Some(view.plan.mode));
-    let now = compile(found.policy, Wanted { playbook: name, mode, at: view.plan.at });
-    if now.and_then(|plan| plan.hash()).is_ok_and(|hash| hash == view.hash) {
+    if is_of_policy(found) {
         return Ok(());
     }
     Err(Error::new(
@@ -271,6 +310,14 @@ fn check_plan(found: &Found<'_>, given: Option<&str>) -> Result<()> {
     )
     .hint(format!("look what it does: `backstay playbook show {} --output json`", view.run))
     .hint(format!("to go on with that: --plan {}", &view.hash[..12])))
+}
+
+/// Whether the policy still makes the plan that a run began with.
+pub(super) fn is_of_policy(found: &Found<'_>) -> bool {
+    let plan = &found.view.plan;
+    let wanted = Wanted { playbook: &plan.playbook, mode: Some(plan.mode), at: plan.at };
+    let now = compile(found.policy, wanted).and_then(|plan| plan.hash());
+    now.is_ok_and(|hash| hash == found.view.hash)
 }
 
 fn check_hash(hash: &str, given: Option<&str>) -> Result<()> {
@@ -294,8 +341,11 @@ fn act<'a>(
 ) -> Result<ExitStatus> {
     let means = place::means(app, policy)?;
     let make = |spec: &ActionSpec| build(spec, &means);
-    let printer = app.printer.clone();
-    let tell = |record: &Record, view: &RunView| live::tell(&printer, record, view);
+    // What threads share: the rest of `app` is this one's alone.
+    let (printer, display, clock) = (app.printer.clone(), &app.display, app.cx.clock.clone());
+    let tell = |record: &Record, view: &RunView| {
+        display.quietly(|| live::tell(&printer, record, view));
+    };
     let tools = Tools { cx: &app.cx, make: &make, tell: &tell };
     let mut engine = start(tools)?;
     loop {
@@ -303,7 +353,9 @@ fn act<'a>(
             let view = engine.view();
             (view.run.clone(), view.plan.stack.clone(), view.plan.mode)
         };
-        let ending = engine.run().map_err(|error| unfinished(error, &run))?;
+        let board = || live::board(&printer, &engine.view(), clock.now());
+        let ending = display.watching(board, || engine.run());
+        let ending = ending.map_err(|error| unfinished(error, &run))?;
         let view = engine.view();
         // Others must be able to decide while nothing is done.
         drop(engine);
@@ -313,7 +365,9 @@ fn act<'a>(
                 if outcome == Outcome::SucceededWithFailures {
                     app.printer.warning("steps failed or were skipped");
                 }
-                return Ok(status_of(outcome));
+                let status = status_of(outcome);
+                live::end(&app.printer, &view, &[], status);
+                return Ok(status);
             }
             Ending::Waiting(steps) if wait => {
                 live::instructions(&app.printer, &view, &steps)?;
@@ -323,6 +377,7 @@ fn act<'a>(
             Ending::Waiting(steps) => {
                 report(app, &view)?;
                 live::instructions(&app.printer, &view, &steps)?;
+                live::end(&app.printer, &view, &steps, ExitStatus::Waiting);
                 return Ok(ExitStatus::Waiting);
             }
             Ending::Stuck(steps) => {
@@ -331,7 +386,9 @@ fn act<'a>(
                 let unknown = steps.iter().any(|step| {
                     view.state(step) == crate::playbook::transition::StepState::Unknown
                 });
-                return Ok(if unknown { ExitStatus::Waiting } else { ExitStatus::Failed });
+                let status = if unknown { ExitStatus::Waiting } else { ExitStatus::Failed };
+                live::end(&app.printer, &view, &steps, status);
+                return Ok(status);
             }
         }
     }

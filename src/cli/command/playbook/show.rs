@@ -1,8 +1,10 @@
 //! `backstay playbook show`
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
-use super::live::{Report, standing, word};
+use super::live::{Report, instructions, standing, word};
 use super::place;
 use super::run::ModeArg;
 use crate::cli::ExitStatus;
@@ -11,9 +13,10 @@ use crate::cli::setup::App;
 use crate::error::Result;
 use crate::playbook::approval;
 use crate::playbook::compile::{Plan, PlannedStep, Wanted, compile};
+use crate::playbook::decide::{Decision, decide};
 use crate::playbook::transition::StepState;
 use crate::playbook::view::RunView;
-use crate::policy::{Mode, Phase};
+use crate::policy::{ActionSpec, Mode, Phase, Program};
 
 /// Show what a playbook does, or where a run of one stands.
 #[derive(Debug, clap::Args)]
@@ -40,9 +43,10 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     if place::is_run(&args.name) {
         let found = place::find_run(app, &set, &args.name)?;
         if app.printer.is_json() {
-            app.printer.json(&Report::of(&found.view))?;
+            app.printer.json(&Report::with_plan(&found.view))?;
         } else {
             show_run(app, &found.view)?;
+            tell_next(app, &found.view)?;
         }
         return Ok(ExitStatus::Done);
     }
@@ -55,6 +59,21 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         show_plan(app, &plan)?;
     }
     Ok(ExitStatus::Done)
+}
+
+/// What a person can do about a run that is not over.
+fn tell_next(app: &App, view: &RunView) -> Result<()> {
+    match decide(view, &BTreeSet::new())? {
+        Decision::Over(_) => {}
+        Decision::Wait(steps) | Decision::Stuck(steps) => {
+            instructions(&app.printer, view, &steps)?;
+        }
+        Decision::Go(_) | Decision::Busy => app.printer.hint(&format!(
+            "where nobody is at work on it any more: backstay playbook resume {}",
+            view.run
+        )),
+    }
+    Ok(())
 }
 
 /// Shows a plan: phases, steps, and what each waits for.
@@ -93,7 +112,42 @@ pub fn show_plan(app: &App, plan: &Plan) -> Result<()> {
             app.printer.data(format!("  {line}"))?;
         }
     }
-    Ok(())
+    let commands: Vec<Vec<String>> =
+        plan.steps.iter().filter(|step| !step.excluded).flat_map(commands).collect();
+    if commands.is_empty() {
+        return Ok(());
+    }
+    app.printer.data("commands")?;
+    const LINES: [(&str, Align); 3] =
+        [("STEP", Align::Left), ("FOR", Align::Left), ("COMMAND", Align::Left)];
+    table(&LINES, &commands).into_iter().try_for_each(|line| app.printer.data(format!("  {line}")))
+}
+
+/// What a step runs: to do it, to look whether it is done, and to take it back.
+fn commands(step: &PlannedStep) -> Vec<Vec<String>> {
+    let ActionSpec::Command(command) = &step.action else { return Vec::new() };
+    [
+        ("apply", Some(&command.apply)),
+        ("observe", command.observe.as_ref()),
+        ("undo", command.undo.as_ref()),
+    ]
+    .into_iter()
+    .filter_map(|(what, program)| Some((what, program?)))
+    .map(|(what, program)| vec![step.name.clone(), what.to_owned(), words(program)])
+    .collect()
+}
+
+/// A program as one would type it.
+fn words(program: &Program) -> String {
+    let typed =
+        |argv: &[String]| argv.iter().map(|word| format::typed(word)).collect::<Vec<_>>().join(" ");
+    match program {
+        Program::Argv(argv) => typed(argv),
+        Program::Pipeline(stages) => {
+            stages.iter().map(|argv| typed(argv)).collect::<Vec<_>>().join(" | ")
+        }
+        Program::Shell(line) => line.trim().replace('\n', "; "),
+    }
 }
 
 fn notes(step: &PlannedStep, returns: bool) -> Vec<String> {
@@ -107,6 +161,9 @@ fn notes(step: &PlannedStep, returns: bool) -> Vec<String> {
     }
     if let Some(condition) = &step.when {
         notes.push(format!("only where {condition}"));
+    }
+    if step.beyond_rpo.is_some() {
+        notes.push("only where more than the RPO would be lost".to_owned());
     }
     if let Some(timeout) = step.timeout {
         notes.push(format!("within {timeout}"));
@@ -161,16 +218,14 @@ pub fn show_run(app: &App, view: &RunView) -> Result<()> {
     for planned in &view.plan.steps {
         let Some((_, step)) = view.step(&planned.name) else { continue };
         let took = match (step.began, step.changed) {
-            (Some(began), Some(changed)) => {
+            (Some(began), Some(changed)) if !step.state.is_taken_back() => {
                 format::seconds(changed.duration_since(began).as_secs_f64())
             }
             _ => String::new(),
         };
         let mut more: Vec<String> = step.why.iter().cloned().collect();
         more.extend(step.outputs.iter().map(|(name, value)| format!("{name}={value}")));
-        if step.state == StepState::Waiting
-            && matches!(planned.action, crate::policy::ActionSpec::Approval(_))
-        {
+        if step.state == StepState::Waiting && matches!(planned.action, ActionSpec::Approval(_)) {
             let (given, of) = approval::count(view, planned)?;
             more.push(format!("{given} of {of} approvals"));
         }

@@ -135,6 +135,7 @@ fn one(
         scratch,
         programs: args.programs.as_deref(),
         roles: &roles,
+        isolated: false,
     };
     let name = format!("{}@{}", manifest.address(), manifest.backup);
     let proven = app.display.during(&cx.reporter, || prove(&request, &cx));

@@ -12,7 +12,9 @@ use crate::cli::setup::{App, Opened};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id;
 use crate::policy::{self, PolicySet};
-use crate::run::repair::{Mended, Outcome, Pair, check_origin, mend, mend_manifest};
+use crate::run::repair::{
+    Mended, Outcome, Pair, check_origin, mend, mend_manifest, mend_snapshots,
+};
 use crate::run::verify::check_keys;
 use crate::store::{Repository, bring_key, layout};
 
@@ -150,9 +152,14 @@ impl<'a> Medic<'a> {
         let pair = Pair { here: &here, there: &there, dry_run: self.dry_run, cx: &cx };
         let wanted = |path: &str| {
             let place = (at, report.source.clone(), path.to_owned());
-            report.names(path) && !self.tried.contains(&place)
+            let named = report.names(path) || (path.ends_with('/') && report.names_below(path));
+            named && !self.tried.contains(&place)
         };
-        let mended = self.app.display.during(&cx.reporter, || mend(pair, manifest, &wanted))?;
+        let mended = self.app.display.during(&cx.reporter, || -> Result<Vec<Mended>> {
+            let mut mended = mend(pair, manifest, &wanted)?;
+            mended.extend(mend_snapshots(pair, manifest, &wanted)?);
+            Ok(mended)
+        })?;
         let fetched = mended.iter().any(|mended| mended.result == Outcome::Fetched);
         for mended in mended {
             self.tried.insert((at, report.source.clone(), mended.object.clone()));

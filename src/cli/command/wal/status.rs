@@ -327,6 +327,10 @@ fn tell_place(app: &App, place: &Place) -> Result<()> {
             count(timeline.files, "file"),
             format::size(timeline.bytes)
         ))?;
+        if timeline.divergent > 0 {
+            let files = count(timeline.divergent, "file");
+            line(format!("DIVERGENT: {files} after it, written after another site took over"))?;
+        }
     }
     for gap in &wal.gaps {
         line(missing(gap))?;

@@ -1,15 +1,24 @@
 //! The settings of actions that speak to something: addresses, names, secrets.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use url::Url;
 
-use super::{Findings, is_address};
+use super::{Findings, is_address, servers};
+use crate::policy::DnsType;
 use crate::policy::{
     action::{Expectation, Manager, ServiceVerb},
     lint::sources::{absolute, check_connection},
+    lint::sql::is_several,
     playbook::ActionSpec,
     redact::{has_secret_within, names_a_secret},
     source::SourceKind,
 };
+
+/// A name of DNS without the dot at its end.
+fn bare(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
 
 pub(super) fn check(findings: &mut Findings<'_>, at: &[&str], action: &ActionSpec) {
     let path = |more: &[&'static str]| -> Vec<String> {
@@ -71,7 +80,7 @@ pub(super) fn check(findings: &mut Findings<'_>, at: &[&str], action: &ActionSpe
         }
         ActionSpec::Sql(sql) => {
             check_connection(findings, &refs(&of(&["connection"])), &sql.connection);
-            let several = sql.query.trim().trim_end_matches(';').contains(';');
+            let several = is_several(&sql.query);
             if sql.query.trim().is_empty() || several {
                 let what = if several { "several statements" } else { "no query" };
                 error(findings, &of(&["query"]), what, "write one query that gives one value");
@@ -154,6 +163,44 @@ pub(super) fn check(findings: &mut Findings<'_>, at: &[&str], action: &ActionSpe
                 }
             }
         }
+        ActionSpec::Divergence(divergence) => {
+            for (key, connection) in [("old", &divergence.old), ("new", &divergence.new)] {
+                check_connection(findings, &refs(&of(&[key])), connection);
+            }
+        }
+        ActionSpec::Dns(dns) => {
+            if !is_address(&dns.server) {
+                let hint = "write HOST:PORT, such as ns.example.org:53";
+                error(findings, &of(&["server"]), "this is no address of a port", hint);
+            }
+            let (zone, name) = (bare(&dns.zone), bare(&dns.name));
+            if name != zone && !name.ends_with(&format!(".{zone}")) && !name.contains("{{") {
+                let what = format!("the name lies outside the zone `{zone}`");
+                error(findings, &of(&["name"]), &what, "write the name in full: db.example.org");
+            }
+            let several = dns.kind == DnsType::Cname && dns.values.len() > 1;
+            if dns.values.is_empty() || several {
+                let what = if several { "a CNAME is one other name" } else { "no value is named" };
+                error(findings, &of(&["values"]), what, "write `values: [192.0.2.1]`");
+            }
+            for (index, value) in dns.values.iter().enumerate() {
+                let wrong = match dns.kind {
+                    DnsType::A => value.parse::<Ipv4Addr>().is_err(),
+                    DnsType::Aaaa => value.parse::<Ipv6Addr>().is_err(),
+                    DnsType::Cname => bare(value).is_empty(),
+                };
+                if wrong && !value.contains("{{") {
+                    let mut path = of(&["values"]);
+                    path.push(index.to_string());
+                    error(
+                        findings,
+                        &path,
+                        "this is no value of the type",
+                        "A, the type if none is written, has IPv4 addresses",
+                    );
+                }
+            }
+        }
         ActionSpec::RedisFlush(redis) => {
             if !is_address(&redis.address) {
                 error(
@@ -178,7 +225,10 @@ pub(super) fn check(findings: &mut Findings<'_>, at: &[&str], action: &ActionSpe
                 path.extend([postgres.name().to_owned(), key.to_owned()]);
                 check_connection(findings, &refs(&path), connection);
             }
+            servers::check_postgres(findings, &of(&[]), postgres);
         }
+        ActionSpec::Starrocks(starrocks) => servers::check_starrocks(findings, &of(&[]), starrocks),
+        ActionSpec::Notify(notify) => servers::check_notify(findings, &of(&[]), notify),
         _ => {}
     }
 }
@@ -191,10 +241,10 @@ fn check_expectation(findings: &mut Findings<'_>, path: &[String], expected: &Ex
     }
 }
 
-fn refs(path: &[String]) -> Vec<&str> {
+pub(super) fn refs(path: &[String]) -> Vec<&str> {
     path.iter().map(String::as_str).collect()
 }
 
-fn error(findings: &mut Findings<'_>, path: &[String], message: &str, hint: &str) {
+pub(super) fn error(findings: &mut Findings<'_>, path: &[String], message: &str, hint: &str) {
     findings.error(&refs(path), message, hint);
 }

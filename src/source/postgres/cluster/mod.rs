@@ -8,6 +8,7 @@
 
 mod archive;
 mod listing;
+mod managed;
 mod pages;
 mod probe;
 mod receive;

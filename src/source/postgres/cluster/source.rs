@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::listing::Comparison;
+use super::managed;
 use super::probe::probe;
 use super::receive::{Receiver, Wanted};
 use super::taking::Taking;
@@ -87,7 +88,7 @@ impl Server {
             match Replication::open(&settings, &host, &cx.reporter) {
                 Ok(session) => return Self::look(settings, host, sql, session),
                 Err(error) if error.kind() == ErrorKind::Unreachable => last = Some(error),
-                Err(error) => return Err(error),
+                Err(error) => return Err(managed::explain(error, sql)),
             }
         }
         Err(last.unwrap_or_else(|| Error::usage("the connection names no server")))
@@ -222,6 +223,7 @@ impl Source for ClusterSource {
         let (_, stop, end_timeline) = backup.finish()?;
         // By the server's clock, which commits are dated by.
         let time = taking.sql.as_mut().and_then(now_at).unwrap_or_else(|| cx.clock.now());
+        let next_xid = taking.sql.as_mut().and_then(next_xid);
         if end_timeline != timeline {
             return Err(Error::new(
                 ErrorKind::Conflict,
@@ -252,6 +254,7 @@ impl Source for ClusterSource {
                 lsn: Some(stop),
                 timeline: Some(timeline),
                 system_id: Some(identity.system_id),
+                next_xid,
                 binlog: None,
             }),
             wal: Some(NeededWal { system_id: identity.system_id, segment_size, ranges, tail }),
@@ -268,6 +271,12 @@ fn now_at(sql: &mut Connection) -> Option<Timestamp> {
     let query = "SELECT pg_catalog.to_char(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', \
                  'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
     sql.value(query, "failed to ask for the time").ok()?.parse().ok()
+}
+
+/// The first transaction that has not begun.
+fn next_xid(sql: &mut Connection) -> Option<u64> {
+    let query = "SELECT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())";
+    sql.value(query, "failed to ask for the next transaction").ok()?.parse().ok()
 }
 
 /// What a dry run can say: how much there is.

@@ -48,7 +48,7 @@ pub fn list(connection: &mut Connection) -> Result<Vec<Listed>> {
     let rows = connection.text(
         "SELECT datname, datallowconn, datconnlimit, \
          pg_catalog.has_database_privilege(oid, 'CONNECT') \
-         FROM pg_catalog.pg_database ORDER BY datname COLLATE \"C\"",
+         FROM pg_catalog.pg_database ORDER BY datname::text COLLATE \"C\"",
         "failed to list the databases",
     )?;
     Ok(rows

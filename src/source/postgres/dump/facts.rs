@@ -280,7 +280,7 @@ fn tables(connection: &mut Connection) -> Result<Vec<Table>> {
          AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend x \
              WHERE x.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
              AND x.objid = c.oid AND x.deptype = 'e') \
-         ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\"",
+         ORDER BY n.nspname::text COLLATE \"C\", c.relname::text COLLATE \"C\"",
         "failed to list the tables",
     )?;
     let table = |row| {

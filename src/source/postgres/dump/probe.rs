@@ -1,7 +1,7 @@
 //! What `check` looks at: whether a dump would work, and the statement that mends what is missing.
 
 use super::source::DumpSource;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::source::postgres::connection::ident;
 use crate::source::postgres::{Connection, Server, Settings};
 use crate::source::{ProbeNote, SourceProbe};
@@ -29,7 +29,7 @@ pub fn probe(source: &DumpSource) -> Result<SourceProbe> {
     let mut connection = match source.settings().and_then(|settings| Connection::open(&settings)) {
         Ok(connection) => connection,
         Err(error) => {
-            note(false, told(&error));
+            note(false, error.advised());
             return Ok(probe);
         }
     };
@@ -39,13 +39,13 @@ pub fn probe(source: &DumpSource) -> Result<SourceProbe> {
     for name in ["pg_dump", "pg_dumpall"] {
         match source.tool(name, server.major()) {
             Ok(tool) => note(true, format!("{} is {name} {}", tool.path.display(), tool.version)),
-            Err(error) => note(false, told(&error)),
+            Err(error) => note(false, error.advised()),
         }
     }
     let choice = match source.choice(&mut connection) {
         Ok(choice) => choice,
         Err(error) => {
-            note(false, told(&error));
+            note(false, error.advised());
             return Ok(probe);
         }
     };
@@ -64,7 +64,7 @@ pub fn probe(source: &DumpSource) -> Result<SourceProbe> {
                 }
             }
             Err(error) => {
-                note(false, told(&error));
+                note(false, error.advised());
             }
         }
     }
@@ -87,13 +87,6 @@ pub fn probe(source: &DumpSource) -> Result<SourceProbe> {
         note(false, format!("there is no directory {} for `scratch`", scratch.display()));
     }
     Ok(probe)
-}
-
-/// An error with its hints, on one line.
-fn told(error: &Error) -> String {
-    let mut parts = vec![error.chain()];
-    parts.extend(error.hints().iter().cloned());
-    parts.join("; ")
 }
 
 fn described(server: &Server, settings: &Settings) -> String {

@@ -9,4 +9,4 @@ mod work;
 
 pub use globals::{Role, RoleStep, plan_roles, statements};
 pub use plan::{DatabasePlan, Options, Plan, Rename, Target};
-pub use work::{Difference, Done, Restored, Restoring};
+pub use work::{Done, Restoring};

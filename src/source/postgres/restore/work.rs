@@ -11,7 +11,6 @@ use super::globals::plan_roles;
 use super::plan::{self, DatabasePlan, Options, Plan, Target};
 use super::swap::swap;
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
-use crate::source::StoredFiles;
 use crate::source::postgres::connection::{ident, literal};
 use crate::source::postgres::dump::{
     CONTENT, CUSTOM, DIRECTORY, DUMPS, FACTS, Facts, GLOBALS, Table, decode_name, encode_name,
@@ -19,45 +18,11 @@ use crate::source::postgres::dump::{
 };
 use crate::source::postgres::tools::{Needed, Tool};
 use crate::source::postgres::{Connection, Settings};
+use crate::source::{Difference, Restored, StoredFiles};
 use crate::telemetry::Reporter;
 
 /// Most bytes of a file that is read into memory.
 const MOST: u64 = 256 << 20;
-
-/// What came of one database.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Restored {
-    /// Its name in the backup.
-    pub from: String,
-    /// Its name now.
-    pub to: String,
-    /// The name of the one whose place it took.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub aside: Option<String>,
-    /// Tables whose rows were counted and are as many as they were.
-    pub tables_equal: u64,
-    /// Of these, with an equal checksum.
-    pub checksums_equal: u64,
-    /// Rows of them.
-    pub rows: u64,
-    /// Tables that are not as they were.
-    pub differ: Vec<Difference>,
-    /// What a person should know.
-    pub notes: Vec<String>,
-    /// Seconds it took.
-    pub seconds: f64,
-}
-
-/// A table that is not as it was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    /// The table.
-    pub table: String,
-    /// In the backup's snapshot.
-    pub recorded: String,
-    /// Now.
-    pub found: String,
-}
 
 /// What came of all.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -22,6 +22,22 @@ pub struct Plan {
     pub dynamic: Vec<String>,
 }
 
+/// What is appended to the names of databases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// To that of what is restored, until it is put in its place.
+    pub restored: String,
+    /// To that of what was in use before.
+    pub aside: String,
+}
+
+impl Names {
+    /// With the time in them, so that nothing has such a name yet.
+    pub fn at(stamp: &str) -> Self {
+        Self { restored: format!("_restored_{stamp}"), aside: format!("_before_{stamp}") }
+    }
+}
+
 /// One job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {

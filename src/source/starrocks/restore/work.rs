@@ -6,7 +6,7 @@ use std::time::Instant;
 use jiff::SignedDuration;
 use serde::Serialize;
 
-use super::plan::{Plan, Step};
+use super::plan::{Names, Plan, Step};
 use crate::archive::manifest::Manifest;
 use crate::archive::snapshot::Snapshots;
 use crate::error::{Error, ErrorKind, Result};
@@ -70,6 +70,13 @@ pub struct Done {
     pub refused: Vec<String>,
 }
 
+impl Done {
+    /// Whether every table has the rows that it should have.
+    pub fn is_sound(&self) -> bool {
+        self.databases.iter().all(|restored| restored.differing().next().is_none())
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &usize) -> bool {
     *number == 0
@@ -123,13 +130,13 @@ impl Restored {
 }
 
 impl<'a> Restoring<'a> {
-    /// Looks at the cluster and the bucket, and plans. Nothing is changed. `stamp` goes into names.
+    /// Looks at the cluster and the bucket, and plans. Nothing is changed.
     pub fn prepare(
         config: &'a StarRocks,
         cx: &'a SourceContext,
         (manifest, listing): (&Manifest, &Listing),
         options: &Options,
-        stamp: &str,
+        names: &Names,
     ) -> Result<Self> {
         let place = cx.snapshots.as_ref().ok_or_else(|| Error::failed("there is no repository"))?;
         let snapshots = manifest
@@ -145,11 +152,11 @@ impl<'a> Restoring<'a> {
         let there = databases(&mut cluster)?;
         let mut plans = Vec::new();
         let mut swaps = Vec::new();
-        for (from, to) in wanted(options, listing, stamp)? {
+        for (from, to) in wanted(options, listing, names)? {
             let live = from.clone();
             let to = match to {
                 Some(to) => to,
-                None => format!("{from}_restored_{stamp}"),
+                None => format!("{from}{}", names.restored),
             };
             if there.contains(&to) {
                 return Err(Error::new(
@@ -170,7 +177,7 @@ impl<'a> Restoring<'a> {
             let plan = Plan::of(listing, snapshots, (&from, &to), &options.tables, facts.backends)?;
             plans.push(plan);
             swaps.push(match (options.swap, there.contains(&live)) {
-                (true, true) => Some(format!("{live}_before_{stamp}")),
+                (true, true) => Some(format!("{live}{}", names.aside)),
                 _ => None,
             });
         }
@@ -215,21 +222,36 @@ impl<'a> Restoring<'a> {
 
     /// Does it.
     pub fn run(mut self) -> Result<Done> {
+        let mut done = self.restore()?;
+        if done.is_sound() {
+            self.put_in_place(&mut done)?;
+        }
+        Ok(done)
+    }
+
+    /// Restores everything beside what is in use, and compares.
+    pub(super) fn restore(&mut self) -> Result<Done> {
         self.cx.reporter.phase("attaching the repository");
         repository::ensure(&mut self.cluster, &self.repository, &self.bucket, true)?;
         let mut done = Done::default();
         for plan in self.plans.clone() {
             done.databases.push(self.database(&plan)?);
         }
-        let sound = done.databases.iter().all(|restored| restored.differing().next().is_none());
-        if sound {
-            for (at, aside) in self.swaps.clone().into_iter().enumerate() {
-                let restored = &mut done.databases[at];
-                self.swap(restored, aside)?;
-            }
-            self.replay(&mut done)?;
-        }
         Ok(done)
+    }
+
+    /// Gives what was restored the names of what is in use, where that is wanted.
+    pub(super) fn put_in_place(&mut self, done: &mut Done) -> Result<()> {
+        for (at, aside) in self.swaps.clone().into_iter().enumerate() {
+            let restored = &mut done.databases[at];
+            self.swap(restored, aside)?;
+        }
+        self.replay(done)
+    }
+
+    /// The cluster.
+    pub(super) fn cluster(&mut self) -> &mut Cluster {
+        &mut self.cluster
     }
 
     /// Makes views anew and gives rights. What StarRocks refuses is told; the rest is done.
@@ -443,7 +465,7 @@ impl<'a> Restoring<'a> {
 }
 
 /// What a snapshot is of goes into the same version or a newer one.
-fn check_version(facts: &Facts, manifest: &Manifest) -> Result<()> {
+pub(super) fn check_version(facts: &Facts, manifest: &Manifest) -> Result<()> {
     let text = manifest.server.as_deref().and_then(|text| text.strip_prefix("StarRocks "));
     let Some(taken) = text.and_then(Version::parse) else { return Ok(()) };
     if (facts.version.major, facts.version.minor) < (taken.major, taken.minor) {
@@ -484,7 +506,7 @@ fn check_bucket(
     Ok(())
 }
 
-fn databases(cluster: &mut Cluster) -> Result<BTreeSet<String>> {
+pub(super) fn databases(cluster: &mut Cluster) -> Result<BTreeSet<String>> {
     let rows = cluster
         .ask(sql::DATABASES)
         .map_err(|failure| failure.into_error("look at the databases"))?;
@@ -495,7 +517,7 @@ fn databases(cluster: &mut Cluster) -> Result<BTreeSet<String>> {
 fn wanted(
     options: &Options,
     listing: &Listing,
-    stamp: &str,
+    names: &Names,
 ) -> Result<Vec<(String, Option<String>)>> {
     if options.databases.is_empty() {
         let all = listing.databases.keys();
@@ -511,7 +533,7 @@ fn wanted(
             return Err(Error::usage("--swap gives what was restored the name of what is in use")
                 .hint(format!("give --database {from}, without a new name")));
         }
-        let own = to.clone().unwrap_or_else(|| format!("{from}_restored_{stamp}"));
+        let own = to.clone().unwrap_or_else(|| format!("{from}{}", names.restored));
         let fine = |c: char| c.is_alphanumeric() || c == '_';
         if own.is_empty() || own.len() > 64 || !own.chars().all(fine) {
             return Err(Error::usage(format!("`{own}` cannot be the name of a database")));
