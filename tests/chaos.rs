@@ -16,7 +16,7 @@ use crate::common::s3::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 use crate::common::{Ran, Sandbox, assert_same_tree, noise};
 
 /// A command line. `{id}` is a backup of the tree, `{newer}` a pinned one after it, `{out}` a name
-/// that is not taken yet, `{age}` a public key.
+/// that is not taken yet, `{age}` a public key, `{segment}` a file of WAL that is not archived yet.
 struct Verb {
     line: &'static str,
     /// What it changes.
@@ -78,6 +78,8 @@ const VERBS: &[Verb] = &[
     reads("verify --depth stored"),
     reads("verify --depth content"),
     reads("verify --budget 1GiB --depth content"),
+    writes("wal push {segment} --source demo/pg"),
+    reads("wal get 000000010000000000000001 {out} --source demo/pg --system-id 7"),
     Verb { line: "verify --repair-from other --repository main", kind: Kind::Mends },
     reads("thaw {id}"),
     reads("key list"),
@@ -86,8 +88,18 @@ const VERBS: &[Verb] = &[
     reads("check"),
 ];
 
+impl Verb {
+    /// Whether it is about the WAL of a cluster, of which the other policies know nothing.
+    fn is_wal(&self) -> bool {
+        self.line.starts_with("wal ")
+    }
+}
+
 /// How long a command may take before it counts as hanging. Far more than any of them needs.
 const WATCHDOG: Duration = Duration::from_secs(240);
+
+/// A cluster that nobody asks anything: its WAL is handed over.
+const CLUSTER: &str = "  pg: { postgres_cluster: { connection: \"host=/nowhere user=nobody\" } }\n";
 
 /// Commands under way at once: most of the time is spent waiting to try again.
 const SIDE_BY_SIDE: usize = 6;
@@ -125,6 +137,12 @@ impl Bench {
             .status()
             .unwrap();
         assert!(copied.success());
+        // The same, with the first segment of a cluster.
+        bench.copy("base", "wal");
+        bench.policy_with("wal", None, CLUSTER);
+        let first = bench.segment(1);
+        bench.run("wal", &format!("wal push {first} --source demo/pg")).expect(0);
+        bench.segment(2);
         // The same, damaged, beside a copy that is whole.
         bench.copy("base", "hurt");
         bench.policy("hurt", None);
@@ -147,6 +165,11 @@ impl Bench {
     /// Writes the policy of a repository. With a fault that stays there is no use in patience; one
     /// that passes must be outlived however slow this machine is.
     fn policy(&self, place: &str, lasts: Option<Lasts>) -> PathBuf {
+        self.policy_with(place, lasts, "")
+    }
+
+    /// The same with more sources.
+    fn policy_with(&self, place: &str, lasts: Option<Lasts>, sources: &str) -> PathBuf {
         let patience = match lasts {
             None => "",
             Some(Lasts::Passing) => ", timeout: 1s, retry_for: 2m",
@@ -166,7 +189,7 @@ impl Bench {
         let text = format!(
             "version: 1\nstack: demo\ntier: development\ntimezone: UTC\nrepositories:\n{}{}sources:\n  \
              files: {{ directory: {{ path: {} }} }}\n  stream: {{ command: {{ argv: [cat, {}] }} \
-             }}\njobs:\n  daily: {{ sources: all, kind: incremental, schedule: {{ cron: \"0 3 * * \
+             }}\n{sources}jobs:\n  daily: {{ sources: all, kind: incremental, schedule: {{ cron: \"0 3 * * \
              *\" }}, keep: {{ for: 7d, at_least: 3 }} }}\n",
             repository("main"),
             repository("other"),
@@ -178,12 +201,27 @@ impl Bench {
         path
     }
 
+    /// A segment of 1 MiB of cluster 7, as PostgreSQL 17 begins it.
+    fn segment(&self, number: u8) -> String {
+        let mut wal = noise(u64::from(number), 1 << 20);
+        wal[..4].copy_from_slice(&[0x16, 0xd1, 2, 0]);
+        wal[4..8].copy_from_slice(&1u32.to_le_bytes());
+        wal[8..16].copy_from_slice(&(u64::from(number) << 20).to_le_bytes());
+        wal[24..32].copy_from_slice(&7u64.to_le_bytes());
+        wal[32..36].copy_from_slice(&(1u32 << 20).to_le_bytes());
+        let path = self.sandbox.path(format!("0000000100000000{number:08X}"));
+        fs::write(&path, wal).unwrap();
+        path.display().to_string()
+    }
+
     /// Runs a command, and kills it if it hangs.
     fn run(&self, place: &str, line: &str) -> Ran {
         let public = &self.sandbox.public;
         let out = format!("out-{place}-{}", backstay::id::nonce());
         let line = line.replace("{id}", &self.id).replace("{newer}", &self.newer);
         let line = line.replace("{out}", &out).replace("{age}", public);
+        let segment = self.sandbox.path("000000010000000000000002");
+        let line = line.replace("{segment}", segment.to_str().unwrap());
         let mut args: Vec<&str> = line.split(' ').collect();
         args.extend(["--identity", "recovery.key"]);
         let mut command = self.sandbox.command(&args);
@@ -225,6 +263,9 @@ impl Bench {
             assert_same_tree(&self.sandbox.path("before"), &restored);
         } else if ran.code == 0 && line.starts_with("restore demo/stream") {
             assert!(fs::read(&restored).unwrap() == noise(2, 100_000), "the stream differs");
+        } else if ran.code == 0 && line.starts_with("wal get") {
+            let archived = fs::read(self.sandbox.path("000000010000000000000001")).unwrap();
+            assert!(fs::read(&restored).unwrap() == archived, "the segment differs");
         }
         ran
     }
@@ -282,9 +323,11 @@ impl Bench {
         match verb.kind {
             Kind::Init => {}
             Kind::Mends => self.copy("hurt", &place),
+            _ if verb.is_wal() => self.copy("wal", &place),
             Kind::Writes | Kind::Removes | Kind::Reads => self.copy("base", &place),
         }
-        self.policy(&place, Some(lasts));
+        let sources = if verb.is_wal() { CLUSTER } else { "" };
+        self.policy_with(&place, Some(lasts), sources);
         let before = self.keys(&place);
         self.server.chaos.begin(&place, fault, lasts, seed);
         let ran = self.run(&place, verb.line);
@@ -295,7 +338,7 @@ impl Bench {
         );
         check(&ran, &hit, fault, lasts, verb).map_err(|wrong| format!("{wrong}: {said}"))?;
 
-        self.policy(&place, None);
+        self.policy_with(&place, None, sources);
         let must = |line: &str| {
             let again = self.run(&place, line);
             let text = || {
@@ -379,12 +422,14 @@ fn check(
         return Err("a secret is shown");
     }
     let done = ran.code == 0;
+    // 1 to 125 would be the end of WAL to a server that recovers.
+    let failed = if verb.line.starts_with("wal get") { 126 } else { 1 };
     // A network that fails is no damage, and no mistake of whoever typed the command.
     let unlisted = if verb.kind == Kind::Mends { "is missing" } else { "does not list it" };
     let lost = fault == Fault::LaggingList && all.contains(unlisted);
     // A lease that is not listed seems to be somebody else's.
     let busy = fault == Fault::LaggingList && ran.code == 75;
-    if !(done || ran.code == 1 || busy || ran.code == 5 && lost) {
+    if !(done || ran.code == failed || busy || ran.code == 5 && lost) {
         return Err("an exit code for something else");
     }
     if !done && hit.is_empty() {
@@ -502,8 +547,7 @@ fn credentials_that_expire() {
     through(Fault::Expired);
 }
 
-/// The table has every command there is, but for those that speak to no store, and for `wal`, which
-/// wants a cluster: `tests/postgres_wal.rs`.
+/// The table has every command there is, but for those that speak to no store or only have others do so.
 #[test]
 fn every_command_is_in_the_table() {
     let help = crate::common::Sandbox::new().run_bare(&["--help"]).expect(0).stdout;
@@ -526,7 +570,6 @@ fn every_command_is_in_the_table() {
         "state",
         "notify",
         "sync",
-        "wal",
         "completions",
         "man",
         "help",

@@ -82,6 +82,26 @@ const PHRASES: &[(&str, &str)] = &[
         "缺少 WAL 段 {0}：其后的更改已丢失",
     ),
     ("there is no backup of {} in {}", "{1} 中没有 {0} 的备份"),
+    ("there is no backup", "没有备份"),
+    (
+        "no heartbeat is in the copy: does a daemon write it?",
+        "副本中没有心跳：是否有守护进程在写入？",
+    ),
+    (
+        "the heartbeat in the copy is {} s older than the copy: nobody wrote one since {}",
+        "副本中的心跳比副本早 {0} 秒：自 {1} 起无人写入",
+    ),
+    ("the heartbeat could not be looked for: {}", "无法查找心跳：{0}"),
+    // Scenarios.
+    (
+        "{} is the newest backup that is locked as a whole: {} objects",
+        "{0} 是最新的完整锁定备份：{1} 个对象",
+    ),
+    ("no backup is locked as a whole: {}", "没有完整锁定的备份：{0}"),
+    ("{} would not be left: {}", "{0} 将不会保留：{1}"),
+    ("{} of {} objects are not locked, such as {}", "{1} 个对象中有 {0} 个未锁定，例如 {2}"),
+    ("{} is the oldest backup of a former key, {}", "{0} 是使用旧密钥 {1} 的最早备份"),
+    ("no backup is encrypted to a former key", "没有使用旧密钥加密的备份"),
     ("and {} more", "另有 {0} 项"),
     // What is always looked at.
     ("{} files restored, with the digests of the index", "已恢复 {0} 个文件，摘要与索引一致"),
@@ -233,6 +253,12 @@ mod tests {
             "`db` 最多丢失 41 秒，允许 30 秒"
         );
         assert_eq!(chinese("recover cluster"), "恢复 cluster");
+        assert_eq!(
+            chinese(
+                "no backup is locked as a whole: b1 would not be left: 2 of 9 objects are not locked, such as x/y"
+            ),
+            "没有完整锁定的备份：b1 将不会保留：9 个对象中有 2 个未锁定，例如 x/y"
+        );
         assert_eq!(chinese("ERROR: relation is gone"), "ERROR: relation is gone");
         assert_eq!(chinese_list("at least 1, is not `x`"), "至少 1；不为 `x`");
         assert_eq!(chinese_list("`a` is missing; there are 2 files"), "缺少 `a`；共有 2 个文件");

@@ -134,10 +134,10 @@ fn facts(scene: &Scene<'_>, evidence: &Evidence) -> Html {
     fact(scene.say("Began", "开始"), scene.when(evidence.started));
     fact(scene.say("Ended", "结束"), scene.when(evidence.ended));
     let environment = &evidence.environment;
-    fact(
-        scene.say("Held by", "执行人"),
-        html("{} <small>{}</small>", &[&environment.user, &environment.host]),
-    );
+    // Who held it is said with the host, mostly.
+    let elsewhere = !environment.user.contains(&environment.host);
+    let host = elsewhere.then(|| html(" <small>{}</small>", &[&environment.host]));
+    fact(scene.say("Held by", "执行人"), html("{}{}", &[&environment.user, &host]));
     let signed = if evidence.says_signed() {
         scene.say("yes; `backstay drill verify` checks it", "是；用 `backstay drill verify` 验证")
     } else {

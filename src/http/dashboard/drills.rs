@@ -269,16 +269,15 @@ fn matrix(scene: &Scene<'_>, all: &[Covered]) -> Html {
         "What a drill that passed proves of each source, by scenario, and how long ago",
         "通过的演练对各数据源、各场景的证明及时间",
     );
-    html(
-        "{}<p class=\"quiet\">{}</p>",
-        &[
-            &table(caption, &head, &rows),
-            &scene.say(
-                "A part: the source was brought back without the rest of its stack.",
-                "部分：该数据源未与系统其余部分一起恢复。",
-            ),
-        ],
-    )
+    let table = table(caption, &head, &rows);
+    if !all.iter().any(|one| one.partial) {
+        return table;
+    }
+    let part = scene.say(
+        "A part: the source was brought back without the rest of its stack.",
+        "部分：该数据源未与系统其余部分一起恢复。",
+    );
+    html("{}<p class=\"quiet\">{}</p>", &[&table, &part])
 }
 
 /// How long ago it was proven, in words and by its shade; and what the last try came to, where that is
