@@ -243,3 +243,86 @@ fn a_run_whose_journal_is_damaged_is_set_aside_and_keeps_nobody_from_another() {
     stage.run("l", &["show", &next]).expect(5);
     stage.run("l", &["run", "move", "--yes"]).expect(6);
 }
+
+#[test]
+fn who_is_asked_at_times_is_asked_where_nobody_knows() {
+    let stage = Stage::new(&one(
+        "      look: { command: { apply: { shell: \"test -e ready && echo over=no\" }, outputs: [over], read_only: true } }\n      agree: { approval: {}, when: { output: look.over, is: \"yes\" } }\n      tell: { command: { apply: { shell: \"echo +tell >> $LEDGER\" } }, when: { output: look.over, is: \"yes\" } }\n      go: { command: { apply: { shell: \"echo +go >> $LEDGER\" } } }\n",
+    ));
+    stage.run("l", &["run", "move", "--yes"]).expect(1);
+    let run = stage.newest();
+    stage.run("l", &["skip-step", &run, "look", "--reason", "no time"]).expect(0);
+    stage.run("l", &["resume", &run]).expect(6);
+    assert!(stage.ledger("l").is_empty());
+    stage.run("l", &["approve", &run, "agree", "--yes"]).expect(0);
+    stage.run("l", &["resume", &run]).expect(0);
+    assert_eq!(stage.ledger("l"), ["+go"]);
+    let shown = stage.run("l", &["show", &run]).expect(0).stdout;
+    assert!(shown.contains("`look.over` is not known"), "{shown}");
+    // Where it is known nobody is.
+    fs::write(stage.sandbox.path("ready"), "").unwrap();
+    stage.run("m", &["run", "move", "--yes"]).expect(0);
+    assert_eq!(stage.ledger("m"), ["+go"]);
+}
+
+#[test]
+fn a_run_of_which_the_repository_knows_less_is_set_aside() {
+    let stage = Stage::new(&one("      agree: { approval: {} }\n"));
+    stage.run("l", &["run", "move", "--yes"]).expect(6);
+    let run = stage.newest();
+    let records = fs::read_dir(stage.journal(&run)).unwrap().map(|entry| entry.unwrap().path());
+    fs::remove_file(records.max().unwrap()).unwrap();
+    let ran = stage.run("l", &["resume", &run]).expect(6);
+    assert!(ran.stderr.contains(&format!("abort {run} --leave --reason WHY")), "{}", ran.stderr);
+    stage.run("l", &["run", "move", "--yes"]).expect(1);
+    stage.run("l", &["abort", &run, "--leave", "--reason", "nothing was done", "--yes"]).expect(0);
+    stage.run("l", &["run", "move", "--yes"]).expect(6);
+}
+
+#[test]
+fn what_a_step_printed_moves_no_cursor_where_people_decide() {
+    let stage = Stage::new(&one(
+        "      look: { command: { apply: { shell: \"printf 'loss=9\\\\033[2K\\\\rloss = 0'\" }, outputs: [loss], read_only: true } }\n      agree: { approval: {} }\n",
+    ));
+    stage.run("l", &["run", "move", "--yes"]).expect(6);
+    let run = stage.newest();
+    let shown = stage.run("l", &["show", &run]).expect(0);
+    let agreed = stage.run("l", &["approve", &run, "agree", "--yes"]).expect(0);
+    for text in [&shown.stdout, &agreed.stderr] {
+        assert!(text.contains("9\\u{1b}[2K") && !text.contains('\u{1b}'), "{text:?}");
+    }
+}
+
+#[test]
+fn a_mode_that_a_playbook_is_not_made_for_is_not_checked() {
+    let stage = Stage::new(&one("      a: { wait: { for: 1s } }\n"));
+    let ran = stage.run("l", &["check", "move", "--mode", "drill"]).expect(2);
+    assert!(ran.stderr.contains("is not made for mode `drill`"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_repository_that_goes_away_meanwhile_is_not_made_anew() {
+    let stage = Stage::new(&one(
+        "      wait: { command: { apply: { shell: \"touch $LEDGER; while ! test -e go; do sleep 0.1; done\" } } }\n",
+    ));
+    let child = stage
+        .command("l", &["run", "move", "--yes"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait("the step begins", || stage.sandbox.path("l").exists());
+    let (repository, away) = (stage.sandbox.path("repo"), stage.sandbox.path("away"));
+    fs::rename(&repository, &away).unwrap();
+    fs::create_dir(&repository).unwrap();
+    fs::write(stage.sandbox.path("go"), "").unwrap();
+    let ran = finish(child).expect(1);
+    assert!(ran.stderr.contains("is no repository any more"), "{}", ran.stderr);
+    assert_eq!(fs::read_dir(&repository).unwrap().count(), 0, "nothing is written there");
+    // When it is back the run goes on.
+    fs::remove_dir(&repository).unwrap();
+    fs::rename(&away, &repository).unwrap();
+    let run = stage.newest();
+    stage.run("l", &["attest", &run, "wait", "--text", "it is"]).expect(1);
+    stage.run("l", &["resume", &run]).expect(6);
+}

@@ -193,3 +193,49 @@ fn what_just_moved_does_not_move_again_unless_people_agree() {
     move_to(&stage, "a", 0);
     at(&stage, "a", &["backup", "demo/files"]).expect(0);
 }
+
+fn acting(stage: &Stage, args: &[&str]) -> Ran {
+    Ran::from(&stage.command("l", args).env("BACKSTAY_SITE", "a").output().unwrap())
+}
+
+#[test]
+fn nothing_becomes_the_real_thing_where_the_epoch_is_anothers_by_now() {
+    let stage = stage(
+        "",
+        "      look: { manual: { text: look } }\n      go: { command: { apply: { shell: \"echo +go >> $LEDGER\" } }, point_of_no_return: true }\n",
+    );
+    let id = move_to(&stage, "b", 6);
+    // Somebody makes the other site the active one while this run waits.
+    let first = stage.sandbox.path("third/demo/role/00000001.json");
+    let text = fs::read_to_string(&first).unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    record["epoch"] = 2.into();
+    record["site"] = "a".into();
+    record["run"] = "other/step".into();
+    fs::write(first.with_file_name("00000002.json"), record.to_string()).unwrap();
+    acting(&stage, &["attest", &id, "look", "--text", "looked"]).expect(0);
+    let ran = acting(&stage, &["resume", &id]).expect(1);
+    assert!(ran.stderr.contains("site b is not the active one, or not any more"), "{}", ran.stderr);
+    assert!(stage.ledger("l").is_empty());
+}
+
+#[test]
+fn nobodys_word_takes_the_place_of_an_epoch() {
+    let stage = stage(
+        ", settle: 1h",
+        "      go: { command: { apply: { shell: \"echo +go >> $LEDGER\" } }, point_of_no_return: true }\n",
+    );
+    let path = stage.sandbox.path("policy.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("    on_failure: undo\n", "")).unwrap();
+    move_to(&stage, "b", 0);
+    let id = move_to(&stage, "a", 1);
+    let shown = acting(&stage, &["show", &id]).expect(0);
+    assert!(shown.stderr.contains(&format!("retry-step {id} active")), "{}", shown.stderr);
+    assert!(!shown.stderr.contains("skip-step"), "{}", shown.stderr);
+    for (verb, option) in [("skip-step", "--reason"), ("attest", "--text")] {
+        let ran = acting(&stage, &[verb, &id, "active", option, "no time"]).expect(2);
+        assert!(ran.stderr.contains("makes a site the active one"), "{}", ran.stderr);
+    }
+    assert_eq!(stage.ledger("l"), ["+go"], "of the first alone");
+}

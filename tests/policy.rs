@@ -11,7 +11,8 @@ use std::{
 
 use backstay::{
     error::{Error, ErrorKind},
-    policy::{self, Period, Policy, Severity, Size, SourceKind, SourceSpec},
+    id::BackupKind::{Full, Incremental, Snapshot},
+    policy::{self, Period, Policy, Schedule, Severity, Size, SourceKind, SourceSpec},
 };
 use proptest::prelude::*;
 
@@ -126,6 +127,42 @@ fn shipped_policies_pass_without_a_warning() {
             assert!(SourceKind::implemented().contains(&source.kind()));
         }
     }
+}
+
+/// What the source documents meant, in schedules that hold: see `fixtures/policies/documents`.
+#[test]
+fn the_shipped_policies_do_what_the_documents_meant() {
+    let set = policy::load(&directory("policies")).unwrap();
+    let of = |stack: &str| set.policies.iter().find(|one| one.stack == stack).unwrap();
+    let days = |days: u64| days * 24 * 3600;
+    let starrocks = of("starrocks");
+    let windows: Vec<&str> = starrocks.windows.keys().map(String::as_str).collect();
+    assert_eq!(windows, ["logs", "statistics", "compaction", "orphans"]);
+    let (weekly, changes, hourly) =
+        (&starrocks.jobs["weekly"], &starrocks.jobs["changes"], &starrocks.jobs["hourly"]);
+    for job in [weekly, changes, hourly] {
+        assert_eq!(job.execution.avoid, windows);
+    }
+    assert_eq!((weekly.kind(), changes.kind()), (Some(Full), Some(Incremental)));
+    assert_eq!(weekly.keep.period.unwrap().as_secs(), days(28));
+    assert_eq!(changes.keep.daily, 7);
+    assert_eq!(hourly.kind(), Some(Snapshot));
+    assert_eq!(hourly.keep.period.unwrap().as_secs(), days(1));
+
+    let platform = of("data-platform");
+    let (base, pages) = (&platform.jobs["base"], &platform.jobs["pages"]);
+    assert!(base.covers("postgres") && pages.covers("postgres"));
+    assert_eq!((base.kind(), pages.kind()), (Some(Full), Some(Incremental)));
+    let times = |job: &str, day: &str| {
+        let from = format!("{day}T00:00:00+08:00").parse().unwrap();
+        let until = format!("{day}T23:59:59+08:00").parse().unwrap();
+        let Schedule::Cron(cron) = &platform.jobs[job].schedule else { panic!("{job}") };
+        cron.due_between(from, until, &platform.time_zone()).count()
+    };
+    assert_eq!([times("base", "2026-11-21"), times("pages", "2026-11-21")], [1, 3]);
+    assert_eq!([times("objects", "2026-11-21"), times("exports", "2026-11-21")], [1, 1]);
+    let configuration = times("nightly", "2026-11-21") + times("weekly", "2026-11-21");
+    assert_eq!(configuration, 1);
 }
 
 #[test]

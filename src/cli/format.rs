@@ -105,6 +105,17 @@ pub fn table(head: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<String> {
     std::iter::once(line(&titles)).chain(rows.iter().map(|row| line(row))).collect()
 }
 
+/// A text that others wrote, on one line: what would move the cursor of a terminal, or hide what stands there, is
+/// shown as what it is.
+pub fn plain(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => vec![' '],
+        c if c.is_control() => c.escape_default().collect(),
+        c => vec![c],
+    };
+    text.chars().flat_map(shown).collect()
+}
+
 /// A word as one would type it in a shell.
 pub fn typed(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-:=@+,%{}".contains(c);
@@ -117,6 +128,12 @@ pub fn typed(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_wrote_moves_no_cursor() {
+        assert_eq!(plain("a\x1b[2K\rb\nc"), "a\\u{1b}[2K\\rb c");
+        assert_eq!(plain("日本 é"), "日本 é");
+    }
 
     #[test]
     fn numbers_read_well() {

@@ -171,9 +171,16 @@ fn begin(view: &RunView, step: &PlannedStep) -> Move {
             "run" => super::template::of_run(view, output),
             _ => view.steps.get(of).and_then(|step| step.outputs.get(output).cloned()),
         };
-        // A step that was skipped has no outputs: what depends on them is not done.
-        if !found.is_some_and(|found| condition.holds(&found)) {
-            return Move::Skip { step: name, why: format!("only where {condition}") };
+        match found {
+            Some(found) if condition.holds(&found) => {}
+            Some(_) => return Move::Skip { step: name, why: format!("only where {condition}") },
+            // Who would be asked at times is asked where nobody knows.
+            None if step.action.is_gate() && !was_left_out(view, of) => {}
+            None => {
+                let why =
+                    format!("only where {condition}, and `{}` is not known", condition.output);
+                return Move::Skip { step: name, why };
+            }
         }
     }
     if let Some(why) = loss::answered(view, step) {
@@ -183,6 +190,15 @@ fn begin(view: &RunView, step: &PlannedStep) -> Move {
         ActionSpec::Approval(_) | ActionSpec::Manual(_) => Move::Ask(name),
         _ => Move::Apply(name),
     }
+}
+
+/// Whether the plan itself did without a step, by its own condition: what depends on it is not done either.
+fn was_left_out(view: &RunView, name: &str) -> bool {
+    let left_out = view
+        .steps
+        .get(name)
+        .is_some_and(|step| step.state == StepState::Skipped && !step.by_person);
+    left_out && view.plan.step(name).is_some_and(|step| !step.excluded)
 }
 
 /// As many of the moves as may go on at once. What is only written down takes no place.

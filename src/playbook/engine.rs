@@ -15,12 +15,13 @@ use super::approval;
 use super::compile::{Plan, PlannedStep};
 use super::decide::{Decision, Move, decide};
 use super::journal::{Journal, Place};
+use super::loss;
 use super::record::{Event, Outcome, Outputs, Person, Record};
 use super::template;
 use super::transition::StepState;
-use super::view::RunView;
+use super::view::{RunView, StepView};
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::Mode;
+use crate::policy::{ActionSpec, Mode};
 use crate::run::Context;
 use crate::secret;
 use crate::store::{Lease, Terms};
@@ -380,6 +381,7 @@ impl Work<'_> {
     }
 
     fn attempt(&self, attempt: u32, before: &mut Outputs) -> Result<(), Tried> {
+        self.check_active().map_err(Tried::of)?;
         if before.is_empty() {
             let empty = Outputs::new();
             *before = self.action.before(&self.job(attempt, &empty)).map_err(Tried::of)?;
@@ -394,6 +396,33 @@ impl Work<'_> {
         let done = Event::Succeeded { step: self.name(), outputs, found: false };
         self.engine.append(done).map_err(stop)?;
         failpoint::reach("playbook.after_result");
+        Ok(())
+    }
+
+    /// Before what makes a copy the real thing, or leads back no more: fails where the site that an earlier step
+    /// made the active one is not, be it that somebody else made another one the active one meanwhile.
+    fn check_active(&self) -> Result<()> {
+        if !loss::is_barrier(self.step) {
+            return Ok(());
+        }
+        for role in self.view.earlier(self.step) {
+            let ActionSpec::Role(wanted) = &role.action else { continue };
+            let known = self.view.steps.get(&role.name);
+            let by_plan = |step: &StepView| step.state == StepState::Skipped && !step.by_person;
+            if role.excluded || known.is_some_and(by_plan) {
+                continue;
+            }
+            let spec = template::resolve(&role.action, self.view)?;
+            let action = (self.engine.make)(&spec)?;
+            let empty = Outputs::new();
+            if !matches!(action.observe(&self.job(1, &empty))?, Observed::Done(_)) {
+                let what = format!("site {} is not the active one, or not any more", wanted.to);
+                return Err(Error::new(ErrorKind::Conflict, what).hint(format!(
+                    "`{}` was to make it that; `backstay role show` tells which site is",
+                    role.name
+                )));
+            }
+        }
         Ok(())
     }
 

@@ -160,7 +160,11 @@ fn follow(local: &Path, stored: &[Bytes], place: &Place) -> Result<()> {
                     ),
                 )
                 .hint("the repository went back in time: find out what was done since, by hand")
-                .hint(format!("what this machine has seen lies in {}", local.display())));
+                .hint(format!("what this machine has seen lies in {}", local.display()))
+                .hint(format!(
+                    "who knows how things stand sets the run aside: `backstay playbook abort {} --leave --reason WHY`",
+                    place.run
+                )));
             }
             (Some(_), Some(_)) => {
                 return Err(Error::damaged(format!(

@@ -94,6 +94,7 @@ pub fn event(view: &RunView, who: &Person, wish: &Wish) -> Result<Event> {
         Wish::Attest { step, text } => {
             let (planned, state) = find(view, step)?;
             refuse_approval(planned, "attested")?;
+            refuse_role(planned, state, "attested")?;
             let fits = matches!(
                 state.state,
                 StepState::Waiting | StepState::Failed | StepState::Unknown | StepState::UndoFailed
@@ -105,6 +106,7 @@ pub fn event(view: &RunView, who: &Person, wish: &Wish) -> Result<Event> {
         Wish::Skip { step, why } => {
             let (planned, state) = find(view, step)?;
             refuse_approval(planned, "skipped")?;
+            refuse_role(planned, state, "skipped")?;
             let fits = matches!(
                 state.state,
                 StepState::Waiting | StepState::Failed | StepState::Unknown | StepState::UndoFailed
@@ -162,6 +164,18 @@ fn refuse_approval(step: &PlannedStep, what: &str) -> Result<()> {
     if matches!(step.action, ActionSpec::Approval(_)) {
         return Err(Error::usage(format!("`{}` is an approval, which is not {what}", step.name))
             .hint("those it asks for give it with `backstay playbook approve`"));
+    }
+    Ok(())
+}
+
+/// Which site is the active one is written where everybody looks, and nobody's word takes its place.
+fn refuse_role(step: &PlannedStep, state: &StepView, what: &str) -> Result<()> {
+    if matches!(step.action, ActionSpec::Role(_)) && state.state != StepState::UndoFailed {
+        let name = &step.name;
+        return Err(Error::usage(format!(
+            "`{name}` makes a site the active one, and is not {what}"
+        ))
+        .hint("`backstay role show` tells which site is; `retry-step` tries again"));
     }
     Ok(())
 }

@@ -83,6 +83,7 @@ impl JournalStore {
 
     /// Creates a record. `Ok(false)`: somebody else has written that number.
     pub fn create(&self, number: u64, body: &Bytes) -> Result<bool> {
+        self.store.check_there()?;
         self.store.create_ours(&self.key(number), body)
     }
 

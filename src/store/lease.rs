@@ -225,6 +225,7 @@ impl Numbers {
 
     fn create(&self, number: u64, record: &Record) -> Result<bool> {
         let key = format!("{}/{number}.json", self.directory);
+        self.store.check_there()?;
         self.store.create_ours(&key, &to_json(record, &key)?)
     }
 

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::blocking::{Listed, Store};
 use super::erase::{Erased, Place};
+use super::layout;
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 
 impl Store {
@@ -21,6 +22,18 @@ impl Store {
             Place::Directory(root) => Some(root),
             _ => None,
         }
+    }
+
+    /// Fails where a directory that was a repository is none any more: its disk was unmounted, say. What is written
+    /// then would lie below the mount point, and be missing when the disk is back. A bucket is there or does not answer.
+    pub(super) fn check_there(&self) -> Result<()> {
+        let Place::Directory(root) = self.place() else { return Ok(()) };
+        if root.join(layout::DESCRIPTOR).exists() {
+            return Ok(());
+        }
+        let what = format!("{} is no repository any more", root.display());
+        Err(Error::new(ErrorKind::Unreachable, what)
+            .hint("is its disk mounted? `backstay.json` has to be there"))
     }
 
     /// What writers left below a directory when they were killed, sorted: `object_store` writes

@@ -66,9 +66,11 @@ impl RecoveryPoints {
         let seconds =
             |from: Timestamp, until: Timestamp| until.duration_since(from).as_secs().max(0) as u64;
         let (skew, loss) = (seconds(oldest, newest), seconds(oldest, at));
-        // What the policy promises of each source, whatever the step takes.
+        // What the policy promises of each source, whatever the step takes, and however far back somebody
+        // wants to go: what was written since then is lost.
+        let now = at.max(job.started);
         let beyond = points.iter().any(|(source, time)| {
-            seconds(*time, at) > self.means.policy.objectives_of(source).rpo.as_secs()
+            seconds(*time, now) > self.means.policy.objectives_of(source).rpo.as_secs()
         });
         let apart = self.spec.max_skew.is_some_and(|limit| skew > limit.as_secs());
         let over = apart || self.spec.max_loss.map_or(beyond, |most| loss > most.as_secs());

@@ -26,6 +26,34 @@ pub(super) fn check(findings: &mut Findings<'_>) {
     for (name, playbook) in &policy.playbooks {
         check_playbook(findings, name, playbook);
     }
+    check_one_place(findings);
+}
+
+/// Of two playbooks that keep their journals in different repositories neither would know of the other, and both would
+/// act on the same stack at once.
+fn check_one_place(findings: &mut Findings<'_>) {
+    let policy = findings.policy;
+    let first = policy.default_repository().map(|(name, _)| name);
+    let place = |playbook: &'_ Playbook| playbook.repository.clone().or(first.map(str::to_owned));
+    let mut all = policy.playbooks.iter();
+    let Some((one, kept)) = all.next().map(|(name, playbook)| (name, place(playbook))) else {
+        return;
+    };
+    for (name, playbook) in all {
+        let found = place(playbook);
+        if found != kept {
+            let named = |place: &Option<String>| place.clone().unwrap_or_default();
+            findings.error_at_key(
+                &["playbooks", name],
+                format!(
+                    "its journal lies in `{}`, and that of `{one}` in `{}`: neither would know when the other one is carried out",
+                    named(&found),
+                    named(&kept)
+                ),
+                "give all playbooks of a stack the same `repository`: one that is there when a site is gone",
+            );
+        }
+    }
 }
 
 fn check_playbook(findings: &mut Findings<'_>, name: &str, playbook: &Playbook) {
@@ -217,7 +245,7 @@ impl<'a> StepOf<'a> {
         if let Some(text) = node.text() {
             for used in uses(text) {
                 let wrong = match used {
-                    Some(name) => self.output(name).err(),
+                    Some(name) => self.output(name).and_then(|()| self.in_its_modes(name)).err(),
                     None => Some((
                         "`{{` without `}}`".to_owned(),
                         "write {{STEP.OUTPUT}} or {{run.id}}".to_owned(),
@@ -271,6 +299,25 @@ impl<'a> StepOf<'a> {
             suggest::hint(output, outputs.iter().map(String::as_str))
         };
         Err((format!("the step `{step}` has no output `{output}`"), hint))
+    }
+
+    /// Whether the step with an output is done in every mode that this one is. A text for people stays as it is
+    /// written where something is not known.
+    fn in_its_modes(&self, name: &str) -> Result<(), (String, String)> {
+        let step = name.split_once('.').map_or(name, |(step, _)| step);
+        let Some(found) = self.above.get(step).filter(|_| !self.one.step.action.is_gate()) else {
+            return Ok(());
+        };
+        let all = &self.definition.modes;
+        let has = |of: &Step, mode: &Mode| of.modes.is_empty() || of.modes.contains(mode);
+        let lacks = all.iter().find(|mode| has(self.one.step, mode) && !has(found.step, mode));
+        lacks.map_or(Ok(()), |mode| {
+            let (name, word) = (self.one.name, mode.word());
+            Err((
+                format!("the step `{step}` is not done in mode `{word}`, and `{name}` is"),
+                format!("give `{name}` the `modes` of `{step}`, or do without its output"),
+            ))
+        })
     }
 
     /// The steps that are done whenever this one begins.

@@ -76,6 +76,13 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             }
         }
     }
+    if let (Some(mode), true, false) = (args.mode, checked.is_empty(), args.playbooks.is_empty()) {
+        let word = Mode::from(mode).word();
+        return Err(Error::usage(format!(
+            "{} is not made for mode `{word}`",
+            args.playbooks.join(", ")
+        )));
+    }
     if !args.plan_only {
         remember(app, &checked);
     }

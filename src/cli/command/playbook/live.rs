@@ -41,6 +41,8 @@ pub fn tell(printer: &Printer, record: &Record, view: &RunView) {
     let width = view.plan.steps.iter().map(|step| step.name.chars().count()).max().unwrap_or(0);
     let about = record.event.of_step().map(|(step, _)| step);
     let (mark, color, what) = words(record, view);
+    // Lines of what a program said stay lines.
+    let what = what.lines().map(format::plain).collect::<Vec<_>>().join("\n");
     let mark = printer.paint(mark, color);
     let text = match about {
         Some(step) => format!("{time}  {mark} {step:<width$}  {what}"),
@@ -379,6 +381,9 @@ pub fn instructions(printer: &Printer, view: &RunView, steps: &[String]) -> Resu
                 };
                 printer.talk(format!("`{name}` {what}: {why}"));
                 printer.hint(&format!("try it again: backstay playbook retry-step {run} {name}"));
+                if matches!(planned.action, ActionSpec::Role(_)) && state != StepState::UndoFailed {
+                    continue;
+                }
                 printer.hint(&format!(
                     "it is done: backstay playbook attest {run} {name} --text 'HOW YOU KNOW'"
                 ));

@@ -3,6 +3,7 @@
 use super::live::{self, Report};
 use super::place;
 use super::run::is_of_policy;
+use crate::cli::format;
 use crate::cli::setup::App;
 use crate::cli::{ExitStatus, confirm};
 use crate::error::Result;
@@ -134,7 +135,7 @@ pub fn approve(app: &App, args: &ApproveArgs) -> Result<ExitStatus> {
         }
         for (step, outputs) in approval::known(&found.view, planned) {
             for (name, value) in outputs {
-                app.printer.talk(format!("  {step}.{name} = {value}"));
+                app.printer.talk(format!("  {step}.{name} = {}", format::plain(value)));
             }
         }
     }

@@ -57,6 +57,16 @@ fn names(policy: &Policy) -> impl Iterator<Item = String> {
 pub fn repository_of(app: &App, policy: &Policy, playbook: &Playbook) -> Result<String> {
     let first = policy.default_repository().map(|(name, _)| name.to_owned());
     let given = app.global.repository.clone().filter(|_| app.repository_url().is_none());
+    let own = playbook.repository.clone().or_else(|| first.clone());
+    if let (Some(given), Some(own)) = (&given, &own)
+        && given != own
+        && place(app, policy, own, "any").and_then(|place| place.at.read()).is_ok()
+    {
+        return Err(Error::usage(format!(
+            "journals of playbooks of this stack lie in `{own}`, which answers"
+        ))
+        .hint("`--repository` names another one where that one is gone: two would not know of each other"));
+    }
     given
         .or_else(|| playbook.repository.clone())
         .or(first)

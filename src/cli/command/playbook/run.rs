@@ -27,8 +27,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Carry a playbook out.
 ///
 /// Each step is written down before it begins and after it ended. A run that was killed, or that
-/// waits for a person, is gone on with by `resume`. Exit codes: 0 every step is done, 1 a step failed
-/// or the run was taken back, 6 it waits for a person, 75 somebody else acts for this stack.
+/// waits for a person, is gone on with by `resume`. Exit codes: 0 it came to its end, though steps that are not
+/// critical may have failed or a person did without some, 1 a step failed or the run was taken back,
+/// 6 it waits for a person, 75 somebody else acts for this stack.
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
     /// The playbook: STACK/NAME, or NAME.
@@ -231,7 +232,14 @@ pub fn abort(app: &App, args: &AbortArgs) -> Result<ExitStatus> {
         }
         found => found?,
     };
-    check_plan(&found, args.plan.as_deref())?;
+    if args.leave {
+        // The repository may know less of it than this machine.
+        if let Some(error) = why_unreadable(&found.place)? {
+            return set_aside(app, &set, args, &who, error);
+        }
+    } else {
+        check_plan(&found, args.plan.as_deref())?;
+    }
     let why = args.reason.clone();
     let (wish, what) = if args.leave {
         (Wish::Leave { why }, "ends, and everything stays as it is")

@@ -234,7 +234,7 @@ pub fn show_run(app: &App, view: &RunView) -> Result<()> {
             planned.name.clone(),
             word(view, step.state).to_owned(),
             took,
-            more.join("; ").replace('\n', " "),
+            format::plain(&more.join("; ")),
         ]);
     }
     table(&HEAD, &rows).into_iter().try_for_each(|line| app.printer.data(line))
