@@ -153,6 +153,13 @@ pub fn run_id(now: Timestamp) -> String {
     format!("{}-{}", compact_time(now), random_suffix(6))
 }
 
+/// The name of what happens at `at` and has this digest: `20261121T020000Z-x7k3fqab2cd4`. Names of
+/// the same instant are told apart by 60 bits.
+pub fn run_id_of(at: Timestamp, digest: &[u8; 32]) -> String {
+    let letters = digest.iter().take(12).map(|byte| ALPHABET[usize::from(*byte) % 32] as char);
+    format!("{}-{}", compact_time(at), letters.collect::<String>())
+}
+
 /// A repository key's name: `20261121T020000Z-x7k3`.
 pub fn key_id(now: Timestamp) -> String {
     format!("{}-{}", compact_time(now), random_suffix(4))

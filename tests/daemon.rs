@@ -162,6 +162,50 @@ fn a_new_job_is_not_due_for_what_lies_behind_it_and_one_that_was_missed_is_done_
 }
 
 #[test]
+fn after_a_long_time_what_is_due_is_done_at_once_and_the_rest_becomes_rows_meanwhile() {
+    let more: String = (0..9)
+        .map(|number| format!("  s{number}: {{ command: {{ argv: [echo, x] }} }}\n"))
+        .collect();
+    let jobs = format!(
+        "{more}jobs:\n  often: {{ sources: all, kind: full, schedule: {{ every: 5m }}, keep: {{ for: 7d }} }}\n  \
+         clean: {{ verify: {{ budget: 1GiB }}, schedule: {{ cron: \"0 3 * * *\" }} }}\n"
+    );
+    let site = Site::new("2026-08-23T12:00:30Z", 1, &jobs);
+    let daemon = site.daemon(&[]);
+    let begun = Instant::now();
+    while !site.log().contains("jobs watched") {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{}", site.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    daemon.end();
+    // A quarter of a million slots later.
+    let later = Site { clock: format!("2026-11-21T12:00:30Z {} 1", Timestamp::now()), ..site };
+    let daemon = later.daemon(&[]);
+    let state = rusqlite::Connection::open(later.sandbox.path("state/state.db")).unwrap();
+    state.busy_timeout(Duration::from_secs(30)).unwrap();
+    let is = |what: &str| -> i64 {
+        let sql = format!("SELECT count(*) FROM runs WHERE {what}");
+        state.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    let begun = Instant::now();
+    while is("state = 'succeeded' AND job = 'often'") < 10
+        || is("attempts > 0 AND job = 'clean'") < 1
+        || is("state = 'missed' AND job = 'often'") < 6_000
+        || is("state = 'missed' AND job = 'clean'") < 89
+    {
+        assert!(begun.elapsed() < Duration::from_secs(240), "{}", later.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    daemon.end();
+    assert!(!later.log().contains("the state:"), "{}", later.log());
+    assert_eq!(
+        is("state = 'succeeded' AND nominal <> '2026-11-21T12:00:00Z' AND job = 'often'"),
+        0
+    );
+}
+
+#[test]
 fn what_may_help_is_tried_again_and_what_cannot_is_not() {
     let retry = "retry: { times: 2, pause: 1m }";
     let job = |more: &str| {

@@ -6,7 +6,7 @@ use std::fs;
 
 use backstay::daemon::admission::jitter_of;
 use backstay::daemon::forecast::{exposures, holdings};
-use backstay::daemon::tick::{Place, Protected, decide, due_slots, following_slots};
+use backstay::daemon::tick::{Fleet, Place, Protected, decide, due_slots, following_slots};
 use backstay::daemon::timetable::next_due;
 use backstay::id::BackupId;
 use backstay::policy::{Candidate, Policy, Work, parse, plan_retention};
@@ -31,7 +31,6 @@ struct World {
     random: fastrand::Rng,
     /// One of so many runs fails; 0: none.
     failing: u32,
-    number: u64,
     pruned: Timestamp,
 }
 
@@ -59,7 +58,6 @@ impl World {
             counts: HashMap::new(),
             random: fastrand::Rng::with_seed(7),
             failing,
-            number: 0,
             pruned: now,
             policy,
         }
@@ -142,14 +140,7 @@ impl World {
                 })
             };
             if well || others() {
-                let mut number = self.number;
-                let mut id = || {
-                    number += 1;
-                    format!("r{number}")
-                };
-                let follow =
-                    following_slots(&self.policy, &row, &self.open, self.now, &PLACE, &mut id);
-                self.number = number;
+                let follow = following_slots(&self.policy, &row, &self.open, self.now, &PLACE);
                 // The same slot may follow several runs of one time; the state takes it once.
                 let new = follow.into_iter().filter(|run| !self.slots.contains_key(&run.slot));
                 let new: Vec<NewRun> = new.collect();
@@ -171,16 +162,11 @@ impl World {
             if due.is_none_or(|due| due > self.now) {
                 continue;
             }
-            let mut number = self.number;
-            let mut id = || {
-                number += 1;
-                format!("r{number}")
-            };
-            let new = due_slots(&self.policy, (&name, job), since, self.now, &PLACE, &mut id);
-            self.number = number;
+            let due = due_slots(&self.policy, (&name, job), (since, self.now), &PLACE, usize::MAX);
+            assert_eq!(due.until, self.now);
             self.since.insert(name.clone(), self.now);
             self.due.remove(&name);
-            self.add(new);
+            self.add(due.slots);
         }
     }
 
@@ -346,5 +332,45 @@ fn every_slot_comes_to_one_end_when_runs_fail() {
         let failed = world.counts[&RunState::Failed];
         let well = world.counts[&RunState::Succeeded];
         assert!(failed * 8 > well && failed * 2 < well, "{failed} of {well}");
+    }
+}
+
+#[test]
+fn a_long_time_is_made_rows_in_parts_and_its_last_slot_at_once() {
+    let text = fs::read_to_string("policies/superset.yaml").unwrap();
+    let policy = parse(&text, "policy.yaml").unwrap().policies.remove(0);
+    let place = Place { host: "here", most: 2, fleet: Some(&Fleet::default()) };
+    let (since, now) = ("2026-08-01T00:00:00Z", "2026-11-21T12:34:56Z");
+    let (since, now): (Timestamp, Timestamp) = (since.parse().unwrap(), now.parse().unwrap());
+    for (name, job) in &policy.jobs {
+        let whole = due_slots(&policy, (name, job), (since, now), &place, usize::MAX);
+        assert_eq!(whole.until, now);
+        let mut rows: BTreeMap<Slot, NewRun> = BTreeMap::new();
+        let mut at = since;
+        let mut parts = 0;
+        while at < now {
+            let part = due_slots(&policy, (name, job), (at, now), &place, 10);
+            let most = 10.max(policy.sources.len()) + policy.sources.len();
+            assert!(part.slots.len() <= most, "{name}: {}", part.slots.len());
+            assert!(part.until > at, "{name} stands still at {at}");
+            let waiting = |run: &&NewRun| run.state == RunState::Waiting;
+            let waits = |runs: &[NewRun]| runs.iter().filter(waiting).cloned().collect::<Vec<_>>();
+            assert_eq!(waits(&part.slots), waits(&whole.slots), "{name}: the last waits at once");
+            for run in part.slots {
+                // As in the state: what is there stays.
+                rows.entry(run.slot.clone()).or_insert(run);
+            }
+            at = part.until;
+            parts += 1;
+        }
+        let none = due_slots(&policy, (name, job), (since, now), &place, 0);
+        assert!(none.slots.iter().all(|run| run.due == whole.slots.last().unwrap().due), "{name}");
+        let ids: BTreeSet<&String> = rows.values().map(|run| &run.id).collect();
+        assert_eq!(ids.len(), rows.len());
+        assert_eq!(rows.len(), whole.slots.len());
+        for run in &whole.slots {
+            assert_eq!(rows[&run.slot], *run);
+        }
+        assert!(parts > 3 || whole.slots.len() < 40, "{name}: {parts}");
     }
 }

@@ -16,11 +16,11 @@ use super::heartbeats::Heartbeats;
 use super::preflights::Preflights;
 use super::service::ServiceManager;
 use super::supervise::{self, Ended, Stop, Work};
-use super::tick::{Fleet, Place, Protected, decide, due_slots, following_slots};
-use super::timetable::{is_due_as_before, next_due};
+use super::tick::{Fleet, Place, Protected, decide, following_slots};
+use super::timetable::is_due_as_before;
 use super::watch::{Means, Watch};
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id;
 use crate::notify::ping::Sign;
 use crate::policy::{self, Job, Policy};
@@ -111,7 +111,7 @@ pub struct Engine<'a> {
     /// When each job is due next: a look into the state for every job on every tick would be many.
     pub(super) due: HashMap<(String, String), Option<Timestamp>>,
     /// When the first of them is: before that there is nothing to look at.
-    soonest: Option<Timestamp>,
+    pub(super) soonest: Option<Timestamp>,
     pub(super) protected: Protected,
     pub(super) running: BTreeMap<String, Going>,
     /// What came of runs that could not be written down yet.
@@ -236,9 +236,14 @@ impl<'a> Engine<'a> {
             self.swept = Some(Instant::now());
             self.sweep(now);
         }
-        self.make_slots(now)?;
+        let made = self.make_slots(now);
+        if made.as_ref().is_err_and(|error| error.kind() != ErrorKind::Failed) {
+            return made;
+        }
+        // A job whose slots cannot be rows keeps no other from being done.
         self.decide(now)?;
-        self.attend(now)
+        self.attend(now)?;
+        made
     }
 
     /// Takes what ended, for as long as nothing else is to be done.
@@ -294,43 +299,6 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn make_slots(&mut self, now: Timestamp) -> Result<()> {
-        if self.soonest.is_some_and(|soonest| now < soonest) {
-            return Ok(());
-        }
-        self.soonest = None;
-        let mut soonest = Timestamp::MAX;
-        let place = Place {
-            host: &self.settings.host,
-            most: self.settings.most,
-            fleet: self.fleet.as_ref(),
-        };
-        for policy in &self.policies {
-            let zone = policy.time_zone();
-            for (name, job) in &policy.jobs {
-                let key = (policy.stack.clone(), name.clone());
-                let next = if let Some(next) = self.due.get(&key) {
-                    *next
-                } else {
-                    let since = self.state.cursor(&policy.stack, name, now)?;
-                    next_due(job, since, false, &zone).map(|(_, at)| at)
-                };
-                let mut after = next;
-                if next.is_some_and(|next| next <= now) {
-                    let since = self.state.cursor(&policy.stack, name, now)?;
-                    let mut new_id = || id::run_id(now);
-                    let slots = due_slots(policy, (name, job), since, now, &place, &mut new_id);
-                    self.state.advance(&policy.stack, name, now, &slots)?;
-                    after = next_due(job, now, false, &zone).map(|(_, at)| at);
-                }
-                soonest = after.map_or(soonest, |after| after.min(soonest));
-                self.due.insert(key, after);
-            }
-        }
-        self.soonest = Some(soonest);
-        Ok(())
-    }
-
     fn decide(&mut self, now: Timestamp) -> Result<()> {
         let state = self.state;
         let mut claimed = Vec::new();
@@ -375,7 +343,7 @@ impl<'a> Engine<'a> {
         Ok(claimed)
     }
 
-    fn place(&self) -> Place<'_> {
+    pub(super) fn place(&self) -> Place<'_> {
         let Settings { host, most, .. } = &self.settings;
         Place { host, most: *most, fleet: self.fleet.as_ref() }
     }
@@ -509,8 +477,7 @@ impl<'a> Engine<'a> {
     fn follow(&self, row: &RunRow, now: Timestamp) -> Result<()> {
         let Some((policy, _)) = self.job_of(row) else { return Ok(()) };
         let open = self.state.open_runs()?;
-        let mut new_id = || id::run_id(now);
-        let follow = following_slots(policy, row, &open, now, &self.place(), &mut new_id);
+        let follow = following_slots(policy, row, &open, now, &self.place());
         self.state.add_runs(&follow)
     }
 

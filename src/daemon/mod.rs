@@ -9,6 +9,7 @@
 //! | `growth` | how much a repository will hold |
 //! | `tick` | what is to be done now |
 //! | `engine` | the loop |
+//! | `slots` | makes rows of what is due |
 //! | `force` | the policies in force, kept for the runs that read them |
 //! | `heartbeats` | the time, written at sources for drills to find in their copies |
 //! | `lease` | what daemons that share a state owe each other |
@@ -49,6 +50,7 @@ mod lease;
 pub mod look;
 pub mod preflights;
 pub mod service;
+mod slots;
 pub mod supervise;
 pub mod tell;
 pub mod tick;

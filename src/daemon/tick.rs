@@ -6,12 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::admission::{admit, jitter_of};
 use super::coalesce::{Wanted, coalesce};
-use super::timetable::{Nominal, next_due};
+use super::timetable::{Nominal, last_due, next_due};
 use crate::policy::{CatchUp, Job, Overlap, Period, Policy, Schedule, Work};
 use crate::state::{NewRun, RunRow, RunState, Slot};
-
-/// The most slots of one job that are made rows at once: months of every minute.
-const MOST_SLOTS: usize = 100_000;
 
 /// How late a slot may be found without having been missed meanwhile.
 const PROMPT: SignedDuration = SignedDuration::from_secs(60);
@@ -53,55 +50,75 @@ impl Place<'_> {
     }
 }
 
+/// Slots that are to be rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueSlots {
+    /// They.
+    pub slots: Vec<NewRun>,
+    /// Up to when there is a row of every slot of the job, once these are.
+    pub until: Timestamp,
+}
+
 /// The slots of a job after `since` and up to `now`: one for each source, and for each time. The
 /// latest waits, the others are missed.
+///
+/// Those that are missed are at most `most`, or those of one time, the oldest first: a long time may
+/// have many. The latest is always among what is given, so that it waits for no others to be rows.
 pub fn due_slots(
     policy: &Policy,
     (name, job): (&str, &Job),
-    since: Timestamp,
-    now: Timestamp,
+    (since, now): (Timestamp, Timestamp),
     place: &Place<'_>,
-    id: &mut dyn FnMut() -> String,
-) -> Vec<NewRun> {
+    most: usize,
+) -> DueSlots {
     let zone = policy.time_zone();
-    let mut times: Vec<(Nominal, Timestamp)> = Vec::new();
-    let mut at = since;
-    while let Some((nominal, due)) = next_due(job, at, false, &zone)
-        && due <= now
-        && times.len() < MOST_SLOTS
-    {
-        times.push((nominal, due));
-        at = due;
-    }
-    let count = times.len();
-    let mut slots = Vec::new();
-    for (number, (nominal, due)) in times.into_iter().enumerate() {
-        let late = now.duration_since(due);
-        let missed = if number + 1 < count {
-            Some("a later one was due before anybody could do it")
-        } else if job.execution.catch_up == CatchUp::None && late > PROMPT {
-            Some("it was due while nobody was there, and the job does not catch up")
-        } else {
-            None
-        };
-        for source in sources(policy, job, place) {
-            let wanted = due.checked_add(jitter_of(&policy.stack, name, &job.execution));
-            slots.push(NewRun {
-                slot: Slot {
+    let sources = sources(policy, job, place);
+    let latest = last_due(job, (since, now), &zone).filter(|_| !sources.is_empty());
+    let Some((nominal, latest)) = latest else {
+        return DueSlots { slots: Vec::new(), until: now };
+    };
+    let slots_at = |nominal: &Nominal, due: Timestamp, missed: Option<&'static str>| {
+        let wanted = due.checked_add(jitter_of(&policy.stack, name, &job.execution));
+        let (nominal, not_before) = (nominal.to_string(), wanted.unwrap_or(due));
+        sources
+            .iter()
+            .map(|source| {
+                let slot = Slot {
                     stack: policy.stack.clone(),
                     job: name.to_owned(),
-                    source,
-                    nominal: nominal.to_string(),
-                },
-                id: id(),
-                due,
-                not_before: wanted.unwrap_or(due),
-                state: if missed.is_some() { RunState::Missed } else { RunState::Waiting },
-                why: missed.map(str::to_owned),
-            });
+                    source: source.clone(),
+                    nominal: nominal.clone(),
+                };
+                NewRun {
+                    id: slot.run_id(due),
+                    slot,
+                    due,
+                    not_before,
+                    state: if missed.is_some() { RunState::Missed } else { RunState::Waiting },
+                    why: missed.map(str::to_owned),
+                }
+            })
+            .collect::<Vec<NewRun>>()
+    };
+    let mut slots = Vec::new();
+    let mut until = since;
+    while let Some((nominal, due)) = next_due(job, until, false, &zone) {
+        if due >= latest {
+            until = now;
+            break;
         }
+        if most == 0 || (!slots.is_empty() && slots.len() + sources.len() > most) {
+            break;
+        }
+        let why = "a later one was due before anybody could do it";
+        slots.extend(slots_at(&nominal, due, Some(why)));
+        until = due;
     }
-    slots
+    let late = now.duration_since(latest) > PROMPT;
+    let missed = (job.execution.catch_up == CatchUp::None && late)
+        .then_some("it was due while nobody was there, and the job does not catch up");
+    slots.extend(slots_at(&nominal, latest, missed));
+    DueSlots { slots, until }
 }
 
 /// The slots that follow a run that succeeded, unless others of its job and time still go on.
@@ -111,7 +128,6 @@ pub fn following_slots(
     open: &[RunRow],
     now: Timestamp,
     place: &Place<'_>,
-    id: &mut dyn FnMut() -> String,
 ) -> Vec<NewRun> {
     let same = |other: &&RunRow| {
         other.id != done.id
@@ -128,14 +144,15 @@ pub fn following_slots(
             continue;
         }
         for source in sources(policy, job, place) {
+            let slot = Slot {
+                stack: policy.stack.clone(),
+                job: name.clone(),
+                source,
+                nominal: format!("{} {}", done.slot.job, done.slot.nominal),
+            };
             slots.push(NewRun {
-                slot: Slot {
-                    stack: policy.stack.clone(),
-                    job: name.clone(),
-                    source,
-                    nominal: format!("{} {}", done.slot.job, done.slot.nominal),
-                },
-                id: id(),
+                id: slot.run_id(now),
+                slot,
                 due: now,
                 not_before: now,
                 state: RunState::Waiting,

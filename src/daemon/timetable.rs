@@ -153,6 +153,30 @@ pub fn next_due(
     }
 }
 
+/// The last time after `since` and up to `now` that the job is due by its own schedule.
+pub fn last_due(
+    job: &Job,
+    (since, now): (Timestamp, Timestamp),
+    zone: &TimeZone,
+) -> Option<(Nominal, Timestamp)> {
+    // What is due often is found in the last hour, and what is due seldom within few steps.
+    let mut back = SignedDuration::from_hours(1);
+    loop {
+        let from = now.checked_sub(back).map_or(since, |from| from.max(since));
+        let mut last: Option<(Nominal, Timestamp)> = None;
+        while let Some((nominal, due)) =
+            next_due(job, last.as_ref().map_or(from, |(_, at)| *at), false, zone)
+            && due <= now
+        {
+            last = Some((nominal, due));
+        }
+        if last.is_some() || from == since {
+            return last;
+        }
+        back = back.saturating_mul(8);
+    }
+}
+
 /// Whether a job has the same schedule in both sets of policies.
 pub fn is_due_as_before(before: &[Policy], after: &[Policy], stack: &str, job: &str) -> bool {
     let find = |policies: &[Policy]| {

@@ -24,7 +24,6 @@ pub fn wished(
     wish: &Wish,
     host: Option<&str>,
     now: Timestamp,
-    id: &mut dyn FnMut() -> String,
 ) -> Result<Vec<NewRun>> {
     let policy = the_policy(policies, wish)?;
     let job = &policy.jobs[&wish.job];
@@ -54,19 +53,22 @@ pub fn wished(
         )
         .hint(format!("ask the daemon of {other}, or name the sources that are meant")));
     }
-    let run = |source: String| NewRun {
-        slot: Slot {
+    let run = |source: String| {
+        let slot = Slot {
             stack: policy.stack.clone(),
             job: wish.job.clone(),
             source,
             // Never what a schedule names.
             nominal: format!("{ASKED}{now}"),
-        },
-        id: id(),
-        due: now,
-        not_before: now,
-        state: RunState::Waiting,
-        why: None,
+        };
+        NewRun {
+            id: slot.run_id(now),
+            slot,
+            due: now,
+            not_before: now,
+            state: RunState::Waiting,
+            why: None,
+        }
     };
     Ok(sources.into_iter().map(run).collect())
 }

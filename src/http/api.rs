@@ -20,7 +20,6 @@ use crate::daemon::board::Board;
 use crate::daemon::trigger::{Wish, wished};
 use crate::daemon::{look, words};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id;
 use crate::state::{Ledger, RunFilter, RunRow, RunState};
 
 /// Where everything here lies.
@@ -212,7 +211,7 @@ impl Api {
         let ledger = (self.ledger)()?;
         let host = (!ledger.is_shared()).then_some(self.host.as_str());
         let now = self.clock.now();
-        let runs = wished(&self.board.sheet().policies, wish, host, now, &mut || id::run_id(now))?;
+        let runs = wished(&self.board.sheet().policies, wish, host, now)?;
         ledger.add_runs(&runs)?;
         runs.iter().map(|run| find(&*ledger, &run.id)).collect()
     }

@@ -11,7 +11,9 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, TransactionBehavior, pa
 use serde::{Deserialize, Serialize};
 
 use super::database::State;
+use crate::archive::digest::Digest;
 use crate::error::{Error, Result};
+use crate::id;
 
 /// What a slot is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -79,6 +81,20 @@ pub struct Slot {
     pub source: String,
     /// The time that the schedule names.
     pub nominal: String,
+}
+
+impl Slot {
+    /// The id of its run. Whoever makes the slot gives it the same one, and no other slot has it,
+    /// however many are made at once.
+    pub fn run_id(&self, due: Timestamp) -> String {
+        let mut digest = Digest::default();
+        for part in [&self.stack, &self.job, &self.source, &self.nominal] {
+            digest.update(part.as_bytes());
+            // No name has it.
+            digest.update(&[0]);
+        }
+        id::run_id_of(due, &digest.finish())
+    }
 }
 
 /// A slot that is new.
@@ -420,7 +436,7 @@ fn insert(transaction: &Transaction<'_>, runs: &[NewRun]) -> rusqlite::Result<()
     let mut insert = transaction.prepare(
         "INSERT INTO runs (id, stack, job, source, nominal, due, not_before, state, why, ended)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT (stack, job, source, nominal) DO NOTHING",
+         ON CONFLICT DO NOTHING",
     )?;
     for run in runs {
         let ended = run.state.is_final().then(|| run.not_before.as_microsecond());

@@ -5,7 +5,6 @@ use crate::cli::remote::RemoteArgs;
 use crate::cli::setup::App;
 use crate::daemon::trigger::{Wish, wished};
 use crate::error::Result;
-use crate::id;
 use crate::policy::Overlap;
 use crate::run::{HOST_LABEL, host_name};
 use crate::state::{NewRun, RunRow, RunState};
@@ -56,7 +55,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let label = std::env::var(HOST_LABEL).ok().filter(|label| !label.is_empty());
     let host = label.unwrap_or_else(host_name);
     let host = (!ledger.is_shared()).then_some(host.as_str());
-    let runs = wished(&policies, &wish, host, now, &mut || id::run_id(now))?;
+    let runs = wished(&policies, &wish, host, now)?;
     if args.dry_run {
         for run in &runs {
             app.printer.data(format!("{} {}", run.slot.job, place(&run.slot)))?;

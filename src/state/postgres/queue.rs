@@ -455,13 +455,14 @@ fn insert(client: &mut Client, runs: &[NewRun]) -> Result<(), postgres::Error> {
         .map(|run| run.state.is_final().then(|| run.not_before.as_microsecond()))
         .collect();
     let whys: Vec<Option<&str>> = runs.iter().map(|run| run.why.as_deref()).collect();
-    // One statement: what is counted is counted in one order.
+    // One statement: what is counted is counted in one order. Whoever makes a slot gives it the same
+    // name and the same id: of two that do it at once either may be the first to be taken.
     client.execute(
         "INSERT INTO backstay.runs
              (id, stack, job, source, nominal, due, not_before, state, why, ended)
          SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
                               $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::bigint[])
-         ON CONFLICT (stack, job, source, nominal) DO NOTHING",
+         ON CONFLICT DO NOTHING",
         &[
             &text(|run| &run.id),
             &text(|run| &run.slot.stack),

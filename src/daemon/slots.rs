@@ -1,0 +1,69 @@
+//! Makes rows of what is due.
+
+use jiff::Timestamp;
+
+use super::engine::Engine;
+use super::tick::due_slots;
+use super::timetable::next_due;
+use crate::error::{ErrorKind, Result};
+use crate::policy::{Job, Policy};
+
+/// The most slots of the past that become rows in one round. A long time without a daemon has
+/// hundreds of thousands: what waits is begun meanwhile.
+const MOST: usize = 5000;
+
+impl Engine<'_> {
+    /// Writes down the slots of all jobs that are due, and remembers when each is next.
+    pub(super) fn make_slots(&mut self, now: Timestamp) -> Result<()> {
+        if self.soonest.is_some_and(|soonest| now < soonest) {
+            return Ok(());
+        }
+        self.soonest = None;
+        let mut soonest = Timestamp::MAX;
+        let mut room = MOST;
+        let mut failed = Ok(());
+        for policy in &self.policies {
+            for (name, job) in &policy.jobs {
+                let key = (policy.stack.clone(), name.clone());
+                match self.slots_of(policy, (name, job), now, &mut room) {
+                    Ok(next) => {
+                        soonest = next.map_or(soonest, |next| next.min(soonest));
+                        self.due.insert(key, next);
+                    }
+                    Err(error) if error.kind() == ErrorKind::Failed => failed = Err(error),
+                    // Nobody answers, for no job.
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if failed.is_ok() {
+            self.soonest = Some(soonest);
+        }
+        failed
+    }
+
+    /// Writes down the slots of a job, of those that were missed at most `room`. Gives when it is
+    /// due next: in the past, where there are more.
+    fn slots_of(
+        &self,
+        policy: &Policy,
+        (name, job): (&str, &Job),
+        now: Timestamp,
+        room: &mut usize,
+    ) -> Result<Option<Timestamp>> {
+        let zone = policy.time_zone();
+        let after = |instant| next_due(job, instant, false, &zone).map(|(_, at)| at);
+        let next = match self.due.get(&(policy.stack.clone(), name.to_owned())) {
+            Some(next) => *next,
+            None => after(self.state.cursor(&policy.stack, name, now)?),
+        };
+        if next.is_none_or(|next| next > now) {
+            return Ok(next);
+        }
+        let since = self.state.cursor(&policy.stack, name, now)?;
+        let due = due_slots(policy, (name, job), (since, now), &self.place(), *room);
+        self.state.advance(&policy.stack, name, due.until, &due.slots)?;
+        *room = room.saturating_sub(due.slots.len());
+        Ok(after(due.until))
+    }
+}
