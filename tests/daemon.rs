@@ -206,6 +206,71 @@ fn after_a_long_time_what_is_due_is_done_at_once_and_the_rest_becomes_rows_meanw
 }
 
 #[test]
+fn no_change_of_a_policy_makes_a_job_due() {
+    let wait = |site: &Site, text: &str, times: usize| {
+        let begun = Instant::now();
+        while site.log().matches(text).count() < times {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{text}: {}", site.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        // The rounds that follow.
+        std::thread::sleep(Duration::from_millis(1500));
+    };
+    let nominal = |site: &Site| -> Vec<String> {
+        let runs = site.runs();
+        runs.iter().map(|run| run["nominal"].as_str().unwrap().to_owned()).collect()
+    };
+    let at =
+        |site: Site, time: &str| Site { clock: format!("{time} {} 1", Timestamp::now()), ..site };
+    let site = Site::new("2026-11-21T02:59:57Z", 1, DAILY);
+    let daemon = site.daemon(&[]);
+    site.until("the run of 03:00", |runs| count(runs, "succeeded") == 1);
+    daemon.end();
+    let first = ["2026-11-21T03:00:00"];
+
+    // While a daemon runs: other times, which were due earlier today; another zone; elapsed time;
+    // and a job that was away for a while.
+    let site = at(site, "2026-11-21T12:00:30Z");
+    let daemon = site.daemon(&[]);
+    wait(&site, "jobs watched", 2);
+    let other = |schedule: &str| DAILY.replace("cron: \"0 3 * * *\"", schedule);
+    let early = other("cron: \"0 11 * * *\"");
+    let named = early.replace("daily:", "nightly:");
+    for (number, jobs) in [&early, &other("every: 5m"), &named, &early].into_iter().enumerate() {
+        site.policy(jobs);
+        wait(&site, "are in force", number + 1);
+        assert_eq!(nominal(&site), first, "{jobs}: {}", site.log());
+    }
+    daemon.end();
+
+    // While none does.
+    let site = at(site, "2026-11-21T13:00:00Z");
+    for (number, (zone, schedule)) in [
+        ("UTC", "cron: \"30 12 * * *\""),
+        ("Asia/Shanghai", "cron: \"30 12 * * *\""),
+        ("UTC", "every: 1h"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        site.policy(&other(schedule));
+        let file = site.sandbox.path("policy.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("timezone: UTC", &format!("timezone: {zone}"))).unwrap();
+        let daemon = site.daemon(&[]);
+        wait(&site, "jobs watched", number + 3);
+        daemon.end();
+        assert_eq!(nominal(&site), first, "{zone} {schedule}: {}", site.log());
+    }
+    // And what is due by the new one is done, also if nobody was there at that time.
+    let site = at(site, "2026-11-21T14:10:00Z");
+    let daemon = site.daemon(&[]);
+    site.until("the run of 14:00", |runs| count(runs, "succeeded") == 2);
+    daemon.end();
+    assert_eq!(nominal(&site).last().unwrap(), "2026-11-21T14:00:00Z");
+}
+
+#[test]
 fn what_may_help_is_tried_again_and_what_cannot_is_not() {
     let retry = "retry: { times: 2, pause: 1m }";
     let job = |more: &str| {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use backstay::error::ErrorKind;
 use backstay::state::{
-    AlertRow, NewRun, NotifyResult, Proof, ProofDepth, ProofResult, RunState, Slot, State, Told,
+    AlertRow, Cursor, NewRun, NotifyResult, Proof, ProofDepth, ProofResult, RunState, Slot, State,
+    Told,
 };
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -209,7 +210,8 @@ fn a_state_of_the_last_version_keeps_its_rows_and_counts_them() {
     raw.execute_batch(
         "DROP TRIGGER runs_end; DROP TRIGGER runs_never_begin; DROP TABLE alerts; DROP TABLE told;
          DROP TABLE notifications; DROP TABLE looks; DROP TABLE run_totals; DROP TABLE run_durations; DROP TABLE recoveries;
-         DROP TABLE readiness; DROP TABLE drills;
+         DROP TABLE readiness; DROP TABLE drills; ALTER TABLE cursors DROP COLUMN schedule;
+         INSERT INTO cursors (stack, job, until) VALUES ('s', 'j', 7000000);
          INSERT INTO runs (id, stack, job, source, nominal, due, not_before, state)
          VALUES ('r', 's', 'j', 't', 'n', 1, 1, 'missed');
          PRAGMA user_version = 2;",
@@ -220,6 +222,12 @@ fn a_state_of_the_last_version_keeps_its_rows_and_counts_them() {
     assert_eq!(state.set_aside(), None);
     assert_eq!(state.run_totals().unwrap()[0].total, 1);
     assert_eq!(state.run("r").unwrap().unwrap().state, RunState::Missed);
+    let until = at("1970-01-01T00:00:07Z");
+    assert_eq!(state.cursor("s", "j", at(NOW)).unwrap(), Cursor { until, schedule: None });
+    let known = Cursor { until: at(NOW), schedule: Some("every 60 s".into()) };
+    state.set_cursor("s", "j", &known).unwrap();
+    state.advance("s", "j", until, &[]).unwrap();
+    assert_eq!(state.cursor("s", "j", until).unwrap(), known);
 }
 
 #[test]

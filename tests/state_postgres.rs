@@ -164,6 +164,8 @@ fn runs_logs_cancel_and_status_work_from_any_host() {
     assert!(prefix.stderr.contains("several runs begin with"), "{}", prefix.stderr);
     daemon.end();
     assert_eq!(fleet.value("SELECT count(*) FROM backstay.daemons"), "0");
+    let schedule = "SELECT schedule FROM backstay.cursors WHERE job = 'often'";
+    assert_eq!(fleet.value(schedule), "every 14400 s");
     // Each time was done once, whatever else happened.
     let nominal = |run: &Value| (run["job"].to_string(), run["nominal"].to_string());
     let all: BTreeSet<_> = runs.iter().map(nominal).collect();
@@ -186,23 +188,24 @@ fn somebody_elsewhere_cancels() {
 fn a_newer_schema_is_refused_and_so_are_two_states() {
     let Some(fleet) = Fleet::new(BEFORE, 1, "") else { return };
     fleet.run("a", &["runs"]).expect(0);
-    assert_eq!(fleet.value("SELECT version FROM backstay.schema_version"), "2");
+    assert_eq!(fleet.value("SELECT version FROM backstay.schema_version"), "3");
     // What the first schema was: nothing was counted.
     let text =
         "DROP TRIGGER runs_end ON backstay.runs; DROP TRIGGER runs_never_begin ON backstay.runs;
          DROP FUNCTION backstay.count_ended; DROP FUNCTION backstay.count_never_begun;
          DROP TABLE backstay.run_totals; DROP TABLE backstay.run_durations;
+         ALTER TABLE backstay.cursors DROP COLUMN schedule;
          INSERT INTO backstay.runs (id, stack, job, source, nominal, due, not_before, state)
          VALUES ('r', 's', 'j', 't', 'n', 1, 1, 'missed');
          UPDATE backstay.schema_version SET version = 1";
     fleet.server.sql("backstay", text);
     fleet.run("a", &["runs"]).expect(0);
-    assert_eq!(fleet.value("SELECT version FROM backstay.schema_version"), "2");
+    assert_eq!(fleet.value("SELECT version FROM backstay.schema_version"), "3");
     assert_eq!(fleet.value("SELECT state || total FROM backstay.run_totals"), "missed1");
     fleet.server.sql("backstay", "UPDATE backstay.schema_version SET version = 7");
     for args in [&["runs"][..], &["daemon"]] {
         let ran = fleet.run("a", args).expect(1);
-        assert!(ran.stderr.contains("has schema 7; this program knows 2"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("has schema 7; this program knows 3"), "{}", ran.stderr);
         assert!(ran.stderr.contains("use a newer backstay"), "{}", ran.stderr);
     }
     // Two policies of one directory that do not agree.

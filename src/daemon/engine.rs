@@ -1,6 +1,6 @@
 //! The loop: makes slots of what is due, begins what may begin, and writes down what came of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::preflights::Preflights;
 use super::service::ServiceManager;
 use super::supervise::{self, Ended, Stop, Work};
 use super::tick::{Fleet, Place, Protected, decide, following_slots};
-use super::timetable::is_due_as_before;
+use super::timetable::{is_due_as_before, jobs_not_in};
 use super::watch::{Means, Watch};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -110,6 +110,8 @@ pub struct Engine<'a> {
     swept: Option<Instant>,
     /// When each job is due next: a look into the state for every job on every tick would be many.
     pub(super) due: HashMap<(String, String), Option<Timestamp>>,
+    /// Jobs that the policies have now and did not have a moment ago.
+    pub(super) returned: BTreeSet<(String, String)>,
     /// When the first of them is: before that there is nothing to look at.
     pub(super) soonest: Option<Timestamp>,
     pub(super) protected: Protected,
@@ -166,6 +168,7 @@ impl<'a> Engine<'a> {
             well: long_ago.or_else(|| Some(Instant::now())),
             swept: None,
             due: HashMap::new(),
+            returned: BTreeSet::new(),
             soonest: None,
             protected,
             running: BTreeMap::new(),
@@ -267,6 +270,7 @@ impl<'a> Engine<'a> {
             self.warn("the policies name another state: it is used from the next start on".into());
         }
         self.due.retain(|(stack, job), _| is_due_as_before(&self.policies, &policies, stack, job));
+        self.returned.extend(jobs_not_in(&self.policies, &policies));
         self.soonest = None;
         self.policies = policies;
         self.invalid = None;

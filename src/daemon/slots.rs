@@ -4,9 +4,10 @@ use jiff::Timestamp;
 
 use super::engine::Engine;
 use super::tick::due_slots;
-use super::timetable::next_due;
+use super::timetable::{next_due, schedule_of};
 use crate::error::{ErrorKind, Result};
 use crate::policy::{Job, Policy};
+use crate::state::Cursor;
 
 /// The most slots of the past that become rows in one round. A long time without a daemon has
 /// hundreds of thousands: what waits is begun meanwhile.
@@ -28,6 +29,7 @@ impl Engine<'_> {
                 match self.slots_of(policy, (name, job), now, &mut room) {
                     Ok(next) => {
                         soonest = next.map_or(soonest, |next| next.min(soonest));
+                        self.returned.remove(&key);
                         self.due.insert(key, next);
                     }
                     Err(error) if error.kind() == ErrorKind::Failed => failed = Err(error),
@@ -55,15 +57,35 @@ impl Engine<'_> {
         let after = |instant| next_due(job, instant, false, &zone).map(|(_, at)| at);
         let next = match self.due.get(&(policy.stack.clone(), name.to_owned())) {
             Some(next) => *next,
-            None => after(self.state.cursor(&policy.stack, name, now)?),
+            None => after(self.take_up(policy, (name, job), now)?),
         };
         if next.is_none_or(|next| next > now) {
             return Ok(next);
         }
-        let since = self.state.cursor(&policy.stack, name, now)?;
+        let since = self.state.cursor(&policy.stack, name, now)?.until;
         let due = due_slots(policy, (name, job), (since, now), &self.place(), *room);
         self.state.advance(&policy.stack, name, due.until, &due.slots)?;
         *room = room.saturating_sub(due.slots.len());
         Ok(after(due.until))
+    }
+
+    /// Up to when the slots of a job are rows that this daemon sees for the first time, or with
+    /// another schedule. By a schedule that is new nothing was ever due, whoever changed it when.
+    fn take_up(
+        &self,
+        policy: &Policy,
+        (name, job): (&str, &Job),
+        now: Timestamp,
+    ) -> Result<Timestamp> {
+        let known = self.state.cursor(&policy.stack, name, now)?;
+        let schedule = schedule_of(policy, job);
+        let is_new = self.returned.contains(&(policy.stack.clone(), name.to_owned()))
+            || known.schedule.as_ref().is_some_and(|before| *before != schedule);
+        let until = if is_new { known.until.max(now) } else { known.until };
+        let cursor = Cursor { until, schedule: Some(schedule) };
+        if cursor != known {
+            self.state.set_cursor(&policy.stack, name, &cursor)?;
+        }
+        Ok(until)
     }
 }

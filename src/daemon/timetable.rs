@@ -177,13 +177,32 @@ pub fn last_due(
     }
 }
 
+/// The schedule of a job, as text: by the same one it is due at the same times.
+pub fn schedule_of(policy: &Policy, job: &Job) -> String {
+    match &job.schedule {
+        Schedule::Cron(cron) => format!("cron {cron} {}", policy.timezone),
+        Schedule::Every(period) => format!("every {} s", period.as_secs()),
+        Schedule::After(_) => "after others".to_owned(),
+    }
+}
+
 /// Whether a job has the same schedule in both sets of policies.
 pub fn is_due_as_before(before: &[Policy], after: &[Policy], stack: &str, job: &str) -> bool {
     let find = |policies: &[Policy]| {
         let policy = policies.iter().find(|policy| policy.stack == stack)?;
-        Some((policy.jobs.get(job)?.schedule.clone(), policy.timezone.clone()))
+        Some(schedule_of(policy, policy.jobs.get(job)?))
     };
     find(before).is_some_and(|schedule| find(after) == Some(schedule))
+}
+
+/// The jobs that only the later policies have: stack and job.
+pub fn jobs_not_in(before: &[Policy], after: &[Policy]) -> Vec<(String, String)> {
+    let had = |stack: &str, job: &String| {
+        before.iter().any(|policy| policy.stack == stack && policy.jobs.contains_key(job))
+    };
+    let all = after.iter().flat_map(|policy| policy.jobs.keys().map(|job| (&policy.stack, job)));
+    let new = all.filter(|(stack, job)| !had(stack, job));
+    new.map(|(stack, job)| (stack.clone(), job.clone())).collect()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

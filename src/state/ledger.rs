@@ -31,6 +31,15 @@ pub struct Held {
     pub cancelled: bool,
 }
 
+/// How far the slots of a job are rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// Up to when.
+    pub until: Timestamp,
+    /// The schedule that they were made by; `None`: nobody knows.
+    pub schedule: Option<String>,
+}
+
 /// What the runs of a job and source came to last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LastEnds {
@@ -68,8 +77,11 @@ pub trait Ledger {
     /// was not run, and `wait` was not asked for.
     fn together(&self, wait: bool, work: &mut dyn FnMut() -> Result<()>) -> Result<bool>;
 
-    /// Up to when the slots of a job are rows. Where that is not known it is `now` from here on.
-    fn cursor(&self, stack: &str, job: &str, now: Timestamp) -> Result<Timestamp>;
+    /// How far the slots of a job are rows. Where that is not known it is `now` from here on.
+    fn cursor(&self, stack: &str, job: &str, now: Timestamp) -> Result<Cursor>;
+
+    /// Says how far they are, whatever was known.
+    fn set_cursor(&self, stack: &str, job: &str, cursor: &Cursor) -> Result<()>;
 
     /// Adds the slots of a job up to `until`, and remembers that they are there; both or neither.
     fn advance(&self, stack: &str, job: &str, until: Timestamp, runs: &[NewRun]) -> Result<()>;

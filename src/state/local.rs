@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::params;
 
 use super::database::State;
-use super::ledger::{Epoch, Fence, Held, LastEnds, Ledger};
+use super::ledger::{Cursor, Epoch, Fence, Held, LastEnds, Ledger};
 use super::runs::{NewRun, RunFilter, RunRow, RunState, Slot};
 use super::totals::{Durations, RunTotal};
 use crate::error::Result;
@@ -27,8 +27,12 @@ impl Ledger for State {
         work().map(|()| true)
     }
 
-    fn cursor(&self, stack: &str, job: &str, now: Timestamp) -> Result<Timestamp> {
+    fn cursor(&self, stack: &str, job: &str, now: Timestamp) -> Result<Cursor> {
         Self::cursor(self, stack, job, now)
+    }
+
+    fn set_cursor(&self, stack: &str, job: &str, cursor: &Cursor) -> Result<()> {
+        Self::set_cursor(self, stack, job, cursor)
     }
 
     fn advance(&self, stack: &str, job: &str, until: Timestamp, runs: &[NewRun]) -> Result<()> {

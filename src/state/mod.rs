@@ -37,7 +37,7 @@ pub use alerts::{AlertRow, LookRow, NotifyResult, NotifyTotal, Told, ToldBy};
 pub use database::State;
 pub use directory::default_directory;
 pub use drills::DrillRow;
-pub use ledger::{Epoch, Fence, Held, LastEnds, Ledger};
+pub use ledger::{Cursor, Epoch, Fence, Held, LastEnds, Ledger};
 pub use postgres::{Connect, SharedState};
 pub use proofs::{Proof, ProofDepth, ProofResult};
 pub use readiness::ReadinessRow;

@@ -11,6 +11,7 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, TransactionBehavior, pa
 use serde::{Deserialize, Serialize};
 
 use super::database::State;
+use super::ledger::Cursor;
 use crate::archive::digest::Digest;
 use crate::error::{Error, Result};
 use crate::id;
@@ -177,20 +178,33 @@ const COLUMNS: &str = "id, stack, job, source, nominal, due, not_before, state, 
                        owner, heartbeat, started, ended, backup, cancelled";
 
 impl State {
-    /// Up to when the slots of a job are rows. Where that is not known it is `now` from here on:
+    /// How far the slots of a job are rows. Where that is not known it is `now` from here on:
     /// a job that is new is not due for what lies behind it.
-    pub fn cursor(&self, stack: &str, job: &str, now: Timestamp) -> Result<Timestamp> {
-        let found = || -> rusqlite::Result<Option<i64>> {
+    pub fn cursor(&self, stack: &str, job: &str, now: Timestamp) -> Result<Cursor> {
+        let found = || -> rusqlite::Result<Option<(i64, Option<String>)>> {
             self.connection
-                .prepare("SELECT until FROM cursors WHERE stack = ? AND job = ?")?
-                .query_row([stack, job], |row| row.get(0))
+                .prepare("SELECT until, schedule FROM cursors WHERE stack = ? AND job = ?")?
+                .query_row([stack, job], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()
         };
-        if let Some(until) = found().map_err(|error| self.error("read when jobs are due", error))? {
-            return micros(until);
+        let known = found().map_err(|error| self.error("read when jobs are due", error))?;
+        if let Some((until, schedule)) = known {
+            return Ok(Cursor { until: micros(until)?, schedule });
         }
         self.advance(stack, job, now, &[])?;
-        Ok(now)
+        Ok(Cursor { until: now, schedule: None })
+    }
+
+    /// Says how far they are, whatever was known.
+    pub fn set_cursor(&self, stack: &str, job: &str, cursor: &Cursor) -> Result<()> {
+        self.change("write when jobs are due", |transaction| {
+            transaction.execute(
+                "INSERT INTO cursors (stack, job, until, schedule) VALUES (?, ?, ?, ?)
+                 ON CONFLICT DO UPDATE SET until = excluded.until, schedule = excluded.schedule",
+                params![stack, job, cursor.until.as_microsecond(), cursor.schedule],
+            )?;
+            Ok(())
+        })
     }
 
     /// Adds the slots of a job up to `until`, and remembers that they are there; both or neither.

@@ -180,4 +180,8 @@ pub(super) const STEPS: &[&str] = &[
         PRIMARY KEY (stack, name)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    -- By which schedule the slots of a job were made last.
+    ALTER TABLE cursors ADD COLUMN schedule TEXT;
+",
 ];

@@ -7,7 +7,7 @@ use postgres::{Client, Row};
 
 use super::session::SharedState;
 use crate::error::{Error, Result};
-use crate::state::ledger::{Epoch, Fence, Held, LastEnds, Ledger};
+use crate::state::ledger::{Cursor, Epoch, Fence, Held, LastEnds, Ledger};
 use crate::state::runs::{NewRun, RunFilter, RunRow, RunState, Slot, micros};
 use crate::state::totals::{Durations, OUTCOMES, RunTotal};
 
@@ -37,17 +37,28 @@ impl Ledger for SharedState {
         self.alone(wait, work)
     }
 
-    fn cursor(&self, stack: &str, job: &str, now: Timestamp) -> Result<Timestamp> {
-        self.change("read when jobs are due", |client| {
+    fn cursor(&self, stack: &str, job: &str, now: Timestamp) -> Result<Cursor> {
+        let (until, schedule) = self.change("read when jobs are due", |client| {
             client.execute(
                 "INSERT INTO backstay.cursors (stack, job, until) VALUES ($1, $2, $3)
                  ON CONFLICT DO NOTHING",
                 &[&stack, &job, &now.as_microsecond()],
             )?;
-            let sql = "SELECT until FROM backstay.cursors WHERE stack = $1 AND job = $2";
-            client.query_one(sql, &[&stack, &job])?.try_get::<_, i64>(0)
-        })
-        .and_then(micros)
+            let sql = "SELECT until, schedule FROM backstay.cursors WHERE stack = $1 AND job = $2";
+            let row = client.query_one(sql, &[&stack, &job])?;
+            Ok((row.try_get(0)?, row.try_get(1)?))
+        })?;
+        Ok(Cursor { until: micros(until)?, schedule })
+    }
+
+    fn set_cursor(&self, stack: &str, job: &str, cursor: &Cursor) -> Result<()> {
+        let sql = "INSERT INTO backstay.cursors (stack, job, until, schedule)
+                   VALUES ($1, $2, $3, $4) ON CONFLICT (stack, job)
+                   DO UPDATE SET until = excluded.until, schedule = excluded.schedule";
+        let until = cursor.until.as_microsecond();
+        let write =
+            |client: &mut Client| client.execute(sql, &[&stack, &job, &until, &cursor.schedule]);
+        self.change("write when jobs are due", write).map(drop)
     }
 
     fn advance(&self, stack: &str, job: &str, until: Timestamp, runs: &[NewRun]) -> Result<()> {

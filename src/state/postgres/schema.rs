@@ -127,4 +127,8 @@ pub(super) const STEPS: &[&str] = &[
         REFERENCING NEW TABLE AS added
         FOR EACH STATEMENT EXECUTE PROCEDURE backstay.count_never_begun();
 ",
+    "
+    -- By which schedule the slots of a job were made last.
+    ALTER TABLE backstay.cursors ADD COLUMN schedule text;
+",
 ];
