@@ -271,6 +271,34 @@ fn no_change_of_a_policy_makes_a_job_due() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_keeps_no_job_from_being_done() {
+    let jobs = "jobs:\n  often: { sources: all, kind: full, schedule: { every: 1m }, keep: { for: 7d } }\n";
+    let site = Site::new("2029-12-31T23:59:57Z", 1, jobs);
+    let daemon = site.daemon(&[]);
+    site.until("a run", |runs| count(runs, "succeeded") >= 1);
+    daemon.end();
+    let line = || site.run(&["status", "--output", "json"]);
+    assert_eq!(line().expect(0).json()[0]["verdict"], "holds");
+
+    let site = Site { clock: format!("2026-11-21T12:00:57Z {} 1", Timestamp::now()), ..site };
+    let line = |code| site.run(&["status", "--output", "json"]).expect(code).json()[0].clone();
+    assert_eq!(line(4)["verdict"], "missed");
+    let daemon = site.daemon(&[]);
+    let is_now = |run: &&Value| {
+        run["state"] == "succeeded" && run["nominal"].as_str().unwrap().starts_with("2026-11-21")
+    };
+    let runs = site.until("a run of now", |runs| runs.iter().filter(is_now).count() >= 1);
+    daemon.end();
+    // What came of it is the newest that is known, not what was done on a day that is to come.
+    let newest = runs.iter().rfind(|run| run["state"] == "succeeded").unwrap();
+    assert!(is_now(&newest), "{runs:#?}");
+    assert_eq!(site.log().matches("a clock was wrong").count(), 1, "{}", site.log());
+    let found = line(0);
+    assert!(found["time"].as_str().unwrap().starts_with("2026-11-21"), "{found}");
+    assert!(found["last_run"]["nominal"].as_str().unwrap().starts_with("2026-11-21"), "{found}");
+}
+
+#[test]
 fn what_may_help_is_tried_again_and_what_cannot_is_not() {
     let retry = "retry: { times: 2, pause: 1m }";
     let job = |more: &str| {

@@ -166,6 +166,20 @@ fn runs_logs_cancel_and_status_work_from_any_host() {
     assert_eq!(fleet.value("SELECT count(*) FROM backstay.daemons"), "0");
     let schedule = "SELECT schedule FROM backstay.cursors WHERE job = 'often'";
     assert_eq!(fleet.value(schedule), "every 14400 s");
+    // A clock that was ahead is told of, and keeps nothing from being done.
+    let done = count(&fleet.runs(), "succeeded");
+    fleet.server.sql(
+        "backstay",
+        "UPDATE backstay.cursors SET until = 1893456000000000;
+         UPDATE backstay.runs SET due = 1893456000000000 WHERE state = 'succeeded'",
+    );
+    let daemon = fleet.daemon("a", &[]);
+    fleet.until_said(&daemon, "a clock was wrong");
+    fleet.until("another round", |runs| count(runs, "succeeded") > done);
+    daemon.end();
+    let ahead = "SELECT count(*) FROM backstay.runs
+                 WHERE due > 1880000000000000 AND state = 'succeeded'";
+    assert_eq!(fleet.value(ahead), "0");
     // Each time was done once, whatever else happened.
     let nominal = |run: &Value| (run["job"].to_string(), run["nominal"].to_string());
     let all: BTreeSet<_> = runs.iter().map(nominal).collect();

@@ -73,6 +73,27 @@ fn exposure_comes_from_what_lies_in_the_repository() {
 }
 
 #[test]
+fn a_point_that_lies_ahead_proves_nothing_and_hides_no_other() {
+    let site = Site::new();
+    site.at("2030-01-01T00:00:10Z", &["backup"]).expect(0);
+    assert_eq!(site.verdicts("2026-11-21T10:00:00Z", 4), verdicts("missed", "missed"));
+    let line = &site.at("2026-11-21T10:00:00Z", &["status", "files", "--output", "json"]).json()[0];
+    assert_eq!(line["ahead"], true, "{line}");
+    assert!(line["exposure_seconds"].is_null(), "{line}");
+    assert_eq!(line["missed"], serde_json::json!(["rpo"]), "{line}");
+    let ran = site.at("2026-11-21T10:00:00Z", &["status", "files"]).expect(4);
+    assert!(ran.stdout.contains("MISSED: the newest point lies ahead"), "{}", ran.stdout);
+    assert!(ran.stderr.contains("which lies ahead: a clock was wrong"), "{}", ran.stderr);
+    // What is made by a clock that is right counts, however the other one is called.
+    site.at("2026-11-21T10:01:00Z", &["backup"]).expect(0);
+    assert_eq!(site.verdicts("2026-11-21T10:02:00Z", 0), verdicts("holds", "holds"));
+    assert_eq!(site.verdicts("2026-11-22T11:00:00Z", 4), verdicts("missed", "holds"));
+    let line = &site.at("2026-11-21T10:02:00Z", &["status", "files", "--output", "json"]).json()[0];
+    assert!(line["time"].as_str().unwrap().starts_with("2026-11-21T10:01"), "{line}");
+    assert!(line["ahead"].is_null(), "{line}");
+}
+
+#[test]
 fn a_repository_that_cannot_be_asked_is_told_and_never_taken_for_good() {
     let site = Site::new();
     site.at("2026-11-21T03:01:00Z", &["backup"]).expect(0);

@@ -213,7 +213,7 @@ impl<'a> Place<'a> {
             return (!hope).then_some(What::ObjectiveMissed { newest: None, rpo: rpo.as_secs() });
         };
         let missed = newest.checked_add(signed(rpo)).ok()?;
-        if now > missed {
+        if self.look.ahead || now > missed {
             let rpo = rpo.as_secs();
             return Some(What::ObjectiveMissed { newest: Some(newest), rpo });
         }

@@ -25,6 +25,7 @@ use crate::id;
 use crate::notify::ping::Sign;
 use crate::policy::{self, Job, Policy};
 use crate::run::HOST_LABEL;
+use crate::run::protection::is_ahead;
 use crate::state::{Epoch, Fence, Ledger, RunRow, RunState, State};
 use crate::telemetry::{Event, Reporter, WarningCode};
 
@@ -142,7 +143,8 @@ impl<'a> Engine<'a> {
         let (force, policies) = InForce::begin(&settings.policies, &settings.kept)?;
         let (tell, ended) = channel();
         let owner = format!("{}/{}/{}", settings.host, std::process::id(), id::random_suffix(6));
-        let protected = state.newest_successes()?;
+        let mut protected = state.newest_successes()?;
+        protected.retain(|_, newest| !is_ahead(*newest, now));
         let fleet = state.is_shared().then(|| Fleet { owner: owner.clone(), ..Fleet::default() });
         let long_ago = Instant::now().checked_sub(WELL_SINCE);
         let program = settings.program.clone();
@@ -223,6 +225,12 @@ impl<'a> Engine<'a> {
         let now = self.clock.now();
         if now < self.latest - SignedDuration::from_secs(1) {
             self.warn(format!("the clock went back from {} to {now}", self.latest));
+        }
+        if is_ahead(self.latest, now) {
+            // What was known was true of a time that is not.
+            self.due.clear();
+            self.soonest = None;
+            self.protected.retain(|_, newest| !is_ahead(*newest, now));
         }
         self.latest = now;
         if self.looked.elapsed() >= LOOK {

@@ -29,6 +29,8 @@ pub struct Look {
     pub source: String,
     /// The newest instant that can be restored.
     pub time: Option<Timestamp>,
+    /// It lies ahead: a clock was wrong, or is, and it proves nothing.
+    pub ahead: bool,
     /// The oldest.
     pub oldest: Option<Timestamp>,
     /// How many backups there are.

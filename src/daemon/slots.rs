@@ -1,12 +1,13 @@
 //! Makes rows of what is due.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::engine::Engine;
 use super::tick::due_slots;
 use super::timetable::{next_due, schedule_of};
 use crate::error::{ErrorKind, Result};
 use crate::policy::{Job, Policy};
+use crate::run::protection::is_ahead;
 use crate::state::Cursor;
 
 /// The most slots of the past that become rows in one round. A long time without a daemon has
@@ -59,14 +60,34 @@ impl Engine<'_> {
             Some(next) => *next,
             None => after(self.take_up(policy, (name, job), now)?),
         };
-        if next.is_none_or(|next| next > now) {
-            return Ok(next);
-        }
-        let since = self.state.cursor(&policy.stack, name, now)?.until;
+        let Some(at) = next.filter(|next| *next <= now) else { return Ok(next) };
+        let before = at.checked_sub(SignedDuration::from_micros(1)).unwrap_or(at);
+        let since = self.cursor((&policy.stack, name), before, now)?.until;
         let due = due_slots(policy, (name, job), (since, now), &self.place(), *room);
         self.state.advance(&policy.stack, name, due.until, &due.slots)?;
         *room = room.saturating_sub(due.slots.len());
         Ok(after(due.until))
+    }
+
+    /// How far the slots of a job are rows. A clock that was ahead must not keep it from being done
+    /// until that time comes: then it is `back` from here on. What was done is not done again.
+    fn cursor(
+        &self,
+        (stack, job): (&str, &str),
+        back: Timestamp,
+        now: Timestamp,
+    ) -> Result<Cursor> {
+        let known = self.state.cursor(stack, job, now)?;
+        if !is_ahead(known.until, now) {
+            return Ok(known);
+        }
+        self.warn(format!(
+            "{stack} {job}: by the state it was last looked at on {}, and now it is {now}: a clock \
+             was wrong; it is due as from now on",
+            known.until
+        ));
+        self.state.put_back(stack, job, back)?;
+        Ok(Cursor { until: back, ..known })
     }
 
     /// Up to when the slots of a job are rows that this daemon sees for the first time, or with
@@ -77,7 +98,7 @@ impl Engine<'_> {
         (name, job): (&str, &Job),
         now: Timestamp,
     ) -> Result<Timestamp> {
-        let known = self.state.cursor(&policy.stack, name, now)?;
+        let known = self.cursor((&policy.stack, name), now, now)?;
         let schedule = schedule_of(policy, job);
         let is_new = self.returned.contains(&(policy.stack.clone(), name.to_owned()))
             || known.schedule.as_ref().is_some_and(|before| *before != schedule);

@@ -190,10 +190,13 @@ fn one_source(page: &mut Page, labels: [&str; 2], look: &Look, rpo: u64, now: Ti
     }
     page.add("backstay_source_unprotected", &labels, flag(look.time.is_none()));
     let exposure = look.time.map(|time| now.duration_since(time).as_secs_f64().max(0.0));
+    let exposure = exposure.filter(|_| !look.ahead);
     let breach = exposure.is_none_or(|exposure| exposure > rpo as f64);
     page.add("backstay_rpo_breach", &labels, flag(breach));
-    if let (Some(time), Some(exposure)) = (look.time, exposure) {
+    if let Some(exposure) = exposure {
         page.add("backstay_rpo_exposure_seconds", &labels, exposure);
+    }
+    if let Some(time) = look.time {
         let labels = [stack, source, "taken"];
         page.add("backstay_recovery_point_newest_timestamp_seconds", &labels, seconds(time));
     }

@@ -173,7 +173,7 @@ pub const METRICS: &[Metric] = &[
     gauge(
         "backstay_rpo_exposure_seconds",
         SOURCE,
-        "How much would be lost now: the age of the newest point that can be restored.",
+        "How much would be lost now: the age of the newest point that can be restored. Missing where that lies ahead of the clock.",
     ),
     gauge(
         "backstay_rpo_breach",

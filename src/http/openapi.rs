@@ -259,6 +259,7 @@ fn schemas() -> Value {
             "properties": {
                 "source": { "type": "string", "description": "STACK/SOURCE" },
                 "time": { "type": "string", "format": "date-time", "description": "The newest instant that it can be restored to." },
+                "ahead": { "type": "boolean", "description": "That instant lies in the future: a clock was wrong, or is, and it proves nothing." },
                 "exposure_seconds": { "type": "integer", "minimum": 0, "description": "What would be lost now." },
                 "rpo_seconds": count,
                 "rto_seconds": count,

@@ -14,6 +14,14 @@ use crate::store::{SourceStore, WalStore};
 /// How far back sizes are compared.
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
+/// How far two clocks may be apart.
+const APART: SignedDuration = SignedDuration::from_mins(5);
+
+/// Whether an instant of the past lies ahead of `now`: then a clock was wrong, or is.
+pub fn is_ahead(instant: Timestamp, now: Timestamp) -> bool {
+    instant.duration_since(now) > APART
+}
+
 /// The newest instant that a source can be restored to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Newest {

@@ -83,6 +83,10 @@ pub trait Ledger {
     /// Says how far they are, whatever was known.
     fn set_cursor(&self, stack: &str, job: &str, cursor: &Cursor) -> Result<()>;
 
+    /// Takes back what a clock that was ahead said of a job: its slots are rows up to `until` at
+    /// most, and what is over and was due later counts as due then.
+    fn put_back(&self, stack: &str, job: &str, until: Timestamp) -> Result<()>;
+
     /// Adds the slots of a job up to `until`, and remembers that they are there; both or neither.
     fn advance(&self, stack: &str, job: &str, until: Timestamp, runs: &[NewRun]) -> Result<()>;
 

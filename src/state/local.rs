@@ -35,6 +35,10 @@ impl Ledger for State {
         Self::set_cursor(self, stack, job, cursor)
     }
 
+    fn put_back(&self, stack: &str, job: &str, until: Timestamp) -> Result<()> {
+        Self::put_back(self, stack, job, until)
+    }
+
     fn advance(&self, stack: &str, job: &str, until: Timestamp, runs: &[NewRun]) -> Result<()> {
         Self::advance(self, stack, job, until, runs)
     }
@@ -85,7 +89,8 @@ impl Ledger for State {
         for row in self.open_runs()? {
             let gone = row.state == RunState::Running
                 && row.owner.as_deref().is_some_and(|other| other != owner)
-                && row.heartbeat.is_none_or(|beat| now.duration_since(beat) > silence);
+                // A beat that lies ahead is of a clock that was wrong.
+                && row.heartbeat.is_none_or(|beat| now.duration_since(beat).abs() > silence);
             let from = row.owner.clone().unwrap_or_default();
             if gone && self.adopt(&row.id, &from, owner, now)? {
                 taken.push((row, EPOCH));

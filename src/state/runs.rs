@@ -207,6 +207,24 @@ impl State {
         })
     }
 
+    /// Takes back what a clock that was ahead said of a job: its slots are rows up to `until` at
+    /// most, and what is over and was due later counts as due then.
+    pub fn put_back(&self, stack: &str, job: &str, until: Timestamp) -> Result<()> {
+        self.change("write when jobs are due", |transaction| {
+            let values = params![stack, job, until.as_microsecond()];
+            transaction.execute(
+                "UPDATE cursors SET until = min(until, ?3) WHERE stack = ?1 AND job = ?2",
+                values,
+            )?;
+            transaction.execute(
+                "UPDATE runs SET due = ?3 WHERE stack = ?1 AND job = ?2 AND due > ?3
+                 AND state NOT IN ('waiting', 'running')",
+                values,
+            )?;
+            Ok(())
+        })
+    }
+
     /// Adds the slots of a job up to `until`, and remembers that they are there; both or neither.
     /// Slots that are there already stay as they are.
     pub fn advance(&self, stack: &str, job: &str, until: Timestamp, runs: &[NewRun]) -> Result<()> {

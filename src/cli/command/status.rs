@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::archive::manifest::Manifest;
 use crate::cli::ExitStatus;
 use crate::cli::format::{self, Align, table};
 use crate::cli::remote::RemoteArgs;
@@ -14,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::playbook::ready;
 use crate::policy::{Policy, Schedule};
-use crate::run::protection::{self, Holding, Newest};
+use crate::run::protection::{self, Holding, Newest, is_ahead};
 use crate::run::{host_name, list_backups};
 use crate::state::{
     Ledger, ProofResult, ReadinessRow, Recovery, RunFilter, RunRow, RunState, State,
@@ -57,6 +58,9 @@ struct Line {
     rto_seconds: u64,
     #[serde(flatten)]
     newest: Option<Newest>,
+    /// That instant lies ahead: a clock was wrong, or is, and it proves nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ahead: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     exposure_seconds: Option<u64>,
     /// The newest instant in another repository.
@@ -248,7 +252,7 @@ fn line(
     let mut unreachable = BTreeMap::new();
     for (name, opened) in repositories {
         let found = match opened {
-            Ok(opened) => holding_in(opened, address).map(|found| (opened, found)),
+            Ok(opened) => holding_in(opened, address, now).map(|found| (opened, found)),
             Err(error) => Err(Error::failed(error.chain())),
         };
         match found {
@@ -256,7 +260,8 @@ fn line(
                 proven.add(state, opened, address, &found);
                 if Some(*name) == home {
                     (holding, known) = (found, true);
-                } else if let Some(newest) = found.newest {
+                } else if let Some(newest) = found.newest.filter(|newest| !lies_ahead(newest, now))
+                {
                     elsewhere.insert((*name).to_owned(), newest.time);
                 }
             }
@@ -268,21 +273,32 @@ fn line(
     // What other places hold is no reason to doubt what is here.
     let problem = home.and_then(|home| unreachable.get(home).cloned());
     let newest = holding.newest.clone();
+    let ahead = newest.as_ref().filter(|newest| lies_ahead(newest, now)).map(|newest| {
+        format!(
+            "its newest recovery point is of {}, which lies ahead: a clock was wrong, or is now, \
+             and nobody can tell what would be lost",
+            format::time(newest.time)
+        )
+    });
     let replicated = elsewhere.values().max().copied();
-    let exposure = newest.as_ref().map(|newest| exposure(newest.time, now));
+    let measured = newest.as_ref().filter(|_| ahead.is_none());
+    let exposure = measured.map(|newest| exposure(newest.time, now));
     let recovery = proven.recovery.as_ref();
     let estimate = recovery.map(|recovery| estimate(recovery, &holding));
     let late = [
-        ("rpo", exposure.is_some_and(|exposure| exposure > objectives.rpo.as_secs())),
+        (
+            "rpo",
+            ahead.is_some() || exposure.is_some_and(|exposure| exposure > objectives.rpo.as_secs()),
+        ),
         ("rto", estimate.is_some_and(|estimate| estimate > objectives.rto.as_secs())),
     ];
     let late = late.into_iter().filter(|(_, late)| *late);
     let missed: Vec<String> = late.map(|(name, _)| name.to_owned()).collect();
     let verdict = match exposure {
         _ if !known => Verdict::Unknown,
-        None => Verdict::Unprotected,
-        Some(_) if !missed.is_empty() => Verdict::Missed,
-        Some(_) => Verdict::Holds,
+        None if newest.is_none() => Verdict::Unprotected,
+        _ if !missed.is_empty() => Verdict::Missed,
+        _ => Verdict::Holds,
     };
     Line {
         source: address.to_string(),
@@ -290,6 +306,7 @@ fn line(
         rpo_seconds: objectives.rpo.as_secs(),
         rto_seconds: objectives.rto.as_secs(),
         newest,
+        ahead: ahead.is_some(),
         exposure_seconds: exposure,
         replicated,
         elsewhere,
@@ -306,15 +323,32 @@ fn line(
         next_run: next_run(ledger, policy, &address.source, now),
         verdict,
         fenced: None,
-        problem,
+        problem: problem.or(ahead),
         playbooks: BTreeMap::new(),
     }
 }
 
-fn holding_in(opened: &Opened, address: &SourceAddress) -> Result<Holding> {
+/// What lies in a repository. The newest instant is one that does not lie ahead, if there is one:
+/// backups of a wrong clock hide no others.
+fn holding_in(opened: &Opened, address: &SourceAddress, now: Timestamp) -> Result<Holding> {
     let listed = list_backups(&opened.repository, &|other| other == address)?;
     let manifests: Vec<_> = listed.into_iter().filter_map(|one| one.manifest.ok()).collect();
-    protection::holding(&opened.repository.source(address), &manifests)
+    let source = opened.repository.source(address);
+    let holding = protection::holding(&source, &manifests)?;
+    if !holding.newest.as_ref().is_some_and(|newest| lies_ahead(newest, now)) {
+        return Ok(holding);
+    }
+    let is_past = |manifest: &Manifest| {
+        !manifest.recovery_points.iter().any(|point| is_ahead(point.time, now))
+    };
+    let past: Vec<Manifest> = manifests.into_iter().filter(is_past).collect();
+    let newest = protection::newest(&source, &past)?.or_else(|| holding.newest.clone());
+    Ok(Holding { newest, ..holding })
+}
+
+/// Whether the newest instant is of a clock that was wrong. That of WAL is by the store's.
+fn lies_ahead(newest: &Newest, now: Timestamp) -> bool {
+    !newest.by_wal && is_ahead(newest.time, now)
 }
 
 /// What verifications found.
@@ -429,6 +463,7 @@ fn cells(line: &Line, now: Timestamp) -> Vec<String> {
             let estimate = line.estimated_rto_seconds.unwrap_or_default();
             format!("MISSED: recovery would take {}", format::span(estimate))
         }
+        Verdict::Missed if line.ahead => "MISSED: the newest point lies ahead".to_owned(),
         Verdict::Missed => "MISSED".to_owned(),
         Verdict::Unprotected => "UNPROTECTED: nothing of it can be restored".to_owned(),
         Verdict::Unknown => "UNKNOWN: the repository cannot be asked".to_owned(),
@@ -445,7 +480,10 @@ fn cells(line: &Line, now: Timestamp) -> Vec<String> {
     vec![
         line.source.clone(),
         format!("{}{by_wal}", time(newest)),
-        newest.map_or("-".to_owned(), |newest| format::span(exposure(newest, now))),
+        match newest {
+            Some(_) if line.ahead => "?".to_owned(),
+            newest => newest.map_or("-".to_owned(), |newest| format::span(exposure(newest, now))),
+        },
         format::span(line.rpo_seconds),
         match line.measured_rto_seconds {
             None => format::span(line.rto_seconds),

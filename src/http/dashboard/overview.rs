@@ -221,6 +221,12 @@ fn why(scene: &Scene<'_>, source: &Source<'_>, verdict: Verdict) -> String {
         Verdict::Unprotected => scene
             .say("Nothing of it can be restored: there is no backup.", "没有备份，无法恢复。")
             .to_owned(),
+        Verdict::RpoMissed if found.is_some_and(|found| found.ahead) => scene
+            .say(
+                "Its newest recovery point lies ahead: a clock was wrong, or is now, and nobody can tell what would be lost.",
+                "最新恢复点晚于当前时间：时钟曾有误或现在有误，无法判断会丢失多少数据。",
+            )
+            .to_owned(),
         Verdict::RpoMissed => {
             let exposure = words.span(source.exposure(scene.now).unwrap_or_default());
             let rpo = words.span(source.rpo());
@@ -364,6 +370,9 @@ fn exposure(scene: &Scene<'_>, source: &Source<'_>) -> Html {
     let Some(exposure) = source.exposure(scene.now) else {
         return html("<span class=\"quiet\">{}</span>", &[&scene.say("everything", "全部")]);
     };
+    if source.found.as_ref().is_some_and(|(_, found)| found.ahead) {
+        return html("<span class=\"quiet\">{}</span>", &[&scene.say("cannot tell", "无法判断")]);
+    }
     let rpo = source.rpo();
     let tone = if exposure > rpo { "bad" } else { "good" };
     let what = scene.say("would be lost now", "当前暴露");

@@ -27,6 +27,8 @@ pub struct Found {
     pub backups: u64,
     /// The repository it is backed up to.
     pub repository: Option<String>,
+    /// The newest instant lies ahead: a clock was wrong, or is, and it proves nothing.
+    pub ahead: bool,
     /// The newest instant in each other repository.
     pub elsewhere: BTreeMap<String, Timestamp>,
     /// Repositories that did not answer, and why.
@@ -107,7 +109,7 @@ impl Source<'_> {
         let late = found.estimated_rto_seconds.is_some_and(|seconds| seconds > self.rto());
         match () {
             () if found.verdict == "unknown" => Verdict::Unknown,
-            () if exposure > self.rpo() => Verdict::RpoMissed,
+            () if found.ahead || exposure > self.rpo() => Verdict::RpoMissed,
             () if found.damaged > 0 => Verdict::Damaged,
             () if late => Verdict::RtoMissed,
             () => Verdict::Holds,

@@ -61,6 +61,23 @@ impl Ledger for SharedState {
         self.change("write when jobs are due", write).map(drop)
     }
 
+    fn put_back(&self, stack: &str, job: &str, until: Timestamp) -> Result<()> {
+        self.change("write when jobs are due", |client| {
+            let until = until.as_microsecond();
+            client.execute(
+                "UPDATE backstay.cursors SET until = least(until, $3)
+                 WHERE stack = $1 AND job = $2",
+                &[&stack, &job, &until],
+            )?;
+            client.execute(
+                "UPDATE backstay.runs SET due = $3 WHERE stack = $1 AND job = $2 AND due > $3
+                 AND state NOT IN ('waiting', 'running')",
+                &[&stack, &job, &until],
+            )?;
+            Ok(())
+        })
+    }
+
     fn advance(&self, stack: &str, job: &str, until: Timestamp, runs: &[NewRun]) -> Result<()> {
         self.change("write when jobs are due", |client| {
             insert(client, runs)?;
