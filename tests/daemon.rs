@@ -12,13 +12,13 @@ use crate::common::{Ran, Sandbox};
 
 /// A repository and a policy with these jobs; a clock that runs from `shows` on, `factor` times as
 /// fast as time.
-struct Site {
-    sandbox: Sandbox,
-    clock: String,
+pub struct Site {
+    pub sandbox: Sandbox,
+    pub clock: String,
 }
 
 impl Site {
-    fn new(shows: &str, factor: i32, jobs: &str) -> Self {
+    pub fn new(shows: &str, factor: i32, jobs: &str) -> Self {
         let sandbox = Sandbox::new();
         fs::write(sandbox.path("src/file"), "content").unwrap();
         let clock = || format!("{shows} {} {factor}", Timestamp::now());
@@ -29,7 +29,7 @@ impl Site {
         Self { clock: clock(), ..site }
     }
 
-    fn policy(&self, jobs: &str) {
+    pub fn policy(&self, jobs: &str) {
         let text = format!(
             "version: 1\nstack: demo\nobjectives: {{ rto: 8h, rpo: 60h }}\ntimezone: UTC\n\
              repositories:\n  main: {{ local: {{ path: {repo} }} }}\nsources:\n  \
@@ -42,18 +42,18 @@ impl Site {
         fs::rename(self.sandbox.path("policy.new"), self.sandbox.path("policy.yaml")).unwrap();
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.sandbox.command(args);
         command.env("BACKSTAY_CLOCK", &self.clock);
         command.env("BACKSTAY_STATE_DIR", self.sandbox.path("state"));
         command
     }
 
-    fn run(&self, args: &[&str]) -> Ran {
+    pub fn run(&self, args: &[&str]) -> Ran {
         Ran::from(&self.command(args).output().unwrap())
     }
 
-    fn daemon(&self, args: &[&str]) -> Daemon {
+    pub fn daemon(&self, args: &[&str]) -> Daemon {
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -64,14 +64,14 @@ impl Site {
         Daemon::new(child, self.sandbox.path("daemon.log"))
     }
 
-    fn runs(&self) -> Vec<Value> {
+    pub fn runs(&self) -> Vec<Value> {
         let ran = self.run(&["runs", "--output", "json", "--limit", "10000"]).expect(0);
         ran.json().as_array().unwrap().clone()
     }
 
     /// Waits until the runs are as they should be, for half a minute at most.
     #[track_caller]
-    fn until(&self, what: &str, is: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    pub fn until(&self, what: &str, is: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let begun = Instant::now();
         loop {
             let runs = self.runs();
@@ -84,12 +84,12 @@ impl Site {
         }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.sandbox.path("daemon.log")).unwrap()
     }
 }
 
-fn count(runs: &[Value], state: &str) -> usize {
+pub fn count(runs: &[Value], state: &str) -> usize {
     runs.iter().filter(|run| run["state"] == state).count()
 }
 
@@ -437,7 +437,7 @@ fn drills_are_held_as_jobs() {
 }
 
 /// A job whose runs hang until `go` is there.
-fn hanging(more: &str) -> String {
+pub fn hanging(more: &str) -> String {
     format!(
         "  dump: {{ command: {{ argv: [sh, -c, 'while ! test -e go; do sleep 0.1; done; echo x'] }} }}\n\
          jobs:\n  dump: {{ sources: [dump], kind: full, schedule: {{ every: 1h }}, keep: {{ for: 7d }}{more} }}\n  \

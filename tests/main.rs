@@ -16,6 +16,7 @@ mod common;
 mod copies;
 mod crash;
 mod daemon;
+mod daemon_hooks;
 mod damage;
 mod dashboard;
 mod dashboard_browser;

@@ -26,7 +26,7 @@ use crate::clock;
 use crate::daemon::supervise::{LEASE, SUPERVISOR};
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::{Context, Tuning};
-use crate::source::command::{GUARD, run_guarded};
+use crate::source::command::{GUARD, PATIENT_GUARD, run_guarded};
 use crate::source::directory::raise_file_limit;
 use crate::telemetry::Reporter;
 
@@ -35,6 +35,9 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|first| first == GUARD) {
         return guarded(&arguments[2..]);
+    }
+    if arguments.get(1).is_some_and(|first| first == PATIENT_GUARD) {
+        return guarded_patiently(&arguments[2..]);
     }
     let contract = Contract::of(&arguments);
     let code = std::panic::catch_unwind(|| run(&arguments, contract));
@@ -50,6 +53,23 @@ fn guarded(arguments: &[OsString]) -> ExitCode {
         },
         ExitCode::from,
     )
+}
+
+/// The same for a program that may be told to end: this process hears SIGTERM, and does nothing. Nor does
+/// what it runs outlive the lease of a daemon that stands still.
+fn guarded_patiently(arguments: &[OsString]) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let within = runtime.as_ref().ok().map(Runtime::enter);
+    let _heard = within.as_ref().and_then(|_| signal(SignalKind::terminate()).ok());
+    if let (Some(lease), Some(parent)) = (lease(), arguments.first().and_then(|one| one.to_str())) {
+        let parent = parent.to_owned();
+        let end = || {
+            let group = rustix::process::getpgrp();
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        };
+        std::thread::spawn(move || end_when_it_stands_still(&parent, lease, end));
+    }
+    guarded(arguments)
 }
 
 fn run(arguments: &[OsString], contract: Contract) -> u8 {
@@ -209,16 +229,21 @@ fn end_with_the_supervisor(reporter: &Reporter) {
     if told.is_err() || parent.as_deref() != Some(supervisor.as_str()) {
         reporter.cancel();
     }
-    let lease = std::env::var(LEASE).ok().and_then(|text| text.parse().ok());
-    if let Some(lease) = lease.map(Duration::from_secs) {
+    if let Some(lease) = lease() {
         let reporter = reporter.clone();
-        std::thread::spawn(move || end_when_it_stands_still(&supervisor, lease, &reporter));
+        let end = move || reporter.cancel();
+        std::thread::spawn(move || end_when_it_stands_still(&supervisor, lease, end));
     }
+}
+
+/// How long a daemon may stand still before others take over what it does, if there are others.
+fn lease() -> Option<Duration> {
+    std::env::var(LEASE).ok()?.parse().ok().map(Duration::from_secs)
 }
 
 /// What a daemon does that was stopped (SIGSTOP) is taken over by another one when its lease is
 /// over. It ends before, so that it is not done by both.
-fn end_when_it_stands_still(supervisor: &str, lease: Duration, reporter: &Reporter) {
+fn end_when_it_stands_still(supervisor: &str, lease: Duration, end: impl FnOnce()) {
     let path = format!("/proc/{supervisor}/stat");
     let mut since: Option<Instant> = None;
     loop {
@@ -228,7 +253,7 @@ fn end_when_it_stands_still(supervisor: &str, lease: Duration, reporter: &Report
         let stopped = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
         since = stopped.then(|| since.unwrap_or_else(Instant::now));
         if since.is_some_and(|since| since.elapsed() >= lease / 2) {
-            reporter.cancel();
+            end();
             return;
         }
     }

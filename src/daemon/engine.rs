@@ -15,7 +15,7 @@ use super::force::{InForce, told};
 use super::heartbeats::Heartbeats;
 use super::preflights::Preflights;
 use super::service::ServiceManager;
-use super::supervise::{self, Ended, Stop, Work};
+use super::supervise::{self, Ended, Reason, Stop, Work};
 use super::tick::{Fleet, Place, Protected, decide, following_slots};
 use super::timetable::{is_due_as_before, jobs_not_in};
 use super::watch::{Means, Watch};
@@ -337,9 +337,9 @@ impl<'a> Engine<'a> {
         }
         self.state.settle(&decisions.settle, now)?;
         self.state.postpone(&decisions.postpone)?;
-        for (id, why) in &decisions.end {
+        for id in &decisions.end {
             match self.running.get(id) {
-                Some(going) => going.stop.now(why),
+                Some(going) => going.stop.now(Reason::Replaced),
                 None if self.fleet.is_some() => drop(self.state.cancel(id, now)?),
                 None => {}
             }
@@ -453,11 +453,11 @@ impl<'a> Engine<'a> {
                     self.fail(going, ("FAILED", why), now)?
                 }
             }
-            Ended::Stopped(why) if self.is_ending() => {
+            Ended::Stopped(reason) if self.is_ending() => {
                 self.note(format!("{}: waits for the next start", name(row)));
-                self.state.retry(&row.id, fence, why, now)?
+                self.state.retry(&row.id, fence, reason.why(), now)?
             }
-            Ended::Stopped(why) => self.fail(going, ("ended", why), now)?,
+            Ended::Stopped(reason) => self.fail(going, ("ended", reason.why()), now)?,
         };
         if !ours {
             self.disown(row);
@@ -506,7 +506,7 @@ impl<'a> Engine<'a> {
         while !self.running.is_empty() {
             if begun.elapsed() > GRACE {
                 for going in self.running.values() {
-                    going.stop.now("the daemon ends");
+                    going.stop.now(Reason::Leaving);
                 }
             }
             self.wait(TICK);

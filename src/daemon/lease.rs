@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::adopt;
 use super::engine::{Engine, Going, MEMORY, name};
-use super::supervise::{EPOCH, LEASE, Stop};
+use super::supervise::{EPOCH, LEASE, Reason, Stop};
 use crate::error::Result;
 use crate::state::{Epoch, RunRow};
 
@@ -47,10 +47,10 @@ impl Engine<'_> {
         let mut lost = Vec::new();
         for (id, going) in &mut self.running {
             match held.iter().find(|held| held.id == *id && held.epoch == going.epoch) {
-                Some(held) if held.cancelled => going.stop.now("somebody cancelled it"),
+                Some(held) if held.cancelled => going.stop.now(Reason::Cancelled),
                 None if self.fleet.is_some() && !going.lost => {
                     going.lost = true;
-                    going.stop.now("another daemon took it over");
+                    going.stop.now(Reason::Lost);
                     lost.push(name(&going.row));
                 }
                 Some(_) | None => {}

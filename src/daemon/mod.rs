@@ -13,7 +13,8 @@
 //! | `force` | the policies in force, kept for the runs that read them |
 //! | `heartbeats` | the time, written at sources for drills to find in their copies |
 //! | `lease` | what daemons that share a state owe each other |
-//! | `supervise` | one run: its hooks, and the process that does it |
+//! | `supervise` | one run: the process that does it, between its hooks |
+//! | `hook` | the programs that are run around a run |
 //! | `service` | what the service manager is told |
 //! | `adopt` | what came of a run whose owner is gone |
 //! | `alerts` | what is wrong |
@@ -46,6 +47,7 @@ mod force;
 pub mod forecast;
 pub mod growth;
 mod heartbeats;
+mod hook;
 mod lease;
 pub mod look;
 pub mod preflights;

@@ -1,4 +1,4 @@
-//! One run: its hooks, and the process that does it.
+//! One run: the process that does it, between its hooks.
 //!
 //! A run is a process of its own, the same program with the arguments that a person would give. So
 //! memory goes back when it ends, one that breaks takes nothing with it, and what a run does can be
@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use secrecy::ExposeSecret as _;
 
+use super::hook;
 use crate::error::{Error, IoContext as _, Result};
-use crate::policy::{Hook, Hooks, Setting};
+use crate::policy::Hooks;
 
 /// The environment variable that names the process that has to be there for a run to go on.
 pub const SUPERVISOR: &str = "BACKSTAY_SUPERVISOR";
@@ -51,7 +51,7 @@ pub struct Work {
     pub hooks: Hooks,
     /// What the process and hooks learn of the run.
     pub environment: Vec<(&'static str, String)>,
-    /// When it has taken too long.
+    /// When it has taken too long, from the beginning of the hook before it.
     pub stop_after: Option<Duration>,
     /// Where what it says goes: events to `.log`, its result to `.json`.
     pub log: PathBuf,
@@ -70,21 +70,68 @@ pub enum Ended {
         again: bool,
     },
     /// It was told to end, and did.
-    Stopped(String),
+    Stopped(Reason),
+}
+
+/// Why a run is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Somebody wants that.
+    Cancelled,
+    /// A later run of the job is to begin.
+    Replaced,
+    /// Another daemon has it now.
+    Lost,
+    /// The daemon ends.
+    Leaving,
+}
+
+impl Reason {
+    /// One line for people.
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::Cancelled => "somebody cancelled it",
+            Self::Replaced => "a later run takes its place",
+            Self::Lost => "another daemon took it over",
+            Self::Leaving => "the daemon ends",
+        }
+    }
 }
 
 /// Ends a run from outside.
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<Mutex<Option<String>>>);
+pub struct Stop(Arc<Mutex<Told>>);
+
+/// What a run was told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    /// The first reason.
+    reason: Option<Reason>,
+    /// Since when nobody has time for what may come after it.
+    hurry: Option<Instant>,
+}
 
 impl Stop {
     /// Tells the run to end. The first reason counts.
-    pub fn now(&self, why: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.to_owned());
+    pub fn now(&self, reason: Reason) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.reason.get_or_insert(reason);
+        if matches!(reason, Reason::Lost | Reason::Leaving) {
+            told.hurry.get_or_insert_with(Instant::now);
+        }
     }
 
-    fn why(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn reason(&self) -> Option<Reason> {
+        self.told().reason
+    }
+
+    /// Since when hooks after the run are to hurry.
+    pub(super) fn hurry(&self) -> Option<Instant> {
+        self.told().hurry
+    }
+
+    fn told(&self) -> Told {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,68 +148,61 @@ pub fn start(work: Work, done: Sender<(String, Ended)>) -> Stop {
 }
 
 fn run(work: &Work, stop: &Stop) -> Result<Ended> {
+    let limit = Limit { begun: Instant::now(), most: work.stop_after };
     let mut log = open(&work.log.with_extension("log"), true)?;
-    if let Some(hook) = &work.hooks.before
-        && let Err(error) = around(hook, "before", work, "", &mut log)
-    {
-        let why = format!("the hook `before` failed: {}", error.chain());
-        after(work, &Ended::Failed { why: why.clone(), again: true }, &mut log);
-        return Ok(Ended::Failed { why, again: true });
-    }
-    let ended = process(work, stop, &log)?;
-    after(work, &ended, &mut log);
+    let ended = match hook::before(work, stop, limit, &mut log) {
+        Some(ended) => ended,
+        None => process(work, stop, limit, &log)?,
+    };
+    hook::after(work, stop, &ended, &mut log);
     Ok(ended)
 }
 
-/// The hooks after a run. Whatever becomes of them, the run stays what it is.
-fn after(work: &Work, ended: &Ended, log: &mut File) {
-    let outcome = match ended {
-        Ended::Succeeded(_) => "succeeded",
-        Ended::Failed { .. } => "failed",
-        Ended::Stopped(_) => "stopped",
-    };
-    let failed = matches!(ended, Ended::Failed { .. });
-    let hooks = [
-        ("on_failure", work.hooks.on_failure.as_ref().filter(|_| failed)),
-        ("after", work.hooks.after.as_ref()),
-    ];
-    for (name, hook) in hooks {
-        let Some(hook) = hook else { continue };
-        if let Err(error) = around(hook, name, work, outcome, log) {
-            let _ = writeln!(log, "warning: the hook `{name}` failed: {}", error.chain());
+/// How long something may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    pub(super) begun: Instant,
+    pub(super) most: Option<Duration>,
+}
+
+impl Limit {
+    pub(super) fn is_over(&self) -> bool {
+        self.most.is_some_and(|most| self.begun.elapsed() > most)
+    }
+}
+
+/// Why a process was told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The run was.
+    Told(Reason),
+    /// The run took longer than it may.
+    Late,
+    /// The process itself did.
+    TimedOut,
+}
+
+impl Why {
+    /// What is to end a run now, if anything is.
+    pub(super) fn to_end(stop: &Stop, limit: Limit) -> Option<Self> {
+        stop.reason().map(Self::Told).or_else(|| limit.is_over().then_some(Self::Late))
+    }
+
+    /// What a run came to that was ended for this.
+    pub(super) fn ended(self) -> Ended {
+        match self {
+            Self::Told(reason) => Ended::Stopped(reason),
+            Self::Late | Self::TimedOut => {
+                Ended::Failed { why: "it took longer than it may".to_owned(), again: false }
+            }
         }
     }
 }
 
-fn around(hook: &Hook, name: &str, work: &Work, outcome: &str, log: &mut File) -> Result<()> {
-    let failed = || format!("failed to run the hook `{name}`");
-    let program = hook.argv.first().ok_or_else(|| Error::usage("a hook without a program"))?;
-    let mut command = Command::new(program);
-    command.args(&hook.argv[1..]).stdin(Stdio::null()).process_group(0);
-    command.stdout(log.try_clone().doing(failed)?).stderr(log.try_clone().doing(failed)?);
-    command.envs(work.environment.iter().map(|(name, value)| (*name, value)));
-    command.env("BACKSTAY_OUTCOME", outcome);
-    for (name, value) in &hook.environment {
-        match value {
-            Setting::Plain(text) => command.env(name, text),
-            Setting::Secret(reference) => command.env(name, reference.resolve()?.expose_secret()),
-        };
+fn process(work: &Work, stop: &Stop, limit: Limit, log: &File) -> Result<Ended> {
+    if let Some(why) = Why::to_end(stop, limit) {
+        return Ok(why.ended());
     }
-    if let Some(directory) = &hook.directory {
-        command.current_dir(directory);
-    }
-    let _ = writeln!(log, "hook `{name}`: {program}");
-    let mut child = command.spawn().doing(|| format!("failed to start `{program}`"))?;
-    let late = format!("it took longer than {}", hook.timeout);
-    let limit = (hook.timeout.get(), late.as_str());
-    match wait(&mut child, &Stop::default(), Some(limit))? {
-        (_, Some(why)) => Err(Error::failed(why)),
-        (status, None) if status.success() => Ok(()),
-        (status, None) => Err(Error::failed(format!("`{program}` ended with {status}"))),
-    }
-}
-
-fn process(work: &Work, stop: &Stop, log: &File) -> Result<Ended> {
     let failed = || format!("failed to start run {}", work.id);
     let (program, arguments) =
         work.argv.split_first().ok_or_else(|| Error::usage("nothing to run"))?;
@@ -177,14 +217,12 @@ fn process(work: &Work, stop: &Stop, log: &File) -> Result<Ended> {
         .process_group(0)
         .spawn()
         .doing(failed)?;
-    let late = work.stop_after.map(|limit| (limit, "it took longer than it may"));
-    let (status, stopped) = wait(&mut child, stop, late)?;
+    let (status, why) = wait(&mut child, PATIENCE, || Why::to_end(stop, limit))?;
     if status.success() {
         return Ok(Ended::Succeeded(backup_in(&result)));
     }
-    if let Some(why) = stopped {
-        let late = late.is_some_and(|(_, late)| late == why);
-        return Ok(if late { Ended::Failed { why, again: false } } else { Ended::Stopped(why) });
+    if let Some(why) = why {
+        return Ok(why.ended());
     }
     let why = last_words(&work.log.with_extension("log"))
         .unwrap_or_else(|| format!("the process ended with {status}"));
@@ -197,35 +235,34 @@ fn may_help(status: ExitStatus) -> bool {
     !matches!(status.code(), Some(2 | 3 | 5 | 6))
 }
 
-/// Waits for the end of a process. If it is told to end, or takes too long, that is why.
-fn wait(
+/// Waits for the end of a process. Once `to_end` says why, it is told to end, and killed if it takes
+/// longer than `patience` to do so.
+pub(super) fn wait(
     child: &mut Child,
-    stop: &Stop,
-    limit: Option<(Duration, &str)>,
-) -> Result<(ExitStatus, Option<String>)> {
-    let begun = Instant::now();
-    let mut told: Option<(Instant, String)> = None;
+    patience: Duration,
+    to_end: impl Fn() -> Option<Why>,
+) -> Result<(ExitStatus, Option<Why>)> {
+    let mut told: Option<(Instant, Why)> = None;
     loop {
         if let Some(status) = child.try_wait().doing(|| "failed to wait for a process".into())? {
             return Ok((status, told.map(|(_, why)| why)));
         }
-        match &told {
+        match told {
             None => {
-                let late = limit.filter(|(limit, _)| begun.elapsed() > *limit);
-                let why = stop.why().or_else(|| late.map(|(_, why)| why.to_owned()));
-                if let Some(why) = why {
+                if let Some(why) = to_end() {
                     signal(child, Signal::TERM);
                     told = Some((Instant::now(), why));
                 }
             }
-            Some((since, _)) if since.elapsed() > PATIENCE => signal(child, Signal::KILL),
+            Some((since, _)) if since.elapsed() > patience => signal(child, Signal::KILL),
             Some(_) => {}
         }
         std::thread::sleep(LOOK);
     }
 }
 
-fn signal(child: &Child, signal: Signal) {
+/// Sends a signal to a process and all that is in its group.
+pub(super) fn signal(child: &Child, signal: Signal) {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         let _ = kill_process_group(group, signal);
     }

@@ -185,8 +185,8 @@ pub struct Decisions {
     pub settle: Vec<(String, RunState, String)>,
     /// To be looked at again later: run, when, why.
     pub postpone: Vec<(String, Timestamp, String)>,
-    /// Going on, and to be ended because a later one takes its place: run and why.
-    pub end: Vec<(String, String)>,
+    /// Going on, and to be ended because a later one takes its place.
+    pub end: Vec<String>,
 }
 
 /// The newest instant that each source (`STACK/SOURCE`) can be restored to, as far as is known.
@@ -367,9 +367,7 @@ fn overlaps(ready: &mut Vec<Ready<'_>>, running: &[&RunRow], decisions: &mut Dec
             }
             Overlap::Wait => {}
             Overlap::Replace if other.cancelled => {}
-            Overlap::Replace => {
-                decisions.end.push((other.id.clone(), "a later run takes its place".to_owned()));
-            }
+            Overlap::Replace => decisions.end.push(other.id.clone()),
         }
         false
     });

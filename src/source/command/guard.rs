@@ -14,6 +14,10 @@ use rustix::process::{
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// The first argument with which this program is started as the one in between for a program that may be
+/// told to end: SIGTERM is meant for the program, and its end is waited for.
+pub const PATIENT_GUARD: &str = "--become-patient-guard";
+
 /// How often it is looked whether somebody is there whom the kernel does not watch.
 const LOOK: Duration = Duration::from_millis(20);
 

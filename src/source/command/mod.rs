@@ -4,6 +4,6 @@ mod guard;
 mod pipeline;
 mod source;
 
-pub use guard::run_guarded;
+pub use guard::{PATIENT_GUARD, run_guarded};
 pub use pipeline::{GUARD, Pipeline, Running, Stage, wait_for};
 pub use source::{CommandSource, Config, find_program};
