@@ -477,6 +477,24 @@ fn the_next_is_skipped_while_the_last_goes_on() {
 }
 
 #[test]
+fn a_run_that_is_replaced_is_skipped_and_nobody_is_alarmed() {
+    let notify = "notify: { command: { argv: [sh, -c, 'cat >> told'] } }\n";
+    let jobs = hanging(", overlap: replace");
+    let site = Site::new("2026-11-21T02:59:50Z", 600, &format!("{jobs}{notify}"));
+    let daemon = site.daemon(&[]);
+    site.until("two that are replaced", |runs| count(runs, "skipped") >= 2);
+    fs::write(site.sandbox.path("go"), "").unwrap();
+    let is_done = |run: &Value| run["job"] == "dump" && run["state"] == "succeeded";
+    let runs = site.until("success", |runs| runs.iter().any(is_done));
+    daemon.end();
+    assert_eq!(count(&runs, "failed"), 0, "{runs:#?}");
+    let replaced = |run: &&Value| run["why"] == "a later run takes its place";
+    assert!(runs.iter().filter(replaced).count() >= 2, "{runs:#?}");
+    let told = fs::read_to_string(site.sandbox.path("told")).unwrap_or_default();
+    assert!(!told.contains("BackstayRunFailed"), "{told}");
+}
+
+#[test]
 fn a_daemon_that_ends_parks_its_runs_and_one_that_is_killed_leaves_them_to_the_next() {
     let site = Site::new("2026-11-21T02:59:59Z", 1, &hanging(""));
     let daemon = site.daemon(&[]);

@@ -199,6 +199,21 @@ fn somebody_elsewhere_cancels() {
 }
 
 #[test]
+fn a_run_that_is_replaced_is_skipped_whichever_daemon_finds_that() {
+    // 50 hours are five seconds.
+    let Some(fleet) = Fleet::new(BEFORE, 36_000, &hanging(", overlap: replace")) else { return };
+    let [first, second] = ["a", "b"].map(|host| fleet.daemon(host, &["--silence", "4"]));
+    let runs = fleet.until("some that are replaced", |runs| {
+        runs.iter().filter(|run| run["why"] == "a later run takes its place").count() >= 4
+    });
+    assert_eq!(count(&runs, "failed"), 0, "{runs:#?}");
+    fs::write(fleet.sandbox.path("go"), "").unwrap();
+    fleet.until("success", |runs| count(runs, "succeeded") >= 1);
+    first.end();
+    second.end();
+}
+
+#[test]
 fn a_newer_schema_is_refused_and_so_are_two_states() {
     let Some(fleet) = Fleet::new(BEFORE, 1, "") else { return };
     fleet.run("a", &["runs"]).expect(0);

@@ -453,6 +453,12 @@ impl<'a> Engine<'a> {
                     self.fail(going, ("FAILED", why), now)?
                 }
             }
+            // As the policy wants it: nobody is to be told.
+            Ended::Stopped(Reason::Replaced) => {
+                let why = Reason::Replaced.why();
+                self.note(format!("{}: ended: {why}", name(row)));
+                self.close(going, (RunState::Skipped, why), now)?
+            }
             Ended::Stopped(reason) if self.is_ending() => {
                 self.note(format!("{}: waits for the next start", name(row)));
                 self.state.retry(&row.id, fence, reason.why(), now)?
@@ -472,16 +478,23 @@ impl<'a> Engine<'a> {
 
     fn fail(&mut self, going: &Going, (what, why): (&str, &str), now: Timestamp) -> Result<bool> {
         let row = &going.row;
-        let fence = Fence { owner: &self.owner, epoch: going.epoch };
         let state = if going.adopted { RunState::Abandoned } else { RunState::Failed };
-        let ours = self.state.finish(&row.id, fence, (state, Some(why)), None, now)?;
+        let ours = self.close(going, (state, why), now)?;
         if ours {
             self.warn(format!("{}: {what}: {why}", name(row)));
             self.ping(row, Sign::Fail, why);
-            if self.state.has_succeeded(&row.slot)? {
-                // One source's failure does not keep others from being copied.
-                self.follow(row, now)?;
-            }
+        }
+        Ok(ours)
+    }
+
+    /// Ends a run that left no backup.
+    fn close(&self, going: &Going, (state, why): (RunState, &str), now: Timestamp) -> Result<bool> {
+        let row = &going.row;
+        let fence = Fence { owner: &self.owner, epoch: going.epoch };
+        let ours = self.state.finish(&row.id, fence, (state, Some(why)), None, now)?;
+        if ours && self.state.has_succeeded(&row.slot)? {
+            // One source's failure does not keep others from being copied.
+            self.follow(row, now)?;
         }
         Ok(ours)
     }

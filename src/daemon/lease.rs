@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::adopt;
 use super::engine::{Engine, Going, MEMORY, name};
 use super::supervise::{EPOCH, LEASE, Reason, Stop};
+use super::tick::is_replaced;
 use crate::error::Result;
 use crate::state::{Epoch, RunRow};
 
@@ -44,10 +45,17 @@ impl Engine<'_> {
     /// that are gone had.
     pub(super) fn beat(&mut self, now: Timestamp) -> Result<()> {
         let held = self.state.beat(&self.owner, &self.settings.host, now)?;
+        // Whichever daemon found that a later run takes the place of another could only cancel it.
+        let shared = self.fleet.is_some() && held.iter().any(|held| held.cancelled);
+        let open = if shared { self.state.open_runs()? } else { Vec::new() };
         let mut lost = Vec::new();
         for (id, going) in &mut self.running {
             match held.iter().find(|held| held.id == *id && held.epoch == going.epoch) {
-                Some(held) if held.cancelled => going.stop.now(Reason::Cancelled),
+                Some(held) if held.cancelled => {
+                    let replaced = is_replaced(&self.policies, &open, &going.row, now);
+                    let reason = if replaced { Reason::Replaced } else { Reason::Cancelled };
+                    going.stop.now(reason);
+                }
                 None if self.fleet.is_some() && !going.lost => {
                     going.lost = true;
                     going.stop.now(Reason::Lost);

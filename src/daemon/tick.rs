@@ -373,6 +373,20 @@ fn overlaps(ready: &mut Vec<Ready<'_>>, running: &[&RunRow], decisions: &mut Dec
     });
 }
 
+/// Whether a later run waits to take the place of one that goes on.
+pub fn is_replaced(policies: &[Policy], open: &[RunRow], row: &RunRow, now: Timestamp) -> bool {
+    let policy = policies.iter().find(|policy| policy.stack == row.slot.stack);
+    let job = policy.and_then(|policy| policy.jobs.get(&row.slot.job));
+    let waits = |other: &RunRow| {
+        (&other.slot.stack, &other.slot.job, &other.slot.source)
+            == (&row.slot.stack, &row.slot.job, &row.slot.source)
+            && other.state == RunState::Waiting
+            && other.due > row.due
+            && other.not_before <= now
+    };
+    job.is_some_and(|job| job.execution.overlap == Overlap::Replace) && open.iter().any(waits)
+}
+
 /// What the strongest of several jobs does need not be done again.
 fn cover(ready: &mut Vec<Ready<'_>>, decisions: &mut Decisions) {
     let wanted: Vec<Wanted> = ready
