@@ -380,6 +380,47 @@ fn each_is_told_once_reminded_and_told_that_it_is_over() {
 }
 
 #[test]
+fn an_alertmanager_is_told_for_five_minutes_that_something_is_over() {
+    let policy = policy(POLICY);
+    let second = |second: i64| at("2026-11-21T00:00:00Z") + SignedDuration::from_secs(second);
+    let receivers = Receiver::all(policy.notify.as_ref().unwrap());
+    let [manager, hook] = receivers.as_slice() else { panic!("{receivers:?}") };
+    let what = What::RunFailed { run: "r".into(), attempts: 1, why: String::new() };
+    let alert = Alert::of("shop", what);
+    let notice = Notice { alert: alert.clone(), started: second(0), resolved: Some(second(600)) };
+    let row = AlertRow {
+        fingerprint: alert.fingerprint(),
+        alert: serde_json::to_string(&alert).unwrap(),
+        started: second(0),
+        resolved: Some(second(600)),
+    };
+    for receiver in [manager, hook] {
+        let mut told =
+            BTreeMap::from([(alert.fingerprint(), Told { at: second(540), resolved: false })]);
+        let mut heard = Vec::new();
+        let mut forgotten = None;
+        for now in (600..1200).step_by(10) {
+            if !due(std::slice::from_ref(&notice), &told, &policy, receiver, second(now)).is_empty()
+            {
+                heard.push(now);
+                told.insert(alert.fingerprint(), Told { at: second(now), resolved: true });
+            }
+            let key = ("shop".to_owned(), receiver.name().to_owned());
+            let by = BTreeMap::from([(key, told.clone())]);
+            if forgotten.is_none() && !done(std::slice::from_ref(&row), &by, second(now)).is_empty()
+            {
+                forgotten = Some(now);
+            }
+        }
+        let (times, gone): (&[i64], _) = match receiver {
+            Receiver::Alertmanager(_) => (&[600, 660, 720, 780, 840], 900),
+            _ => (&[600], 600),
+        };
+        assert_eq!((heard.as_slice(), forgotten), (times, Some(gone)), "{}", receiver.name());
+    }
+}
+
+#[test]
 fn a_fenced_site_is_told_once_and_not_by_each_job() {
     let mut case = Case::new("2026-11-21T12:00:00Z");
     case.outcomes =

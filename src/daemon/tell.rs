@@ -79,24 +79,32 @@ pub fn due(
         }
         match (told.get(&alert.fingerprint()), notice.resolved) {
             (None, resolved) => resolved.is_none(),
-            (Some(told), Some(_)) => !told.resolved,
+            (Some(told), Some(over)) => {
+                let lingers = is_within(over, manner.linger, now);
+                !told.resolved || (lingers && !is_within(told.at, repeat, now))
+            }
             (Some(told), None) => {
-                let since = now.duration_since(told.at);
-                told.resolved
-                    || told.at < notice.started
-                    || SignedDuration::try_from(repeat).is_ok_and(|repeat| since >= repeat)
+                told.resolved || told.at < notice.started || !is_within(told.at, repeat, now)
             }
         }
     };
     notices.iter().filter(is_due).cloned().collect()
 }
 
-/// What is over and need not be remembered: everybody who heard of it was told, or it is long ago.
+/// Whether `now` is less than `time` after `then`.
+fn is_within(then: Timestamp, time: Duration, now: Timestamp) -> bool {
+    SignedDuration::try_from(time).map_or(true, |time| now.duration_since(then) < time)
+}
+
+/// What is over and need not be remembered: everybody who heard of it was told, as often as they want
+/// to be, or it is long ago.
 pub fn done(rows: &[AlertRow], told: &ToldBy, now: Timestamp) -> BTreeSet<String> {
     let over = rows.iter().filter_map(|row| Some((row, row.resolved?)));
     over.filter(|(row, resolved)| {
-        let waits =
-            told.values().filter_map(|of| of.get(&row.fingerprint)).any(|told| !told.resolved);
+        let waits = told.iter().any(|((_, receiver), of)| {
+            let lingers = is_within(*resolved, Receiver::linger_of(receiver), now);
+            of.get(&row.fingerprint).is_some_and(|told| !told.resolved || lingers)
+        });
         !waits || now.duration_since(*resolved) > MEMORY
     })
     .map(|(row, _)| row.fingerprint.clone())

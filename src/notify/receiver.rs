@@ -41,6 +41,8 @@ pub struct Manner {
     /// What fires is told again after this time, for as long as it fires. `None`: as the policy
     /// has it.
     pub repeat: Option<Duration>,
+    /// What is over is told again for so long, as often as what fires.
+    pub linger: Duration,
     /// The most messages a minute.
     pub per_minute: Option<usize>,
 }
@@ -60,8 +62,15 @@ impl From<Error> for Refused {
     }
 }
 
+/// How an Alertmanager is called.
+const ALERTMANAGER: &str = "alertmanager";
+
 /// How often an Alertmanager hears of what fires: it forgets what it does not hear of for long.
 pub const RESEND: Duration = Duration::from_mins(1);
+
+/// For how long it hears that something is over: one that is restarted forgets what it did not write
+/// down yet, and its neighbours of a cluster may have been away.
+pub const LINGER: Duration = Duration::from_mins(5);
 
 impl Receiver {
     /// The receivers of a policy. Dead man's switches are not among them: they hear of runs, and
@@ -81,7 +90,7 @@ impl Receiver {
     /// Its name: the key in the policy.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Alertmanager(_) => "alertmanager",
+            Self::Alertmanager(_) => ALERTMANAGER,
             Self::Webhook(_) => "webhook",
             Self::Dingtalk(_) => "dingtalk",
             Self::Wecom(_) => "wecom",
@@ -109,8 +118,16 @@ impl Receiver {
             Self::Feishu(_) => Some(100),
             Self::Alertmanager(_) | Self::Webhook(_) | Self::Command(_) => None,
         };
-        let repeat = if matches!(self, Self::Alertmanager(_)) { Some(RESEND) } else { None };
-        Manner { repeat, per_minute }
+        let (repeat, linger) = match self {
+            Self::Alertmanager(_) => (Some(RESEND), LINGER),
+            _ => (None, Duration::ZERO),
+        };
+        Manner { repeat, linger, per_minute }
+    }
+
+    /// The longest that receivers of this name hear that something is over.
+    pub fn linger_of(name: &str) -> Duration {
+        if name == ALERTMANAGER { LINGER } else { Duration::ZERO }
     }
 
     /// Tells it, and says what it answered.
