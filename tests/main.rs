@@ -17,6 +17,7 @@ mod copies;
 mod crash;
 mod daemon;
 mod daemon_hooks;
+mod daemon_log;
 mod damage;
 mod dashboard;
 mod dashboard_browser;

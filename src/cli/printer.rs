@@ -1,11 +1,14 @@
 //! The only place that writes to standard output and standard error.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Color, Global, Output};
 use super::exit::ExitStatus;
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::LoadError;
 use crate::secret;
@@ -17,6 +20,16 @@ pub struct Printer {
     quiet: bool,
     verbose: bool,
     color: bool,
+    /// Tells when events happened, where that is written down.
+    clock: Option<Arc<dyn Clock>>,
+}
+
+/// An event, and when it happened.
+#[derive(Serialize)]
+struct Dated<'a, T> {
+    time: Timestamp,
+    #[serde(flatten)]
+    event: &'a T,
 }
 
 impl Printer {
@@ -31,7 +44,19 @@ impl Printer {
                     && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             }
         };
-        Self { output: global.output, quiet: global.quiet, verbose: global.verbose, color }
+        Self {
+            output: global.output,
+            quiet: global.quiet,
+            verbose: global.verbose,
+            color,
+            clock: None,
+        }
+    }
+
+    /// The same, but each event has its time: for what goes on for months.
+    #[must_use]
+    pub fn dated(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock: Some(clock), ..self }
     }
 
     /// Whether data is JSON.
@@ -70,7 +95,11 @@ impl Printer {
 
     /// Writes a value as one line of JSON to standard error: an event.
     pub fn event<T: Serialize>(&self, value: &T) {
-        if let Ok(text) = serde_json::to_string(value) {
+        let text = match &self.clock {
+            Some(clock) => serde_json::to_string(&Dated { time: clock.now(), event: value }),
+            None => serde_json::to_string(value),
+        };
+        if let Ok(text) = text {
             self.line(&text);
         }
     }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::args::{Global, Output};
 use super::format;
 use super::printer::Printer;
-use crate::telemetry::{Event, EventSink, ProgressSnapshot, Reporter};
+use crate::telemetry::{Event, EventSink, OfRun, ProgressSnapshot, Reporter};
 
 /// How often progress is shown.
 const TICK: Duration = Duration::from_millis(200);
@@ -203,6 +203,10 @@ impl EventSink for Display {
             Event::Progress(progress) => self.show(progress),
             Event::Warning { message, .. } => self.around(|| self.printer.warning(message)),
             Event::Note { message } => self.around(|| self.printer.talk(message)),
+            Event::OfRun(OfRun { code: Some(_), message, .. }) => {
+                self.around(|| self.printer.warning(message));
+            }
+            Event::OfRun(OfRun { message, .. }) => self.around(|| self.printer.talk(message)),
         }
     }
 }

@@ -89,6 +89,10 @@ fn run(arguments: &[OsString], contract: Contract) -> u8 {
         }
     };
     let printer = Printer::new(&cli.global);
+    let printer = match &cli.command {
+        Command::Daemon(_) => printer.dated(clock::from_environment()),
+        _ => printer,
+    };
     match start(cli, &printer, contract) {
         Ok(status) => status as u8,
         // `backstay list | head -1` is well.

@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 
-use super::engine::Engine;
+use super::engine::{Engine, name};
 use super::watch::Scene;
 use crate::error::Result;
 use crate::notify::ping::{Ping, Sign};
-use crate::state::RunRow;
+use crate::state::{RunRow, Slot};
+use crate::telemetry::{Event, OfRun, WarningCode};
 
 impl Engine<'_> {
     /// One round of the watch.
@@ -56,6 +57,16 @@ impl Engine<'_> {
         self.watch.run_changed(&self.policies, ping, sign != Sign::Start);
     }
 
+    /// Says something of a run.
+    pub(super) fn note_of(&self, row: &RunRow, what: &str) {
+        self.reporter.emit(of_run(row, "note", None, what));
+    }
+
+    /// Warns of something about a run.
+    pub(super) fn warn_of(&self, row: &RunRow, what: &str) {
+        self.reporter.emit(of_run(row, "warning", Some(WarningCode::Other), what));
+    }
+
     /// Waits a little for messages that are on their way.
     pub(super) fn say_farewell(&mut self) {
         let scene = Scene {
@@ -70,4 +81,11 @@ impl Engine<'_> {
             self.warn(format!("the state: {}", error.chain()));
         }
     }
+}
+
+/// What is said of a run; its name is in the line for people too.
+fn of_run(row: &RunRow, event: &'static str, code: Option<WarningCode>, what: &str) -> Event {
+    let Slot { stack, job, source, .. } = row.slot.clone();
+    let message = format!("{}: {what}", name(row));
+    Event::OfRun(OfRun { event, code, message, stack, source, job, run: row.id.clone() })
 }

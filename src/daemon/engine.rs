@@ -332,7 +332,7 @@ impl<'a> Engine<'a> {
         let of = |id: &str| open.iter().find(|row| row.id == id);
         for (id, state, why) in &decisions.settle {
             if let Some(row) = of(id) {
-                self.warn(format!("{}: {}: {why}", name(row), state.word()));
+                self.warn_of(row, &format!("{}: {why}", state.word()));
             }
         }
         self.state.settle(&decisions.settle, now)?;
@@ -379,7 +379,7 @@ impl<'a> Engine<'a> {
             stop_after: job.execution.stop_after.map(policy::Period::get),
             log: self.settings.logs.join(&row.id),
         };
-        self.note(format!("{}: run {} begins", name(row), row.id));
+        self.note_of(row, &format!("run {} begins", row.id));
         let mut row = row.clone();
         row.attempts += 1;
         row.started = Some(self.latest);
@@ -402,11 +402,8 @@ impl<'a> Engine<'a> {
             return;
         }
         if let Err(error) = self.write_down(&going, &ended) {
-            self.warn(format!(
-                "{}: failed to write down what came of it, which is tried again: {}",
-                name(&going.row),
-                error.chain()
-            ));
+            let what = "failed to write down what came of it, which is tried again";
+            self.warn_of(&going.row, &format!("{what}: {}", error.chain()));
             self.unwritten.push((going, ended));
         }
     }
@@ -428,7 +425,7 @@ impl<'a> Engine<'a> {
                 let ours = self.state.finish(&row.id, fence, done, backup.as_deref(), now)?;
                 if ours {
                     let what = backup.as_deref().unwrap_or("done");
-                    self.note(format!("{}: succeeded: {what}", name(row)));
+                    self.note_of(row, &format!("succeeded: {what}"));
                     let key = (row.slot.stack.clone(), row.slot.source.clone());
                     self.protected.insert(key, row.started.unwrap_or(now));
                     self.ping(row, Sign::Success, what);
@@ -446,7 +443,7 @@ impl<'a> Engine<'a> {
                     let ours = self.state.retry(&row.id, fence, why, at)?;
                     if ours {
                         let what = format!("failed, and is tried again in {pause}: {why}");
-                        self.warn(format!("{}: {what}", name(row)));
+                        self.warn_of(row, &what);
                     }
                     ours
                 } else {
@@ -456,11 +453,11 @@ impl<'a> Engine<'a> {
             // As the policy wants it: nobody is to be told.
             Ended::Stopped(Reason::Replaced) => {
                 let why = Reason::Replaced.why();
-                self.note(format!("{}: ended: {why}", name(row)));
+                self.note_of(row, &format!("ended: {why}"));
                 self.close(going, (RunState::Skipped, why), now)?
             }
             Ended::Stopped(reason) if self.is_ending() => {
-                self.note(format!("{}: waits for the next start", name(row)));
+                self.note_of(row, "waits for the next start");
                 self.state.retry(&row.id, fence, reason.why(), now)?
             }
             Ended::Stopped(reason) => self.fail(going, ("ended", reason.why()), now)?,
@@ -473,7 +470,7 @@ impl<'a> Engine<'a> {
 
     /// What came of a run is written down by others.
     fn disown(&self, row: &RunRow) {
-        self.warn(format!("{}: ended, and does not count: another daemon took it over", name(row)));
+        self.warn_of(row, "ended, and does not count: another daemon took it over");
     }
 
     fn fail(&mut self, going: &Going, (what, why): (&str, &str), now: Timestamp) -> Result<bool> {
@@ -481,7 +478,7 @@ impl<'a> Engine<'a> {
         let state = if going.adopted { RunState::Abandoned } else { RunState::Failed };
         let ours = self.close(going, (state, why), now)?;
         if ours {
-            self.warn(format!("{}: {what}: {why}", name(row)));
+            self.warn_of(row, &format!("{what}: {why}"));
             self.ping(row, Sign::Fail, why);
         }
         Ok(ours)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::adopt;
-use super::engine::{Engine, Going, MEMORY, name};
+use super::engine::{Engine, Going, MEMORY};
 use super::supervise::{EPOCH, LEASE, Reason, Stop};
 use super::tick::is_replaced;
 use crate::error::Result;
@@ -59,13 +59,13 @@ impl Engine<'_> {
                 None if self.fleet.is_some() && !going.lost => {
                     going.lost = true;
                     going.stop.now(Reason::Lost);
-                    lost.push(name(&going.row));
+                    lost.push(going.row.clone());
                 }
                 Some(_) | None => {}
             }
         }
-        for name in lost {
-            self.warn(format!("{name}: another daemon took it over: it is ended here"));
+        for row in lost {
+            self.warn_of(&row, "another daemon took it over: it is ended here");
         }
         // Claimed by this daemon, which did not learn of it: the answer was lost.
         for held in held {
@@ -80,10 +80,7 @@ impl Engine<'_> {
         if settled && !self.is_ending() {
             let silence = self.settings.silence;
             for (row, epoch) in self.state.take_over(&self.owner, silence, now)? {
-                self.warn(format!(
-                    "{}: whoever did it is gone: looking what came of it",
-                    name(&row)
-                ));
+                self.warn_of(&row, "whoever did it is gone: looking what came of it");
                 self.look(row, epoch);
             }
         }

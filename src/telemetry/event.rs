@@ -82,6 +82,30 @@ pub enum Event {
         /// The line.
         message: String,
     },
+    /// A note or a warning about a run of the daemon.
+    #[serde(untagged)]
+    OfRun(OfRun),
+}
+
+/// What is said of a run of the daemon.
+#[derive(Debug, Clone, Serialize)]
+pub struct OfRun {
+    /// `note` or `warning`, as of other events.
+    pub event: &'static str,
+    /// Why it is a warning, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<WarningCode>,
+    /// One line for a person.
+    pub message: String,
+    /// The stack.
+    pub stack: String,
+    /// The source; empty for a run that is not of one source.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    /// The job.
+    pub job: String,
+    /// The id of the run.
+    pub run: String,
 }
 
 /// Where events go. Called from many threads; must not block for long.

@@ -9,5 +9,5 @@ mod progress;
 pub mod failpoint;
 pub mod human;
 
-pub use event::{Event, EventSink, Reporter, Severity, WarningCode};
+pub use event::{Event, EventSink, OfRun, Reporter, Severity, WarningCode};
 pub use progress::{Progress, ProgressSnapshot};

@@ -21,6 +21,7 @@ use crate::http::tls::Certificate;
 use crate::http::token::Token;
 use crate::run::{HOST_LABEL, host_name};
 use crate::store::Web;
+use crate::telemetry::WarningCode;
 
 /// Do what the policies say, when they say it.
 ///
@@ -184,9 +185,11 @@ fn listen(app: &App, args: &Args, address: SocketAddr, door: Door) -> Result<()>
     let scheme = if encrypted { "https" } else { "http" };
     app.cx.reporter.note(format!("{what}: {scheme}://{address}/"));
     if !address.ip().is_loopback() {
-        app.printer.warning(&format!(
-            "whoever reaches {address} reads the names of stacks, jobs and sources"
-        ));
+        app.cx.reporter.warn(
+            WarningCode::Other,
+            None,
+            format!("whoever reaches {address} reads the names of stacks, jobs and sources"),
+        );
     }
     Ok(())
 }
