@@ -222,7 +222,7 @@ fn no_change_of_a_policy_makes_a_job_due() {
     };
     let at =
         |site: Site, time: &str| Site { clock: format!("{time} {} 1", Timestamp::now()), ..site };
-    let site = Site::new("2026-11-21T02:59:57Z", 1, DAILY);
+    let site = Site::new("2026-11-21T02:59:54Z", 1, DAILY);
     let daemon = site.daemon(&[]);
     site.until("the run of 03:00", |runs| count(runs, "succeeded") == 1);
     daemon.end();
@@ -273,7 +273,7 @@ fn no_change_of_a_policy_makes_a_job_due() {
 #[test]
 fn a_clock_that_was_ahead_keeps_no_job_from_being_done() {
     let jobs = "jobs:\n  often: { sources: all, kind: full, schedule: { every: 1m }, keep: { for: 7d } }\n";
-    let site = Site::new("2029-12-31T23:59:57Z", 1, jobs);
+    let site = Site::new("2029-12-31T23:59:54Z", 1, jobs);
     let daemon = site.daemon(&[]);
     site.until("a run", |runs| count(runs, "succeeded") >= 1);
     daemon.end();
@@ -323,7 +323,7 @@ fn what_may_help_is_tried_again_and_what_cannot_is_not() {
     assert!(said.contains("not yet"), "{said}");
 
     // Damage stays damage, however often one looks.
-    let site = Site::new("2026-11-21T02:59:00Z", 60, &job(""));
+    let site = Site::new("2026-11-21T02:57:00Z", 60, &job(""));
     fs::write(site.sandbox.path("repo/backstay.json"), "{").unwrap();
     let daemon = site.daemon(&[]);
     let runs = site.until("a failure", |runs| count(runs, "failed") == 1);
@@ -378,7 +378,7 @@ fn what_is_old_goes_after_what_is_new_was_verified() {
 #[test]
 fn what_was_backed_up_is_restored_to_see_that_it_can_be() {
     let site = Site::new(
-        "2026-11-21T02:59:30Z",
+        "2026-11-21T02:57:00Z",
         60,
         "jobs:\n  \
          daily: { sources: all, kind: full, schedule: { cron: \"0 3 * * *\" }, keep: { for: 7d } }\n",
@@ -449,7 +449,7 @@ pub fn hanging(more: &str) -> String {
 fn a_run_that_hangs_is_ended_and_never_overtaken() {
     // A minute is a second.
     let site =
-        Site::new("2026-11-21T02:59:30Z", 60, &hanging(", stop_after: 59m, retry: { times: 0 }"));
+        Site::new("2026-11-21T02:57:00Z", 60, &hanging(", stop_after: 59m, retry: { times: 0 }"));
     // In real time a run of 59 m would last long: it is cancelled by hand.
     let daemon = site.daemon(&[]);
     let runs = site.until("a run", |runs| count(runs, "running") == 1);
@@ -496,7 +496,7 @@ fn a_run_that_is_replaced_is_skipped_and_nobody_is_alarmed() {
 
 #[test]
 fn a_daemon_that_ends_parks_its_runs_and_one_that_is_killed_leaves_them_to_the_next() {
-    let site = Site::new("2026-11-21T02:59:59Z", 1, &hanging(""));
+    let site = Site::new("2026-11-21T02:59:55Z", 1, &hanging(""));
     let daemon = site.daemon(&[]);
     site.until("a run", |runs| count(runs, "running") == 1);
     let pid = daemon.pid();
@@ -549,6 +549,28 @@ fn a_bad_policy_keeps_the_old_one_in_force_and_a_good_one_takes_over() {
     assert!(site.log().contains("policy.yaml:"), "{}", site.log());
     site.policy(&DAILY.replace("0 3 * * *", "0 4 * * *"));
     wait("are in force");
+    daemon.end();
+    assert!(site.runs().is_empty());
+}
+
+#[test]
+fn a_hangup_has_the_policies_read_again_and_fires_nothing() {
+    let site = Site::new("2026-11-21T12:00:00Z", 1, DAILY);
+    let daemon = site.daemon(&[]);
+    let wait = |times: usize| {
+        let begun = Instant::now();
+        let read = "the policies were read again, and are in force";
+        while site.log().matches(read).count() < times || !site.log().contains("jobs watched: 1") {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{times}: {}", site.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    wait(0);
+    for times in 1..3 {
+        let pid = rustix::process::Pid::from_raw(daemon.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        wait(times);
+    }
     daemon.end();
     assert!(site.runs().is_empty());
 }

@@ -326,3 +326,15 @@ fn a_repository_that_goes_away_meanwhile_is_not_made_anew() {
     stage.run("l", &["attest", &run, "wait", "--text", "it is"]).expect(1);
     stage.run("l", &["resume", &run]).expect(6);
 }
+
+#[test]
+fn what_stays_when_the_others_are_taken_back_is_named() {
+    let stage = Stage::new(&format!(
+        "  move:\n    on_failure: undo\n    recover:\n      a: {{ {} }}\n      b: {{ command: {{ apply: {{ shell: \"echo +b >> $LEDGER\" }} }} }}\n      c: {{ command: {{ apply: {{ argv: [false] }} }} }}\n",
+        effect("a")
+    ));
+    stage.run("l", &["run", "move", "--yes"]).expect(1);
+    assert_eq!(stage.ledger("l"), ["+a", "+b", "-a"]);
+    let listed = stage.run("l", &["history"]).expect(0).stdout;
+    assert!(listed.contains("undone; `b` cannot be taken back, and stays"), "{listed}");
+}

@@ -444,7 +444,7 @@ fn three_daemons_do_every_slot_once() {
     ));
     // An hour is as long as its slots take, more or less.
     let factor = if slots > 500 { 300 } else { 400 };
-    let Some(mut fleet) = Fleet::new("2026-11-21T00:58:00Z", factor, &rest) else { return };
+    let Some(mut fleet) = Fleet::new("2026-11-20T23:58:00Z", factor, &rest) else { return };
     fleet.run("a", &["runs"]).expect(0);
     fleet.server.sql("backstay", AUDIT);
     let hosts = ["a", "b", "c"];

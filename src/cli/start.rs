@@ -143,7 +143,7 @@ fn start(cli: Cli, printer: &Printer, contract: Contract) -> Result<ExitStatus> 
             interrupted.cancel();
         }
     });
-    // A daemon looks at its policies by itself: a hangup has nothing to add, and does not end it.
+    // A hangup does not end a daemon: it reads its policies again.
     let is_daemon = matches!(cli.command, Command::Daemon(_));
     let mut kinds = vec![SignalKind::terminate()];
     // Whoever started us with `nohup` wants it to have no effect.
@@ -155,7 +155,9 @@ fn start(cli: Cli, printer: &Printer, contract: Contract) -> Result<ExitStatus> 
         runtime.spawn(async move {
             let Ok(mut signals) = signal(kind) else { return };
             while signals.recv().await.is_some() {
-                if !is_daemon || kind == SignalKind::terminate() {
+                if is_daemon && kind == SignalKind::hangup() {
+                    interrupted.hang_up();
+                } else {
                     interrupted.cancel();
                 }
             }

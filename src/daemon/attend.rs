@@ -32,7 +32,6 @@ impl Engine<'_> {
         self.preflights.policies_changed(&self.policies);
         self.heartbeats.policies_changed(&self.policies);
         self.settings.board.loaded(&self.policies, self.force.path(), self.clock.now());
-        self.reporter.note("the policies changed, and are in force");
     }
 
     /// Of several daemons one tells people: that of the first host that is there. What others were

@@ -233,9 +233,10 @@ impl<'a> Engine<'a> {
             self.protected.retain(|_, newest| !is_ahead(*newest, now));
         }
         self.latest = now;
-        if self.looked.elapsed() >= LOOK {
+        let asked = self.reporter.take_hangup();
+        if asked || self.looked.elapsed() >= LOOK {
             self.looked = Instant::now();
-            self.reload();
+            self.reload(asked);
         }
         self.write_late()?;
         if self.beaten.is_none_or(|beaten| beaten.elapsed() >= self.pulse()) {
@@ -265,8 +266,9 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn reload(&mut self) {
-        let policies = match self.force.renew() {
+    /// Takes over policies that changed; all of them where somebody asks for that.
+    fn reload(&mut self, asked: bool) {
+        let policies = match self.force.renew(asked) {
             None => return,
             Some(Ok(policies)) => policies,
             Some(Err(error)) => return self.refuse(&error),
@@ -283,6 +285,8 @@ impl<'a> Engine<'a> {
         self.policies = policies;
         self.invalid = None;
         self.are_in_force();
+        let what = if asked { "were read again" } else { "changed" };
+        self.reporter.note(format!("the policies {what}, and are in force"));
     }
 
     fn refuse(&mut self, error: &Error) {

@@ -36,10 +36,11 @@ impl InForce {
         &self.path
     }
 
-    /// Takes over what changed. `None`: nothing did. After an error the old ones stay in force.
-    pub(super) fn renew(&mut self) -> Option<Result<Vec<Policy>>> {
+    /// Takes over what changed, or what is there where `anyway` says so. `None`: nothing changed. After an error the
+    /// old ones stay in force.
+    pub(super) fn renew(&mut self, anyway: bool) -> Option<Result<Vec<Policy>>> {
         let now = policy::fingerprint(&self.from);
-        if now == self.seen {
+        if now == self.seen && !anyway {
             return None;
         }
         self.seen = now;
@@ -101,11 +102,11 @@ mod tests {
         let (mut force, policies) = InForce::begin(&file, &kept).unwrap();
         assert_eq!(policies[0].stack, "shop");
         assert!(policies[0].file.starts_with(&kept));
-        assert!(force.renew().is_none());
+        assert!(force.renew(false).is_none());
         let first = force.path().to_owned();
 
         fs::write(&file, "version: 1\nnonsense: true\n").unwrap();
-        let error = force.renew().unwrap().unwrap_err();
+        let error = force.renew(false).unwrap().unwrap_err();
         assert!(
             error.chain().contains("shop.yaml") && !error.chain().contains("kept"),
             "{error:?}"
@@ -114,10 +115,10 @@ mod tests {
         assert_eq!(fs::read_to_string(&first).unwrap(), TEXT);
 
         fs::write(&file, TEXT.replace("12h", "6h")).unwrap();
-        force.renew().unwrap().unwrap();
+        force.renew(false).unwrap().unwrap();
         assert_ne!(force.path(), first);
         fs::write(&file, TEXT.replace("12h", "8h")).unwrap();
-        force.renew().unwrap().unwrap();
+        force.renew(false).unwrap().unwrap();
         assert!(!first.exists(), "copies do not pile up");
         assert_eq!(fs::read_dir(&kept).unwrap().count(), 2);
     }

@@ -126,12 +126,13 @@ pub struct Reporter {
     sink: Arc<dyn EventSink>,
     progress: Arc<Progress>,
     cancelled: Arc<AtomicBool>,
+    hung_up: Arc<AtomicBool>,
 }
 
 impl Reporter {
     /// Reports to `sink`.
     pub fn new(sink: Arc<dyn EventSink>) -> Self {
-        Self { sink, progress: Arc::default(), cancelled: Arc::default() }
+        Self { sink, progress: Arc::default(), cancelled: Arc::default(), hung_up: Arc::default() }
     }
 
     /// Reports to nobody.
@@ -146,7 +147,18 @@ impl Reporter {
             sink: self.sink.clone(),
             progress: Arc::default(),
             cancelled: self.cancelled.clone(),
+            hung_up: self.hung_up.clone(),
         }
+    }
+
+    /// Asks whoever goes on for long to read its settings again.
+    pub fn hang_up(&self) {
+        self.hung_up.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody asked for that since this was last looked at.
+    pub fn take_hangup(&self) -> bool {
+        self.hung_up.swap(false, Ordering::SeqCst)
     }
 
     /// Sends an event.

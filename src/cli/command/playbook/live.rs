@@ -21,7 +21,12 @@ use crate::policy::ActionSpec;
 /// What a run is doing, in a few words.
 pub fn standing(view: &RunView) -> String {
     if let Some(outcome) = view.outcome {
-        return outcome.words().to_owned();
+        let stays = left_standing(view);
+        return if outcome == Outcome::Undone && !stays.is_empty() {
+            format!("undone; `{}` cannot be taken back, and stays", stays.join("`, `"))
+        } else {
+            outcome.words().to_owned()
+        };
     }
     match decide(view, &BTreeSet::new()) {
         Ok(Decision::Wait(steps)) => format!("waits for a person: {}", steps.join(", ")),
@@ -29,6 +34,20 @@ pub fn standing(view: &RunView) -> String {
         _ if view.unwinding.is_some() => "not over: being taken back".to_owned(),
         _ => "not over".to_owned(),
     }
+}
+
+/// The steps that did something which nothing takes back: what they did stays when the others are undone.
+fn left_standing(view: &RunView) -> Vec<&str> {
+    let acts = |step: &&PlannedStep| {
+        let action = &step.action;
+        !step.is_cleanup() && !action.is_read_only() && !action.can_undo()
+    };
+    let done = |step: &&PlannedStep| {
+        let begun = view.steps.get(&step.name).is_some_and(|step| step.attempts > 0);
+        begun && matches!(view.state(&step.name), StepState::Succeeded | StepState::Attested)
+    };
+    let steps = view.plan.steps.iter().filter(acts).filter(done);
+    steps.map(|step| step.name.as_str()).collect()
 }
 
 /// Shows a record when it is written.
