@@ -173,7 +173,7 @@ impl Bench {
         let patience = match lasts {
             None => "",
             Some(Lasts::Passing) => ", timeout: 1s, retry_for: 2m",
-            Some(Lasts::From(_)) => ", timeout: 1s, retry_for: 1s",
+            Some(Lasts::From(_)) => ", timeout: 2s, retry_for: 2s",
         };
         let (sandbox, endpoint) = (&self.sandbox, self.server.endpoint());
         let (public, writer) = (&sandbox.public, sandbox.path("writer.key"));
