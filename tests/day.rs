@@ -243,11 +243,12 @@ fn a_day_with_a_store_that_fails_leaves_nothing_behind() {
         }
     }
 
-    // What goes on is waited for.
-    let deadline = Instant::now() + Duration::from_secs(60);
+    // What goes on is waited for, and what follows it.
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let is_open = |run: &Value| matches!(run["state"].as_str(), Some("waiting" | "running"));
     let late = loop {
         let late = Holds::at_rest(daemon.pid());
-        if children(daemon.pid()).is_empty() {
+        if children(daemon.pid()).is_empty() && !day.runs().iter().any(is_open) {
             break late;
         }
         assert!(Instant::now() < deadline, "{}", daemon.said());
@@ -275,8 +276,9 @@ fn a_day_with_a_store_that_fails_leaves_nothing_behind() {
             .filter(|run| run["job"] == job && (state.is_empty() || run["state"] == state))
             .count()
     };
-    assert!((23..=25).contains(&of("hourly", "")), "{}\n{runs:#?}", of("hourly", ""));
-    assert!((5..=7).contains(&of("dumps", "")), "{runs:#?}");
+    // A few hours more where what goes on at its end takes long.
+    assert!((23..=29).contains(&of("hourly", "")), "{}\n{runs:#?}", of("hourly", ""));
+    assert!((5..=8).contains(&of("dumps", "")), "{runs:#?}");
     assert!(of("hourly", "succeeded") >= 15, "{runs:#?}\n{said}");
     for job in ["dumps", "cluster", "away", "proof"] {
         assert!(of(job, "succeeded") >= 1, "{job}: {runs:#?}\n{said}");
