@@ -1,15 +1,12 @@
 //! A run whose journal cannot be read any more keeps others from beginning until a person says that they
 //! know how things stand. What is there of the journal stays as it is, for whoever looks into it.
 
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::engine::take_lease;
 use super::journal::{Journal, Place};
-use super::record::{Event, Outcome, Person, Record, VERSION};
-use crate::archive::digest::sha256_hex;
+use super::record::{Event, Outcome, Person};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id;
 use crate::policy::Mode;
 use crate::run::Context;
 
@@ -47,30 +44,9 @@ pub fn set_aside(place: &Place, stack: &str, who: &Person, why: &str, cx: &Conte
         let what = format!("run {} is set aside already", place.run);
         return Err(Error::new(ErrorKind::Conflict, what));
     }
-    let (number, previous) =
-        last.map_or_else(Default::default, |(number, bytes)| (number, sha256_hex(&bytes)));
-    let record = Record {
-        version: VERSION,
-        run: place.run.clone(),
-        number: number + 1,
-        previous,
-        time: place.clock.now(),
-        by: place.by.clone(),
-        nonce: id::nonce(),
-        event: Event::Ended {
-            outcome: Outcome::Left,
-            who: Some(who.clone()),
-            why: Some(format!("{why} ({damage})")),
-        },
-    };
-    let body = serde_json::to_vec(&record)
-        .map(Bytes::from)
-        .map_err(|error| Error::failed("failed to write a record").with_source(error))?;
-    if place.at.create(record.number, &body)? {
-        return Ok(());
-    }
-    let what = format!("somebody else went on with run {}", place.run);
-    Err(Error::new(ErrorKind::Busy, what))
+    let why = Some(format!("{why} ({damage})"));
+    let ended = Event::Ended { outcome: Outcome::Left, who: Some(who.clone()), why };
+    Journal::behind(place, last).append(ended).map(drop)
 }
 
 /// Whether a record says that its run ended.

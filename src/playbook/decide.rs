@@ -7,7 +7,7 @@ use super::compile::PlannedStep;
 use super::loss;
 use super::record::Outcome;
 use super::transition::StepState;
-use super::view::RunView;
+use super::view::{RunView, StepView};
 use crate::error::Result;
 use crate::policy::{ActionSpec, Mode, OnFailure};
 
@@ -194,10 +194,7 @@ fn begin(view: &RunView, step: &PlannedStep) -> Move {
 
 /// Whether the plan itself did without a step, by its own condition: what depends on it is not done either.
 fn was_left_out(view: &RunView, name: &str) -> bool {
-    let left_out = view
-        .steps
-        .get(name)
-        .is_some_and(|step| step.state == StepState::Skipped && !step.by_person);
+    let left_out = view.steps.get(name).is_some_and(StepView::is_left_out);
     left_out && view.plan.step(name).is_some_and(|step| !step.excluded)
 }
 

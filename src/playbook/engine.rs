@@ -408,8 +408,7 @@ impl Work<'_> {
         for role in self.view.earlier(self.step) {
             let ActionSpec::Role(wanted) = &role.action else { continue };
             let known = self.view.steps.get(&role.name);
-            let by_plan = |step: &StepView| step.state == StepState::Skipped && !step.by_person;
-            if role.excluded || known.is_some_and(by_plan) {
+            if known.is_some_and(StepView::is_left_out) {
                 continue;
             }
             let spec = template::resolve(&role.action, self.view)?;

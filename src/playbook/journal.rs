@@ -67,6 +67,20 @@ impl Journal {
         Ok((journal, records))
     }
 
+    /// A journal at its last record, whatever is wrong before that, and without the copy on this machine: for the
+    /// record that sets a run aside.
+    pub fn behind(place: &Place, last: Option<(u64, Bytes)>) -> Self {
+        let last = last.map(|(number, bytes)| (number, sha256_hex(&bytes)));
+        Self {
+            at: place.at.clone(),
+            run: place.run.clone(),
+            local: None,
+            last: last.unwrap_or_default(),
+            by: place.by.clone(),
+            clock: place.clock.clone(),
+        }
+    }
+
     /// Writes a record. An error means that nothing may be done that it announces.
     pub fn append(&mut self, event: Event) -> Result<Record> {
         let record = Record {

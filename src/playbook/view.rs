@@ -74,6 +74,11 @@ pub struct Approval {
 }
 
 impl StepView {
+    /// Whether the plan itself did without it: by its condition, or in this mode.
+    pub fn is_left_out(&self) -> bool {
+        self.state == StepState::Skipped && !self.by_person
+    }
+
     const fn new() -> Self {
         Self {
             state: StepState::Pending,

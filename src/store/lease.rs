@@ -295,11 +295,12 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::store::Location;
+    use crate::store::{Location, layout};
 
     #[test]
     fn who_was_late_asks_the_store_whose_it_is() {
         let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join(layout::DESCRIPTOR), "{}").unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let location = Location::parse(place.path().to_str().unwrap()).unwrap();
         let store = location.connect(runtime.handle(), true).unwrap();

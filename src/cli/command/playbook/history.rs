@@ -9,10 +9,10 @@ use crate::cli::format::{self, Align, table};
 use crate::cli::setup::App;
 use crate::error::{ErrorKind, Result};
 use crate::id::time_of_key;
-use crate::playbook::aside::is_for_good;
-use crate::playbook::history::{open_runs, read, unreadable};
+use crate::playbook::aside::{is_end, is_for_good};
+use crate::playbook::history::{read, unreadable};
 use crate::playbook::view::RunView;
-use crate::store::runs_with_journals;
+use crate::store::{JournalStore, runs_with_journals};
 
 /// List the runs of playbooks, from their journals in the repositories. The newest last.
 #[derive(Debug, clap::Args)]
@@ -64,7 +64,6 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let mut rows: Vec<Row> = Vec::new();
     for (stack, repository, place) in places {
         let mut runs = runs_with_journals(place.at.store(), &stack)?;
-        let open = open_runs(place.at.store(), &stack)?;
         runs.drain(..runs.len().saturating_sub(args.limit));
         for run in runs {
             if rows.iter().any(|row| row.run == run) {
@@ -77,7 +76,8 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
                 Ok(_) => {}
                 Err(error) => {
                     // One that was set aside keeps nobody from anything: it is known to be damaged.
-                    let left = is_for_good(&error) && !open.contains(&run);
+                    let last = JournalStore::new(place.at.store(), &stack, &run).last()?;
+                    let left = is_for_good(&error) && last.is_some_and(|(_, last)| is_end(&last));
                     if !left {
                         app.printer.error(&unreadable(error, &run));
                         app.missed.set(true);

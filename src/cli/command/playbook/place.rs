@@ -8,6 +8,7 @@ use crate::cli::setup::App;
 use crate::error::{Error, ErrorKind, IoContext as _, Result};
 use crate::id::BackupId;
 use crate::playbook::action::Means;
+use crate::playbook::aside::is_end;
 use crate::playbook::history;
 use crate::playbook::journal::Place;
 use crate::playbook::record::Person;
@@ -174,8 +175,7 @@ fn is_over(directory: &Path) -> bool {
     let records = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let last = records.map(|entry| entry.path()).filter(|path| path.extension().is_some()).max();
     let text = last.and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
-    serde_json::from_slice::<serde_json::Value>(&text)
-        .is_ok_and(|record| record["event"] == "ended")
+    is_end(&text)
 }
 
 /// A run of a stack that is not over, in whichever repository of its playbooks' journals that answers.
