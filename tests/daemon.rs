@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::common::daemon::Daemon;
+use crate::common::daemon::{Daemon, introduce};
 use crate::common::{Ran, Sandbox};
 
 /// A repository and a policy with these jobs; a clock that runs from `shows` on, `factor` times as
@@ -54,6 +54,7 @@ impl Site {
     }
 
     pub fn daemon(&self, args: &[&str]) -> Daemon {
+        introduce(self.command(&["daemon"]), &self.sandbox, &self.clock);
         let log = fs::File::options()
             .create(true)
             .append(true)

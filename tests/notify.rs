@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::common::daemon::Daemon;
+use crate::common::daemon::{Daemon, introduce};
 use crate::common::{Ran, Sandbox};
 
 /// What a receiver does with a request.
@@ -220,6 +220,9 @@ impl Site {
     }
 
     pub fn daemon(&self, args: &[&str]) -> Daemon {
+        if let Some(clock) = &self.clock {
+            introduce(self.command(&["daemon"]), &self.sandbox, clock);
+        }
         let log = self.sandbox.path("daemon.log");
         let file = fs::File::options().create(true).append(true).open(&log).unwrap();
         let mut command = self.command(&[&["daemon", "--watch", "1"], args].concat());

@@ -193,6 +193,11 @@ impl Sandbox {
     }
 }
 
+/// Whether there is time for the whole of long tables (`make soak`), or a part of each has to do.
+pub fn thorough() -> bool {
+    std::env::var_os("BACKSTAY_SOAK").is_some()
+}
+
 /// Whether tests run as root: owners, devices and some attributes need it.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
