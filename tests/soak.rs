@@ -126,7 +126,7 @@ impl Running {
 #[test]
 fn nothing_is_lost_whatever_is_killed_or_stopped() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let rounds = number("BACKSTAY_SOAK").unwrap_or(400) as usize;
+    let rounds = number("BACKSTAY_SOAK").unwrap_or(200) as usize;
     let seed = number("BACKSTAY_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
     eprintln!("seed {seed}, {rounds} processes");
     let mut rng = fastrand::Rng::with_seed(seed);
