@@ -102,3 +102,15 @@ fn one_person_is_one_however_the_name_is_written() {
     stage.run("l", &["approve", &run, "agree", "--as", "bo", "--yes"]).expect(0);
     stage.run("l", &["resume", &run]).expect(0);
 }
+
+#[test]
+fn a_plan_keeps_mappings_in_the_order_in_which_they_are_written() {
+    let stage = Stage::new(&one(
+        "    assess:\n      a: { command: { apply: { shell: \"echo $ZULU$ALPHA >> $LEDGER\" }, environment: { ZULU: z, ALPHA: a } } }\n      agree: { approval: {} }\n",
+    ));
+    stage.run("l", &["run", "move", "--yes"]).expect(6);
+    let run = stage.newest();
+    stage.run("l", &["approve", &run, "agree", "--yes"]).expect(0);
+    stage.run_elsewhere("l", &["resume", &run]).expect(0);
+    assert_eq!(stage.ledger("l"), ["za"]);
+}

@@ -134,7 +134,8 @@ fn check(stored: &[Bytes], run: &str, place: &str) -> Result<Vec<Record>> {
             let what = format!("record {number} of {place} has format {version}");
             return Err(Error::unsupported(what).hint("use a newer backstay"));
         }
-        let record: Record = serde_json::from_value(value)
+        // From the bytes, which have mappings in the order that the plan's hash was made of.
+        let record: Record = serde_json::from_slice(bytes)
             .map_err(|error| damaged("is damaged").with_source(error))?;
         if record.run != run || record.number != number {
             return Err(damaged("is that of another place"));
