@@ -89,7 +89,13 @@ impl<'a> Page<'a> {
             Some(name) if self.shared.contains(name) => {}
             Some(name) => self.rows(path, self.definition(name), rows),
             None if schema["properties"].is_object() => self.rows(path, schema, rows),
-            None => {}
+            // A mapping of names that are one's own.
+            None => match named(&schema["additionalProperties"]) {
+                Some(name) if has_keys(self.definition(name)) => {
+                    self.rows(&join(path, "NAME"), self.definition(name), rows);
+                }
+                _ => {}
+            },
         }
     }
 
@@ -158,7 +164,13 @@ fn the_page_of_actions_is_what_the_schema_has() {
     for kind in ActionSpec::KINDS {
         assert!(out.contains(&format!("## `{kind}`")), "{kind}");
     }
-    for key in ["start_standby.connection", "rewind.identity", "key.secret", "address"] {
+    for key in [
+        "start_standby.connection",
+        "rewind.identity",
+        "key.secret",
+        "address",
+        "vantage_points.NAME.tcp",
+    ] {
         assert!(out.contains(&format!("| `{key}`")), "{key}");
     }
 }

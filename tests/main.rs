@@ -70,6 +70,7 @@ mod playbook_slips;
 mod playbook_ssh;
 mod playbook_starrocks;
 mod playbook_told;
+mod playbook_vantage;
 mod policy;
 mod postgres_ahead;
 mod postgres_archive;

@@ -84,7 +84,7 @@ fn write(sites: &Sites) {
       drain: {{ haproxy: {{ socket: {socket}, servers: {{ pg/a: maint }}, end_sessions: true }} }}
       agree: {{ approval: {{ of: 2, text: "Nobody is led to site a any more" }} }}
     cutover:
-      active: {{ role: {{ to: b, attested: "{{{{agree.approved_by}}}}", unreachable: ["{{{{gone.state}}}}"] }} }}
+      active: {{ role: {{ to: b, attested: "{{{{agree.approved_by}}}}", unreachable: ["{{{{gone.state}}}}"], vantage_points: {{ here: {{ tcp: "{a_host}:{a_port}" }} }} }} }}
       promote: {{ postgres: {{ promote: {{ connection: "{b_c}" }} }}, point_of_no_return: true, timeout: 2m }}
       route: {{ haproxy: {{ socket: {socket}, servers: {{ pg/b: ready }} }} }}
   report:

@@ -147,3 +147,37 @@ fn services_of_another_host_are_stopped_and_started_by_openssh() {
     assert!(ran.stderr.contains("web1") && ran.stderr.contains("refused"), "{}", ran.stderr);
     assert!(host.is_up("web") && host.is_up("worker@1"));
 }
+
+#[test]
+fn a_site_is_looked_for_from_another_host_by_openssh() {
+    let playbook = |port: u16| {
+        format!(
+            "  move:\n    modes: [ungraceful]\n    fence:\n      agree: {{ approval: {{ of: 2 }} }}\n    cutover:\n      active: {{ role: {{ to: b, attested: \"{{{{agree.approved_by}}}}\", vantage_points: {{ over: {{ host: web1, tcp: \"localhost:{port}\" }} }} }} }}\nrole: {{ repository: main }}\nsites: {{ a: null, b: null }}\n"
+        )
+    };
+    let stage = Stage::new("  none: { cleanup: { a: { wait: { for: 1s } } } }\n");
+    let Some(mut host) = Host::start(&stage) else { return };
+    let carry_out = |host: &Host, port: u16, code: i32| {
+        stage.write(&playbook(port));
+        host.run(&stage, &["check", "move"]).expect(0);
+        host.run(&stage, &["run", "move", "--yes"]).expect(6);
+        let run = stage.newest();
+        for name in ["ann", "bo"] {
+            host.run(&stage, &["approve", &run, "agree", "--as", name, "--yes"]).expect(0);
+        }
+        let ran = host.run(&stage, &["resume", &run]).expect(code);
+        if code != 0 {
+            host.run(&stage, &["abort", &run, "--leave", "--reason", "x", "--yes"]).expect(0);
+        }
+        (run, ran.stderr)
+    };
+    // The server of ssh itself takes connections there.
+    let (_, said) = carry_out(&host, host.port, 1);
+    assert!(said.contains("takes connections from `over` (web1)"), "{said}");
+    let (run, _) = carry_out(&host, free_port(), 0);
+    let shown = host.run(&stage, &["show", &run]).expect(0).stdout;
+    assert!(shown.contains("from `over` (web1): Connection refused"), "{shown}");
+    host.halt();
+    let ran = host.run(&stage, &["check", "move"]).expect(1);
+    assert!(ran.stdout.contains("MISSING: the vantage point `over` (web1): "), "{}", ran.stdout);
+}

@@ -158,8 +158,8 @@ pub struct RecoveryPointsAction {
 /// A site that becomes the active one: an epoch begins, of which there is only one with its number.
 ///
 /// Why the site before takes no writes has to be known: `proof`, what a server of it refused, or
-/// `attested`, the people who say so, together with `unreachable`. Each is an output of a step before,
-/// so that it cannot be skipped.
+/// `attested`, the people who say so, together with `vantage_points` or `unreachable`. What is an output
+/// of a step before cannot be skipped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoleAction {
@@ -174,10 +174,26 @@ pub struct RoleAction {
     /// `{{STEP.state}}` of `tcp` checks that expect `closed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreachable: Vec<String>,
+    /// Places, each by a name, from which it is looked whether the site before takes connections, when
+    /// people attest that it takes no writes. Each has to answer, and none may reach it.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub vantage_points: IndexMap<String, VantagePoint>,
     /// `{{STEP.approved_by}}` of an approval: the people who agree that it happens although the last
     /// epoch began less than `role.settle` ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsettled: Option<String>,
+}
+
+/// A place from which it is looked whether a site can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VantagePoint {
+    /// The host that it is looked from, as `ssh` takes it; the one that carries the playbook out if left
+    /// out. It is never asked for a password, and needs `bash`, `getent` and `timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// `HOST:PORT` of the site before, as that host knows it.
+    pub tcp: String,
 }
 
 /// Secrets that have to be those that were backed up. They are read into the state directory, for its
@@ -481,7 +497,7 @@ impl ActionSpec {
             Self::Notify(_) => &["told"],
             Self::Approval(_) => &["approved_by"],
             Self::Tcp(_) => &["state"],
-            Self::Role(_) => &["epoch"],
+            Self::Role(_) => &["epoch", "fence"],
             Self::Dns(_) => &["values", "ttl"],
             Self::Divergence(_) => {
                 &["timeline", "lsn", "fork", "bytes", "diverged", "only_old", "examples"]

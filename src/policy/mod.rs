@@ -68,7 +68,8 @@ mod yaml;
 pub use action::{
     ApprovalAction, BackupAction, CommandAction, Expectation, HaproxyAction, HttpAction, Manager,
     ManualAction, Port, RecoveryPointsAction, RedisFlushAction, RestoreAction, RoleAction,
-    SecretCheckAction, ServerState, ServiceAction, ServiceVerb, SqlAction, TcpAction, WaitAction,
+    SecretCheckAction, ServerState, ServiceAction, ServiceVerb, SqlAction, TcpAction, VantagePoint,
+    WaitAction,
 };
 pub use bucket::BucketSource;
 pub use cron::{Cron, Due};

@@ -24,6 +24,7 @@ mod service;
 mod sql;
 mod starrocks;
 mod tcp;
+mod vantage;
 mod wait;
 
 pub use build::build;

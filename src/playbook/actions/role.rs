@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::vantage::{Seen, View, look};
 use crate::error::{Error, ErrorKind, Result};
 use crate::playbook::action::{Action, Job, Means, Observed, Preview};
 use crate::playbook::record::Outputs;
-use crate::policy::RoleAction;
+use crate::policy::{RoleAction, uses};
 use crate::run::host_name;
 use crate::store::{ActiveSite, RoleStore, Worker};
 
@@ -34,15 +35,24 @@ impl Role {
         Ok(RoleStore::new((self.means.open)(&role.repository)?.store(), &policy.stack))
     }
 
-    /// How it is known that the site before takes no writes.
-    fn fence(&self) -> Result<String> {
+    /// How it is known that the site before takes no writes. What people attest is looked at from the vantage
+    /// points now, at the moment that counts.
+    fn fence(&self, job: &Job<'_>) -> Result<String> {
         let not_closed = self.spec.unreachable.iter().find(|state| *state != "closed");
         if not_closed.is_some() {
             return Err(Error::new(ErrorKind::Conflict, "the site before can be reached"));
         }
         match (&self.spec.proof, &self.spec.attested) {
             (Some(proof), _) if !proof.is_empty() => Ok(format!("proven: {proof}")),
-            (_, Some(people)) if people.contains(',') => Ok(format!("attested by {people}")),
+            (_, Some(people)) if people.contains(',') => {
+                let mut fence = format!("attested by {people}");
+                let views = look(&self.spec.vantage_points, job)?;
+                for one in all_unreached(&views)? {
+                    fence.push_str("; ");
+                    fence.push_str(&one);
+                }
+                Ok(fence)
+            }
             _ => {
                 Err(Error::new(ErrorKind::Conflict, "nothing shows that the site before is fenced"))
             }
@@ -74,11 +84,23 @@ impl Role {
         }))
     }
 
+    /// The vantage points that cannot tell anything now. Whether they reach the site before does not matter yet.
+    fn blind(&self, job: &Job<'_>) -> Result<Vec<String>> {
+        let mut points = self.spec.vantage_points.clone();
+        // Nobody knows yet what an earlier step is going to find.
+        points.retain(|_, point| uses(&point.tcp).is_empty());
+        let blind = |view: View| match view.seen {
+            Seen::Unknown(why) => Some(format!("the vantage point {}: {why}", view.place)),
+            Seen::Reached | Seen::Unreached(_) => None,
+        };
+        Ok(look(&points, job)?.into_iter().filter_map(blind).collect())
+    }
+
     fn become_active(&self, site: &str, fence: &str, key: &str, job: &Job<'_>) -> Result<Outputs> {
         let store = self.store()?;
         let current = store.current()?;
         if let Some(current) = current.as_ref().filter(|current| current.site == site) {
-            return Ok(epoch(current));
+            return Ok(outputs(current));
         }
         // What was active when this step began is what it takes over from.
         let before = job.before.get("epoch").cloned().unwrap_or_default();
@@ -94,7 +116,7 @@ impl Role {
         let by = Worker::here(host_name());
         let next = ActiveSite::new(now + 1, site, key, fence, by, job.cx.clock.now());
         if store.begin(&next)? {
-            return Ok(epoch(&next));
+            return Ok(outputs(&next));
         }
         Err(Error::new(ErrorKind::Conflict, format!("somebody else began epoch {}", now + 1)))
     }
@@ -114,8 +136,46 @@ fn last_that_lasted(history: &[ActiveSite]) -> Option<&ActiveSite> {
     None
 }
 
-fn epoch(site: &ActiveSite) -> Outputs {
-    Outputs::from([("epoch".to_owned(), site.epoch.to_string())])
+/// What was seen, where nobody reaches the site before, and every place could tell.
+fn all_unreached(views: &[View]) -> Result<Vec<String>> {
+    let reached: Vec<String> = views
+        .iter()
+        .filter(|view| view.seen == Seen::Reached)
+        .map(|view| format!("{} takes connections from {}", view.address, view.place))
+        .collect();
+    if !reached.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("the site before can be reached: {}", reached.join("; ")),
+        )
+        .hint("what can be reached can be written to: cut it off, whatever people said of it, then try this step again"));
+    }
+    let mut unreached = Vec::new();
+    for view in views {
+        match &view.seen {
+            Seen::Unreached(how) => {
+                unreached
+                    .push(format!("not reached at {} from {}: {how}", view.address, view.place));
+            }
+            Seen::Unknown(why) => {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!("the vantage point {} cannot tell whether the site before can be reached: {why}", view.place),
+                )
+                .hint("a place that does not answer proves nothing: bring it back, then try this step again")
+                .hint("where it is gone for good: take it out of the policy, and begin anew, so that people agree to that"));
+            }
+            Seen::Reached => {}
+        }
+    }
+    Ok(unreached)
+}
+
+fn outputs(site: &ActiveSite) -> Outputs {
+    Outputs::from([
+        ("epoch".to_owned(), site.epoch.to_string()),
+        ("fence".to_owned(), site.fence.clone()),
+    ])
 }
 
 impl Action for Role {
@@ -124,14 +184,22 @@ impl Action for Role {
         let (site, epoch) =
             current.map_or_else(|| ("none".to_owned(), 0), |current| (current.site, current.epoch));
         let to = &self.spec.to;
+        let from = match self.spec.vantage_points.len() {
+            0 => String::new(),
+            1 => ", where 1 vantage point does not reach the other one".to_owned(),
+            number => format!(", where none of {number} vantage points reaches the other one"),
+        };
         let preview = Preview::of(format!(
-            "makes site {to} the active one, epoch {}; now: {site}",
+            "makes site {to} the active one, epoch {}{from}; now: {site}",
             epoch + 1
         ));
-        let preview = match self.check_settled(job.cx.clock.now()) {
+        let mut preview = match self.check_settled(job.cx.clock.now()) {
             Ok(()) => preview,
             Err(error) => preview.missing(error.chain()),
         };
+        for problem in self.blind(job)? {
+            preview = preview.missing(problem);
+        }
         Ok(if site == *to {
             preview.missing(format!("site {to} is the active one"))
         } else {
@@ -153,13 +221,13 @@ impl Action for Role {
 
     fn observe(&self, _job: &Job<'_>) -> Result<Observed> {
         Ok(match self.store()?.current()? {
-            Some(current) if current.site == self.spec.to => Observed::Done(epoch(&current)),
+            Some(current) if current.site == self.spec.to => Observed::Done(outputs(&current)),
             _ => Observed::NotDone,
         })
     }
 
     fn apply(&self, job: &Job<'_>) -> Result<Outputs> {
-        let fence = self.fence()?;
+        let fence = self.fence(job)?;
         self.check_settled(job.cx.clock.now())?;
         self.become_active(&self.spec.to, &fence, &job.key(), job)
     }

@@ -1,18 +1,18 @@
 //! Playbooks: names, order, and what steps use of each other.
 
 mod actions;
+mod roles;
 mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Findings, programs};
 use crate::policy::{
-    action::{Port, RoleAction},
     diagnostic::Problem,
     playbook::{
         ActionSpec, Condition, Mode, OF_RUN, OnFailure, Phase, Placed, Playbook, Step, uses,
     },
-    server_action::{PostgresAction, StarRocksAction},
+    server_action::PostgresAction,
     suggest,
     value::{Period, is_valid_name},
     yaml::Node,
@@ -482,84 +482,6 @@ impl StepOf<'_> {
         let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
         let (step, found) = inner.trim().split_once('.')?;
         (found == output).then(|| self.above.get(step).map(|one| one.step))?
-    }
-
-    fn check_role(&self, findings: &mut Findings<'_>, role: &RoleAction) {
-        findings.reference(&self.path(&["role", "to"]), &role.to, "sites", "site");
-        if findings.policy.role.is_none() {
-            findings.error_at_key(
-                &self.path(&["role"]),
-                "the policy does not say where epochs are recorded",
-                "add `role: { repository: NAME }` at the top, best of a third place",
-            );
-        }
-        if let Some(unsettled) = &role.unsettled {
-            let source = self.source_of(unsettled, "approved_by").map(|step| &step.action);
-            if !source.is_some_and(|action| matches!(action, ActionSpec::Approval(_))) {
-                findings.error(
-                    &self.path(&["role", "unsettled"]),
-                    "nobody agrees to this",
-                    "write `\"{{STEP.approved_by}}\"` of a step above that is an `approval`",
-                );
-            }
-        }
-        match (&role.proof, &role.attested) {
-            (Some(proof), None) => {
-                let source = self.source_of(proof, "proof").map(|step| &step.action);
-                let proves = |action: &ActionSpec| {
-                    matches!(
-                        action,
-                        ActionSpec::Postgres(PostgresAction::ProveFenced { .. })
-                            | ActionSpec::Starrocks(StarRocksAction::ProveFenced { .. })
-                    )
-                };
-                if !source.is_some_and(proves) {
-                    findings.error(
-                        &self.path(&["role", "proof"]),
-                        "this proves nothing",
-                        "write `\"{{STEP.proof}}\"` of a step above that is `postgres: { prove_fenced: … }` or `starrocks: { prove_fenced: … }`",
-                    );
-                }
-            }
-            (None, Some(attested)) => {
-                let source = self.source_of(attested, "approved_by").map(|step| &step.action);
-                let enough = |action: &ActionSpec| matches!(action, ActionSpec::Approval(approval) if approval.of >= 2);
-                if !source.is_some_and(enough) {
-                    findings.error(
-                        &self.path(&["role", "attested"]),
-                        "two people have to attest that the site before takes no writes",
-                        "write `\"{{STEP.approved_by}}\"` of a step above that is `approval: { of: 2 }`",
-                    );
-                }
-                self.check_unreachable(findings, role);
-            }
-            _ => findings.error_at_key(
-                &self.path(&["role"]),
-                "exactly one of `proof` and `attested` is needed",
-                "a site is made the active one when the one before is known to take no writes",
-            ),
-        }
-    }
-
-    fn check_unreachable(&self, findings: &mut Findings<'_>, role: &RoleAction) {
-        if role.unreachable.is_empty() {
-            findings.error_at_key(
-                &self.path(&["role", "attested"]),
-                "nothing looks whether the site before can be reached",
-                "add `unreachable: [\"{{STEP.state}}\"]` of a step `tcp: { address: …, expect: closed }`",
-            );
-        }
-        for (index, text) in role.unreachable.iter().enumerate() {
-            let source = self.source_of(text, "state").map(|step| &step.action);
-            let closed = |action: &ActionSpec| matches!(action, ActionSpec::Tcp(tcp) if tcp.expect == Port::Closed);
-            if !source.is_some_and(closed) {
-                findings.error(
-                    &self.path(&["role", "unreachable", &index.to_string()]),
-                    "this does not show that the site before cannot be reached",
-                    "write `\"{{STEP.state}}\"` of a step `tcp: { address: …, expect: closed }`",
-                );
-            }
-        }
     }
 }
 

@@ -165,6 +165,12 @@ fn notes(step: &PlannedStep, returns: bool) -> Vec<String> {
     if step.beyond_rpo.is_some() {
         notes.push("only where more than the RPO would be lost".to_owned());
     }
+    if let ActionSpec::Role(role) = &step.action {
+        notes.extend(role.vantage_points.iter().map(|(name, point)| {
+            let host = point.host.as_deref().unwrap_or("this host");
+            format!("not where {} takes connections from `{name}` ({host})", point.tcp)
+        }));
+    }
     if let Some(timeout) = step.timeout {
         notes.push(format!("within {timeout}"));
     }
