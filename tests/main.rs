@@ -62,6 +62,7 @@ mod playbook_mended;
 mod playbook_model;
 mod playbook_partition;
 mod playbook_ready;
+mod playbook_rehearse;
 mod playbook_role;
 mod playbook_seen;
 mod playbook_shipped;

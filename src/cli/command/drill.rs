@@ -5,6 +5,7 @@ mod list;
 mod lost;
 mod place;
 mod plan;
+mod rehearse;
 mod report;
 mod run;
 mod verify;
@@ -12,6 +13,8 @@ mod verify;
 use crate::cli::ExitStatus;
 use crate::cli::setup::App;
 use crate::error::Result;
+
+pub(super) use rehearse::{How, Rehearsal, rehearse};
 
 /// Recover for practice: into a sandbox, with checks, a verdict, and evidence of it.
 ///

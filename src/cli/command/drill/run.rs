@@ -215,54 +215,98 @@ pub(super) fn run_with(app: &App, args: &Args, given: &Given<'_>) -> Result<Exit
     if args.dry_run {
         return look_only(app, given, &plan, &looking);
     }
+    let when = When { now, failed_at, repository_at };
+    let (evidence, place) = carry_out(app, given, &plan, &looking, &when, true)?;
+    tell_outcome(app, &evidence, place.as_ref().ok().and_then(Option::as_ref))?;
+    place?;
+    if app.printer.is_json() && !evidence.verdict.is_good() {
+        app.printer.error(&bad(&evidence));
+    }
+    Ok(status_of(&evidence))
+}
+
+/// Instants that a drill is about.
+pub(super) struct When {
+    /// When it begins.
+    pub now: Timestamp,
+    /// When what is supposed to have happened did.
+    pub failed_at: Option<Timestamp>,
+    /// The repositories are read as they were then.
+    pub repository_at: Option<Timestamp>,
+}
+
+/// Where the evidence of a drill lies, if it is kept; or why it does not lie in its repository.
+pub(super) type Kept = Result<Option<String>>;
+
+/// Holds a drill, and leaves evidence of it where that is wanted.
+///
+/// # Errors
+/// Where it cannot begin. What goes wrong later is in the evidence.
+pub(super) fn carry_out(
+    app: &App,
+    given: &Given<'_>,
+    plan: &Plan,
+    looking: &Looking<'_>,
+    when: &When,
+    keeps: bool,
+) -> Result<(Evidence, Kept)> {
+    let (policy, drill) = (given.policy, looking.drill);
     // What somebody got wrong is no finding: there is no evidence of it.
-    ready::refuse(&plan, &looking)?;
-    let signer = signer(app, &drill)?;
-    let (store, lock) = evidence_store(given, &drill, now)?;
-    aborted::keep(app, given);
-    let earlier = earlier(&store, policy, &plan);
-    let id = id::run_id(now);
+    ready::refuse(plan, looking)?;
+    let signer = if keeps { signer(app, drill)? } else { None };
+    let evidence = if keeps { Some(evidence_store(given, drill, when.now)?) } else { None };
+    if keeps {
+        aborted::keep(app, given);
+    }
+    let earlier =
+        evidence.as_ref().map(|(store, _)| earlier(store, policy, plan)).unwrap_or_default();
+    let id = id::run_id(when.now);
     let printer = app.printer.clone();
     let tell = |line: &str| printer.talk(format!("  {line}"));
     let tools = Tools {
         policy,
-        drill: &drill,
+        drill,
         id: &id,
-        open: &open,
-        scratch,
-        programs,
-        failed_at,
-        repository_at,
+        open: looking.open,
+        scratch: looking.scratch,
+        programs: looking.programs,
+        failed_at: when.failed_at,
+        repository_at: when.repository_at,
         user: &person(None)?.to_string(),
-        commands: *commands,
+        commands: looking.commands,
         signed: signer.is_some(),
         earlier: &earlier,
         web: &Web::new(app.runtime.handle().clone()),
         tell: &tell,
         cx: &app.cx,
     };
-    let begun = aborted::begin(app, &id);
-    let held = app.display.during(&app.cx.reporter, || hold(&plan, &tools, begun))?;
+    let begun = if keeps { aborted::begin(app, &id) } else { None };
+    let held = app.display.during(&app.cx.reporter, || hold(plan, &tools, begun))?;
     remember(app, given, &held.evidence);
-    let files = files(&held.evidence, &held.journal, &drill, signer.as_ref())?;
-    let place = keep(app, (&store, lock), policy, &id, &files);
+    let kept = match &evidence {
+        None => Ok(None),
+        Some(store) => {
+            let files = files(&held.evidence, &held.journal, drill, signer.as_ref())?;
+            keep(app, store, policy, &id, &files).map(Some)
+        }
+    };
     if let Some(begun) = held.begun {
         begun.is_over();
     }
-    tell_outcome(app, &held.evidence, place.as_ref().ok())?;
-    place?;
-    if app.printer.is_json() && !held.evidence.verdict.is_good() {
-        app.printer.error(&bad(&held.evidence));
-    }
-    Ok(match held.evidence.verdict {
+    Ok((held.evidence, kept))
+}
+
+/// How a command ends that held a drill.
+pub(super) fn status_of(evidence: &Evidence) -> ExitStatus {
+    match evidence.verdict {
         Verdict::Pass | Verdict::PassWithFindings => ExitStatus::Done,
-        Verdict::Fail if only_objectives(&held.evidence.findings) => ExitStatus::ObjectiveMissed,
+        Verdict::Fail if only_objectives(&evidence.findings) => ExitStatus::ObjectiveMissed,
         Verdict::Fail | Verdict::Inconclusive => ExitStatus::Failed,
-    })
+    }
 }
 
 /// Refuses a sandbox inside of what is protected, or of a repository.
-fn refuse_inside(policy: &Policy, scratch: &Path) -> Result<()> {
+pub(super) fn refuse_inside(policy: &Policy, scratch: &Path) -> Result<()> {
     let Ok(scratch) = scratch.canonicalize() else { return Ok(()) };
     let repositories = policy.repositories.values().filter_map(|one| one.local());
     let sources = policy.sources.values().filter_map(|source| match &source.spec {
@@ -282,7 +326,7 @@ fn refuse_inside(policy: &Policy, scratch: &Path) -> Result<()> {
 }
 
 /// What whoever has drills held reads of one that did not end well: the gravest finding.
-fn bad(evidence: &Evidence) -> Error {
+pub(super) fn bad(evidence: &Evidence) -> Error {
     let gravest = evidence.findings.iter().rev().max_by_key(|finding| finding.severity);
     let text = gravest.map_or("nobody knows why", |finding| finding.text.as_str());
     Error::failed(format!("the drill ended with {}: {text}", evidence.verdict.words()))
@@ -395,12 +439,12 @@ pub(super) fn files(
 /// machine.
 fn keep(
     app: &App,
-    (repository, lock): (&Repository, Option<Lock>),
+    (repository, lock): &(Repository, Option<Lock>),
     policy: &Policy,
     id: &str,
     files: &[Named],
 ) -> Result<String> {
-    let store = EvidenceStore::new(repository.store(), &policy.stack, id).locked(lock);
+    let store = EvidenceStore::new(repository.store(), &policy.stack, id).locked(*lock);
     let written = files.iter().try_for_each(|(name, bytes)| store.create(name, bytes));
     let Err(error) = written else {
         return Ok(match repository.store().directory() {
@@ -473,7 +517,7 @@ struct Outcome<'a> {
     place: Option<&'a String>,
 }
 
-fn tell_outcome(app: &App, evidence: &Evidence, place: Option<&String>) -> Result<()> {
+pub(super) fn tell_outcome(app: &App, evidence: &Evidence, place: Option<&String>) -> Result<()> {
     if app.printer.is_json() {
         return app.printer.json(&Outcome { evidence, place });
     }
@@ -529,6 +573,8 @@ fn tell_outcome(app: &App, evidence: &Evidence, place: Option<&String>) -> Resul
     if let Some(place) = place {
         printer.data(format!("  evidence: {place}"))?;
     }
-    printer.talk(format!("`backstay drill report {}` shows all of it", evidence.drill));
+    if place.is_some() {
+        printer.talk(format!("`backstay drill report {}` shows all of it", evidence.drill));
+    }
     Ok(())
 }

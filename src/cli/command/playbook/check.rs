@@ -1,10 +1,13 @@
 //! `backstay playbook check`
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::place;
 use super::run::ModeArg;
 use crate::cli::ExitStatus;
+use crate::cli::command::drill::{How, Rehearsal, rehearse};
 use crate::cli::format;
 use crate::cli::setup::App;
 use crate::error::{Error, Result};
@@ -23,7 +26,9 @@ const RUNS: usize = 20;
 /// Look whether playbooks could be carried out now, and change nothing.
 ///
 /// The policy is checked, every step says what it would do, and what is missing for it is told:
-/// programs, secrets, backups, repositories, addresses.
+/// programs, secrets, backups, repositories, addresses. `--level rehearse` does more: what the playbook
+/// restores is restored into a sandbox and looked at there, as `backstay drill run` does it, with a
+/// verdict and its exit codes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only these: STACK/NAME or NAME.
@@ -34,9 +39,37 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "MODE")]
     mode: Option<ModeArg>,
 
-    /// Only check the policy and make the plan: nothing is looked at.
-    #[arg(long)]
+    /// How far it goes.
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "preflight")]
+    level: Level,
+
+    /// The same as --level lint.
+    #[arg(long, hide = true, conflicts_with = "level")]
     plan_only: bool,
+
+    /// For rehearse: a directory with room for what is restored. Default: that of the policy's drill, or the one
+    /// for temporary files.
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+
+    /// For rehearse: the directory of PostgreSQL's programs. Default: that of the policy's drill, or looked for.
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+
+    /// For rehearse: leave no evidence in the repository.
+    #[arg(long)]
+    no_evidence: bool,
+}
+
+/// How far a check goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    /// The policy is checked and the plan is made: nothing is looked at.
+    Lint,
+    /// Everything that the plan will need is looked at.
+    Preflight,
+    /// What the playbook restores is restored into a sandbox.
+    Rehearse,
 }
 
 #[derive(Serialize)]
@@ -56,6 +89,19 @@ struct Checked {
 
 /// Runs the command.
 pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
+    let level = if args.plan_only { Level::Lint } else { args.level };
+    let rehearses = level == Level::Rehearse;
+    if !rehearses && (args.scratch.is_some() || args.programs.is_some() || args.no_evidence) {
+        return Err(Error::usage(
+            "--scratch, --programs and --no-evidence are for --level rehearse",
+        ));
+    }
+    if rehearses && args.mode.is_some() {
+        return Err(Error::usage(
+            "a rehearsal is of no mode: what the playbook restores is restored",
+        )
+        .hint("leave --mode out"));
+    }
     let set = app.policies(true)?;
     let mut chosen: Vec<(&Policy, &str)> = Vec::new();
     if args.playbooks.is_empty() {
@@ -67,12 +113,16 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         let (policy, name, _) = place::find(&set, name)?;
         chosen.push((policy, name));
     }
+    if rehearses {
+        return rehearse_all(app, args, &chosen);
+    }
+    let plan_only = level == Level::Lint;
     let mut checked = Vec::new();
     for (policy, name) in chosen {
         for mode in &policy.playbooks[name].modes {
             if args.mode.is_none_or(|wanted| Mode::from(wanted) == *mode) {
                 let plan = compile(policy, Wanted { playbook: name, mode: Some(*mode), at: None })?;
-                checked.push(look(app, policy, &plan, args.plan_only)?);
+                checked.push(look(app, policy, &plan, plan_only)?);
             }
         }
     }
@@ -83,7 +133,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
             args.playbooks.join(", ")
         )));
     }
-    if !args.plan_only {
+    if !plan_only {
         remember(app, &checked);
     }
     let problems: usize = checked.iter().map(|one| one.problems).sum();
@@ -105,6 +155,35 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         return Err(Error::failed(format!("{} found", format::count(problems as u64, "problem"))));
     }
     Ok(ExitStatus::Done)
+}
+
+/// Restores what the playbooks restore into sandboxes. The worst of what comes of them is how it ends.
+fn rehearse_all(app: &App, args: &Args, chosen: &[(&Policy, &str)]) -> Result<ExitStatus> {
+    let (scratch, programs) = (args.scratch.as_deref(), args.programs.as_deref());
+    let how = How { scratch, programs, evidence: !args.no_evidence };
+    let mut done: Vec<Rehearsal> = Vec::new();
+    for (policy, name) in chosen {
+        let rehearsal = rehearse(app, policy, name, &how)?;
+        if !app.printer.is_json() {
+            rehearsal.tell(app)?;
+        }
+        done.push(rehearsal);
+    }
+    if app.printer.is_json() {
+        app.printer.json(&done)?;
+        for one in &done {
+            one.tell_bad(app);
+        }
+    }
+    // One that restores nothing is no failure where nobody asked for it by its name.
+    let nothing = if args.playbooks.is_empty() { ExitStatus::Done } else { ExitStatus::Failed };
+    let ended: Vec<ExitStatus> = done.iter().map(|one| one.status().unwrap_or(nothing)).collect();
+    if done.iter().all(|one| one.status().is_none()) {
+        return Err(Error::failed("nothing was rehearsed: no playbook restores anything")
+            .hint("what a switchover does is proven by doing it, on a quiet day"));
+    }
+    let worst = [ExitStatus::Failed, ExitStatus::ObjectiveMissed];
+    Ok(worst.into_iter().find(|one| ended.contains(one)).unwrap_or(ExitStatus::Done))
 }
 
 fn look(app: &App, policy: &Policy, plan: &Plan, plan_only: bool) -> Result<Checked> {
