@@ -308,3 +308,22 @@ fn every_trap_is_shown_by_tests_that_exist() {
         }
     }
 }
+
+#[test]
+fn every_event_of_a_playbook_is_in_the_table() {
+    // What is no event is told by the names of all that are.
+    let none = r#"{"event":"none"}"#;
+    let error = serde_json::from_str::<backstay::playbook::record::Event>(none).unwrap_err();
+    let error = error.to_string();
+    let (_, names) = error.split_once("expected one of").unwrap();
+    let names: Vec<&str> = names.split('`').skip(1).step_by(2).collect();
+    assert!(names.contains(&"started") && names.len() > 10, "{error}");
+    let page = fs::read_to_string(root().join("docs/json.md")).unwrap();
+    let (_, table) = page.split_once("### Of playbooks").unwrap();
+    let (table, _) = table.split_once("## Errors").unwrap();
+    for name in &names {
+        assert!(table.contains(&format!("\n| `{name}` |")), "{name}");
+    }
+    let rows = table.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, names.len() + 1, "a row for each, and the head");
+}

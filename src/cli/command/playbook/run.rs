@@ -183,7 +183,7 @@ pub fn run(app: &App, args: &RunArgs) -> Result<ExitStatus> {
     let repository = place::repository_of(app, policy, playbook)?;
     let place = place::place(app, policy, &repository, &id)?;
     let who = place::person(args.name.as_deref())?;
-    act(app, policy, &place, args.wait, |tools| {
+    act(app, policy, &place, (args.wait, Way::Forward), |tools| {
         Engine::begin(&place, plan.clone(), who.clone(), tools)
     })
 }
@@ -219,7 +219,7 @@ pub fn resume(app: &App, args: &ResumeArgs) -> Result<ExitStatus> {
     if args.yes {
         app.printer.talk("`resume` asks nothing: --yes changes nothing");
     }
-    go_on(app, &found, args.plan.as_deref(), args.wait)
+    go_on(app, &found, args.plan.as_deref(), (args.wait, Way::Forward))
 }
 
 /// Runs `abort`.
@@ -254,11 +254,7 @@ pub fn abort(app: &App, args: &AbortArgs) -> Result<ExitStatus> {
         report(app, &view)?;
         return Ok(ExitStatus::Done);
     }
-    let status = go_on(app, &found, Some(&found.view.hash), false)?;
-    // Taken back is what was asked for.
-    let undone = history::read(&found.place, &found.policy.stack, &args.run)?
-        .is_some_and(|view| view.outcome == Some(Outcome::Undone));
-    Ok(if undone { ExitStatus::Done } else { status })
+    go_on(app, &found, Some(&found.view.hash), (false, Way::Back))
 }
 
 /// Ends a run of which nobody can read where it stands.
@@ -286,18 +282,32 @@ fn set_aside(
     Err(damage)
 }
 
-fn go_on(app: &App, found: &Found<'_>, plan: Option<&str>, wait: bool) -> Result<ExitStatus> {
+/// What whoever gives the command is after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// That the run comes to its end.
+    Forward,
+    /// That what it did is taken back.
+    Back,
+}
+
+fn go_on(
+    app: &App,
+    found: &Found<'_>,
+    plan: Option<&str>,
+    (wait, way): (bool, Way),
+) -> Result<ExitStatus> {
     if let Some(outcome) = found.view.outcome {
         app.printer.talk(format!("run {} is over: {}", found.view.run, outcome.words()));
         report(app, &found.view)?;
-        return Ok(status_of(outcome));
+        return Ok(status_of(outcome, way));
     }
     check_plan(found, plan)?;
     let (place, view) = (&found.place, &found.view);
     let same = |now: &RunView| {
         if now.hash == view.hash { Ok(()) } else { Err(Error::damaged("the plan changed")) }
     };
-    act(app, found.policy, place, wait, |tools| {
+    act(app, found.policy, place, (wait, way), |tools| {
         Engine::take_over(place, &view.plan.stack, view.plan.mode, tools, &same)
     })
 }
@@ -344,7 +354,7 @@ fn act<'a>(
     app: &App,
     policy: &Policy,
     place: &Place,
-    wait: bool,
+    (wait, way): (bool, Way),
     start: impl FnOnce(Tools<'_>) -> Result<Engine<'_>> + 'a,
 ) -> Result<ExitStatus> {
     let means = place::means(app, policy)?;
@@ -373,7 +383,7 @@ fn act<'a>(
                 if outcome == Outcome::SucceededWithFailures {
                     app.printer.warning("steps failed or were skipped");
                 }
-                let status = status_of(outcome);
+                let status = status_of(outcome, way);
                 live::end(&app.printer, &view, &[], status);
                 return Ok(status);
             }
@@ -442,9 +452,11 @@ fn report(app: &App, view: &RunView) -> Result<()> {
     }
 }
 
-const fn status_of(outcome: Outcome) -> ExitStatus {
-    match outcome {
-        Outcome::Succeeded | Outcome::SucceededWithFailures => ExitStatus::Done,
-        Outcome::Undone | Outcome::Left => ExitStatus::Failed,
+const fn status_of(outcome: Outcome, way: Way) -> ExitStatus {
+    match (outcome, way) {
+        (Outcome::Succeeded | Outcome::SucceededWithFailures, _)
+        // Taken back is what was asked for.
+        | (Outcome::Undone, Way::Back) => ExitStatus::Done,
+        (Outcome::Undone | Outcome::Left, _) => ExitStatus::Failed,
     }
 }
