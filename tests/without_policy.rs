@@ -127,3 +127,29 @@ fn a_policy_that_was_read_back_runs_nothing_before_a_person_confirms_it() {
     sandbox.run(&["backup", "demo/dump"]).expect(0);
     assert!(ran("ran-source"));
 }
+
+#[test]
+fn a_playbook_without_a_policy_says_how_one_is_had_and_that_is_how() {
+    let (sandbox, url, _) = lost();
+    let near = ["--repository", &url, "--identity", "recovery.key"];
+    let ran = sandbox.run_bare(&[&["playbook", "run", "demo/restore"], &near[..]].concat());
+    let ran = ran.expect(2);
+    let said = |start: &str| {
+        let line = ran.stderr.lines().find_map(|line| line.strip_prefix(start));
+        let line = line.unwrap_or_else(|| panic!("{start}: {}", ran.stderr));
+        line.split_whitespace().map(str::to_owned).collect::<Vec<String>>()
+    };
+    for (start, more) in [("policy fetch demo", None), ("policy confirm", Some("--yes"))] {
+        let words = said(&format!("hint: backstay {start} "));
+        let words = start.split(' ').chain(words.iter().map(String::as_str)).chain(more);
+        sandbox.run_bare(&words.collect::<Vec<_>>()).expect(0);
+    }
+    sandbox.run_bare(&["--policy", "policy.yaml", "playbook", "history"]).expect(0);
+    // Where nobody said which stack and which repository.
+    let ran = sandbox.run_bare(&["--policy", "", "playbook", "history"]).expect(2);
+    assert!(
+        ran.stderr.contains("policy fetch STACK --repository URL --identity FILE"),
+        "{}",
+        ran.stderr
+    );
+}

@@ -44,6 +44,13 @@ pub struct App {
     pub unlocked: RefCell<BTreeMap<PathBuf, Keyring>>,
 }
 
+/// Nobody said where the policies are, and they are not where they are looked for.
+pub fn no_policy() -> Error {
+    Error::usage("there is no policy").hint(
+        "give --policy PATH or set BACKSTAY_POLICY; looked in ./policies and /etc/backstay/policies",
+    )
+}
+
 /// A repository with the way it was named.
 pub struct Opened {
     /// Its name in the policy, or its URL.
@@ -116,8 +123,7 @@ impl App {
             return Ok(path.clone());
         }
         DEFAULT_POLICIES.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
-            let error = Error::usage("there is no policy")
-                .hint("give --policy PATH or set BACKSTAY_POLICY; looked in ./policies and /etc/backstay/policies");
+            let error = no_policy();
             if self.global.repository.is_some() {
                 return error.hint("this command needs one; a repository alone is enough to look, verify and restore");
             }

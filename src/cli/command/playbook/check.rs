@@ -61,6 +61,13 @@ pub struct Args {
     no_evidence: bool,
 }
 
+impl Args {
+    /// The first playbook that is looked at, where one is named.
+    pub fn first(&self) -> Option<&str> {
+        self.playbooks.first().map(String::as_str)
+    }
+}
+
 /// How far a check goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Level {

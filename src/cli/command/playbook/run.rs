@@ -66,6 +66,13 @@ pub struct RunArgs {
     name: Option<String>,
 }
 
+impl RunArgs {
+    /// The playbook.
+    pub fn name(&self) -> &str {
+        &self.playbook
+    }
+}
+
 /// Ways to run a playbook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum RunModeArg {

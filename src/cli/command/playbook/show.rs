@@ -30,6 +30,13 @@ pub struct Args {
     mode: Option<ModeArg>,
 }
 
+impl Args {
+    /// What is shown: a playbook, or a run.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 #[derive(Serialize)]
 struct Shown<'a> {
     #[serde(flatten)]
