@@ -104,6 +104,54 @@ fn one_person_is_one_however_the_name_is_written() {
 }
 
 #[test]
+fn outputs_that_nobody_read_to_their_end_are_none() {
+    let long = "head -c 70000 /dev/zero; echo; echo found=1";
+    let step = |outputs: &str| {
+        one(&format!(
+            "    assess:\n      look: {{ command: {{ apply: {{ shell: \"{long}\" }}, read_only: true{outputs} }} }}\n"
+        ))
+    };
+    let stage = Stage::new(&step(", outputs: [found]"));
+    let ran = stage.run("l", &["run", "move", "--yes"]).expect(1);
+    assert!(ran.stderr.contains("printed more than 64 KiB"), "{}", ran.stderr);
+    // Who has none may say as much as they like.
+    let stage = Stage::new(&step(""));
+    stage.run("l", &["run", "move", "--yes"]).expect(0);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_is_written() {
+    let stage = Stage::new(&one("    cleanup:\n      a: { wait: { for: 1s } }\n"));
+    let ran = stage.run("l", &["run", "move", "--at", "2999-01-01T00:00:00Z", "--yes"]).expect(2);
+    assert!(ran.stderr.contains("is in the future"), "{}", ran.stderr);
+    let ran = stage.run("l", &["run", "move", "--at", "2999-01-01T00:00:00Z", "--dry-run"]);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    for limit in ["0", "-1", "x"] {
+        stage.run("l", &["history", "--limit", limit]).expect(2);
+    }
+    assert!(stage.run("l", &["history"]).expect(0).stdout.is_empty());
+    assert_eq!(stage.sandbox.run(&["runs", "--limit", "0"]).code, 2);
+}
+
+#[test]
+fn taking_back_is_what_was_asked_for_in_the_events_as_well() {
+    let stage = Stage::new(&one(&format!(
+        "    fence:\n      a: {{ {} }}\n      end: {{ command: {{ apply: {{ argv: [false] }} }} }}\n",
+        effect("a")
+    )));
+    let ran = stage.run("l", &["run", "move", "--yes", "--output", "json"]).expect(1);
+    let last = |ran: &crate::common::Ran| -> serde_json::Value {
+        serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap()
+    };
+    assert_eq!((&last(&ran)["event"], &last(&ran)["exit_code"]), (&"error".into(), &1.into()));
+    let args = ["abort", &stage.newest(), "--reason", "x", "--yes", "--output", "json"];
+    let ran = stage.run("l", &args).expect(0);
+    assert_eq!(last(&ran)["event"], "ended", "{}", ran.stderr);
+    assert!(!ran.stderr.contains("exit_code"), "{}", ran.stderr);
+    assert_eq!(stage.ledger("l"), ["+a", "-a"]);
+}
+
+#[test]
 fn a_plan_keeps_mappings_in_the_order_in_which_they_are_written() {
     let stage = Stage::new(&one(
         "    assess:\n      a: { command: { apply: { shell: \"echo $ZULU$ALPHA >> $LEDGER\" }, environment: { ZULU: z, ALPHA: a } } }\n      agree: { approval: {} }\n",

@@ -38,7 +38,8 @@ pub struct CommandAction {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
     /// Lines `NAME=VALUE` that `apply` (or `observe`) writes to its standard output, and that later
-    /// steps use as `{{STEP.NAME}}`. Not for secrets: they are recorded.
+    /// steps use as `{{STEP.NAME}}`. Not for secrets: they are recorded. A program that has some prints
+    /// 64 KiB at the most; more is a failure.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<String>,
     /// Variables; secrets as references.

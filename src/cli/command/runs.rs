@@ -1,5 +1,7 @@
 //! `backstay runs`
 
+use std::num::NonZeroUsize;
+
 use jiff::Timestamp;
 
 use crate::cli::ExitStatus;
@@ -31,8 +33,8 @@ pub struct Args {
     state: Vec<StateArg>,
 
     /// At most so many.
-    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
-    limit: usize,
+    #[arg(long, value_name = "NUMBER", default_value = "50")]
+    limit: NonZeroUsize,
 
     #[command(flatten)]
     remote: RemoteArgs,
@@ -87,7 +89,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         source: args.source.clone(),
         job: args.job.clone(),
         states: args.state.iter().copied().map(RunState::from).collect(),
-        limit: args.limit,
+        limit: args.limit.get(),
         ..RunFilter::default()
     };
     let rows = match args.remote.open(app)? {

@@ -1,6 +1,6 @@
 //! `command`: programs of one's own, with their own look and their own way back.
 
-use super::program::{Ran, Surroundings, run};
+use super::program::{MOST, Ran, Surroundings, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::playbook::action::{Action, Job, Observed, Preview};
 use crate::playbook::record::Outputs;
@@ -26,8 +26,17 @@ impl Command {
             .collect()
     }
 
+    /// Whether an output may be, or go on, where nobody read any more.
+    fn is_cut_off(&self, ran: &Ran) -> bool {
+        ran.more && !self.0.outputs.is_empty()
+    }
+
     /// The outputs, all of them: one that is missing is a failure here, not in the step that uses it.
     fn all_outputs(&self, ran: &Ran) -> Result<Outputs> {
+        if self.is_cut_off(ran) {
+            return Err(Error::failed(too_much())
+                .hint("what it says at length goes to its standard error, or to a file: `>&2`"));
+        }
         let outputs = self.outputs(ran);
         match self.0.outputs.iter().find(|name| !outputs.contains_key(*name)) {
             None => Ok(outputs),
@@ -35,6 +44,11 @@ impl Command {
                 .hint("each name in `outputs` is a line NAME=VALUE on its standard output")),
         }
     }
+}
+
+/// Said of a command of which not all is known that it printed.
+fn too_much() -> String {
+    format!("the command has `outputs`, and printed more than {} KiB", MOST >> 10)
 }
 
 impl Action for Command {
@@ -70,6 +84,9 @@ impl Action for Command {
         let ran = run(observe, &self.around(), job, &[0, 1], || {})?;
         if ran.code == 1 {
             return Ok(Observed::NotDone);
+        }
+        if self.is_cut_off(&ran) {
+            return Ok(Observed::Unknown(too_much()));
         }
         let outputs = self.outputs(&ran);
         // What later steps use cannot be made up: the step is done again if that is allowed.

@@ -12,8 +12,8 @@ use crate::playbook::action::Job;
 use crate::policy::{Program, Setting};
 use crate::source::command::{Pipeline, wait_for};
 
-/// How much of what a program writes is read: outputs are short.
-const MOST: usize = 64 << 10;
+/// How much of what a program writes is kept: outputs are short.
+pub const MOST: usize = 64 << 10;
 
 /// How a program is run.
 #[derive(Debug, Default)]
@@ -31,6 +31,8 @@ pub struct Ran {
     pub code: i32,
     /// The beginning of what it wrote to its standard output.
     pub output: String,
+    /// It wrote more than was kept.
+    pub more: bool,
 }
 
 /// Runs a program. An error unless it ends with one of the `expected` statuses.
@@ -70,7 +72,7 @@ pub fn run(
     };
     let mut running = pipeline.start(false, true, &job.cx.reporter)?;
     started();
-    let output = Arc::new(Mutex::new(Vec::new()));
+    let output = Arc::new(Mutex::new(Kept::default()));
     let reader = running.take_output().map(|from| {
         let into = output.clone();
         std::thread::spawn(move || keep(from, &into))
@@ -80,19 +82,29 @@ pub fn run(
     let ended = running.finish_as(expected);
     reader.map(wait_for);
     let output = output.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(Ran { code: ended?, output: String::from_utf8_lossy(&output).into_owned() })
+    let text = String::from_utf8_lossy(&output.bytes).into_owned();
+    Ok(Ran { code: ended?, output: text, more: output.more })
+}
+
+/// What is kept of what a program writes.
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    /// There was more than there is room for.
+    more: bool,
 }
 
 /// Keeps the beginning of what a program writes. What is not read would stop it.
-fn keep(mut from: impl Read, into: &Mutex<Vec<u8>>) {
+fn keep(mut from: impl Read, into: &Mutex<Kept>) {
     let mut buffer = [0; 8192];
     while let Ok(read) = from.read(&mut buffer) {
         if read == 0 {
             return;
         }
         let mut kept = into.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = MOST.saturating_sub(kept.len()).min(read);
-        kept.extend_from_slice(&buffer[..room]);
+        let room = MOST.saturating_sub(kept.bytes.len()).min(read);
+        kept.bytes.extend_from_slice(&buffer[..room]);
+        kept.more |= room < read;
     }
 }
 

@@ -345,7 +345,7 @@ impl<'a> StepOf<'a> {
                     if let Some(program) = program {
                         let path = self.path(&["command", key]);
                         programs::check_program(findings, &path, program);
-                        programs::check_quotes(findings, &path, program);
+                        programs::check_outputs(findings, &path, program);
                     }
                 }
                 for (variable, value) in &command.environment {
@@ -443,7 +443,15 @@ impl<'a> StepOf<'a> {
                     findings.reference(&path, source, "sources", "source");
                 }
             }
-            ActionSpec::Wait(_) => {}
+            ActionSpec::Wait(wait) => {
+                if let Some(timeout) = self.one.step.timeout.filter(|most| *most < wait.period) {
+                    findings.error(
+                        &self.path(&["timeout"]),
+                        format!("the step waits for {}, and fails after {timeout}", wait.period),
+                        "leave `timeout` out: it waits as long as it says, and no longer",
+                    );
+                }
+            }
             ActionSpec::Role(role) => self.check_role(findings, role),
             ActionSpec::Postgres(PostgresAction::Promote { .. })
                 if findings.policy.role.is_some() && !self.follows_role() =>

@@ -3,6 +3,7 @@
 use super::{Findings, repositories::check_key_material, sources::absolute};
 use crate::policy::{
     execution::Hook,
+    playbook::uses,
     redact::{has_secret_within, names_a_secret},
     source::{CommandSource, Program},
     value::Setting,
@@ -34,19 +35,60 @@ pub(super) fn check_hook(findings: &mut Findings<'_>, at: &[&str], hook: &Hook) 
     }
 }
 
-/// What a step left is put into a shell line as a variable: where the shell does not look for any, it
-/// would stay a name.
-pub(super) fn check_quotes(findings: &mut Findings<'_>, at: &[&str], program: &Program) {
-    let Program::Shell(line) = program else { return };
-    if let Some(name) = quoted_use(line) {
-        findings.error(
-            &[at, &["shell"]].concat(),
-            format!(
-                "`{{{{{name}}}}}` stands between single quotes, where the shell puts in nothing"
-            ),
-            format!("write it between double quotes: \"{{{{{name}}}}}\""),
-        );
+/// What a step left is a value, and never a command: in a line of `shell` it is put in as a variable, which
+/// would stay a name where the shell does not look for any; in the text that a shell is started with it
+/// would be carried out.
+pub(super) fn check_outputs(findings: &mut Findings<'_>, at: &[&str], program: &Program) {
+    match program {
+        Program::Shell(line) => {
+            if let Some(name) = quoted_use(line) {
+                findings.error(
+                    &[at, &["shell"]].concat(),
+                    format!(
+                        "`{{{{{name}}}}}` stands between single quotes, where the shell puts in nothing"
+                    ),
+                    format!("write it between double quotes: \"{{{{{name}}}}}\""),
+                );
+            }
+        }
+        Program::Argv(words) => check_script(findings, &[at, &["argv"]].concat(), words),
+        Program::Pipeline(stages) => {
+            for (index, words) in stages.iter().enumerate() {
+                let number = index.to_string();
+                check_script(findings, &[at, &["pipeline", number.as_str()]].concat(), words);
+            }
+        }
     }
+}
+
+/// Shells, and what has one carry out the text after `-c`.
+const SHELLS: [&str; 9] = ["sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "su", "runuser"];
+
+fn check_script(findings: &mut Findings<'_>, path: &[&str], words: &[String]) {
+    let Some(index) = script_of(words) else { return };
+    let Some(Some(name)) = uses(&words[index]).first().copied() else { return };
+    let number = index.to_string();
+    findings.error(
+        &[path, &[number.as_str()]].concat(),
+        format!("`{{{{{name}}}}}` stands in the text of a shell: what a step printed would be carried out"),
+        format!("write the line as `shell: …`, where it is a variable, or give it as an argument: [sh, -c, 'echo \"$1\"', sh, \"{{{{{name}}}}}\"]"),
+    );
+}
+
+/// The word that a shell carries out: the one after its `-c`, wherever among the words the shell stands.
+fn script_of(words: &[String]) -> Option<usize> {
+    let is_shell = |word: &String| SHELLS.contains(&word.rsplit('/').next().unwrap_or_default());
+    let shell = words.iter().position(is_shell)?;
+    let gives_text = |word: &String| {
+        let short = word.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
+        short.is_some_and(|letters| letters.ends_with('c')) || word == "--command"
+    };
+    let option = words[shell..].iter().position(gives_text)? + shell;
+    let more = words[option + 1..].iter();
+    // `sh -c -e TEXT` is the same as `sh -ec TEXT`.
+    let options = more.take_while(|word| word.starts_with('-') && word.as_str() != "-").count();
+    let index = option + 1 + options;
+    (index < words.len()).then_some(index)
 }
 
 /// The first output of a step that stands between single quotes.
@@ -161,5 +203,32 @@ pub(super) fn check_variable(
             format!("`{name}` looks secret and is written here"),
             "take it out, treat it as leaked if the file was shared, and write ${env:NAME} or ${file:PATH}",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_shell_is_found_wherever_it_stands() {
+        let found = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            script_of(&words).map(|index| words[index].clone())
+        };
+        for line in [
+            "sh -c TEXT",
+            "/bin/bash -euc TEXT sh {{a.b}}",
+            "env X=1 bash -c -e TEXT",
+            "sudo -u app bash -c TEXT",
+            "docker exec web sh -lc TEXT",
+            "su - app -c TEXT",
+            "runuser -u app --command TEXT",
+        ] {
+            assert_eq!(found(line).as_deref(), Some("TEXT"), "{line}");
+        }
+        for line in ["sh script.sh", "grep -c x", "bash --norc file", "sh -c", "echo {{a.b}}"] {
+            assert_eq!(found(line), None, "{line}");
+        }
     }
 }

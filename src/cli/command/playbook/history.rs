@@ -1,5 +1,7 @@
 //! `backstay playbook history`
 
+use std::num::NonZeroUsize;
+
 use serde::Serialize;
 
 use super::live::standing;
@@ -22,8 +24,8 @@ pub struct Args {
     playbook: Option<String>,
 
     /// At most so many of each stack.
-    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
-    limit: usize,
+    #[arg(long, value_name = "NUMBER", default_value = "50")]
+    limit: NonZeroUsize,
 }
 
 #[derive(Serialize)]
@@ -64,7 +66,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
     let mut rows: Vec<Row> = Vec::new();
     for (stack, repository, place) in places {
         let mut runs = runs_with_journals(place.at.store(), &stack)?;
-        runs.drain(..runs.len().saturating_sub(args.limit));
+        runs.drain(..runs.len().saturating_sub(args.limit.get()));
         for run in runs {
             if rows.iter().any(|row| row.run == run) {
                 continue;

@@ -7,7 +7,7 @@ use super::place::{self, Found};
 use super::{check, operate, show};
 use crate::cli::setup::App;
 use crate::cli::time::{instant, whole_second};
-use crate::cli::{ExitStatus, confirm};
+use crate::cli::{ExitStatus, confirm, format};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id;
 use crate::playbook::actions::build;
@@ -167,14 +167,18 @@ pub struct AbortArgs {
 pub fn run(app: &App, args: &RunArgs) -> Result<ExitStatus> {
     let set = app.policies_to_read()?;
     let (policy, name, playbook) = place::find(&set, &args.playbook)?;
-    let at = args.at.as_deref().map(|text| instant(app, text)).transpose()?.map(whole_second);
+    let at = args.at.as_deref().map(|text| instant(app, text)).transpose()?;
+    if let Some(at) = at.filter(|at| *at > app.cx.clock.now()) {
+        return Err(Error::usage(format!("--at {} is in the future", format::time(at)))
+            .hint("leave it out for the newest there is; a time without an offset is taken as one of this zone"));
+    }
     let mode = match args.mode {
         None | Some(RunModeArg::DryRun) => None,
         Some(RunModeArg::Graceful) => Some(Mode::Graceful),
         Some(RunModeArg::Ungraceful) => Some(Mode::Ungraceful),
         Some(RunModeArg::Drill) => Some(Mode::Drill),
     };
-    let plan = compile(policy, Wanted { playbook: name, mode, at })?;
+    let plan = compile(policy, Wanted { playbook: name, mode, at: at.map(whole_second) })?;
     check_hash(&plan.hash()?, args.plan.as_deref())?;
     if args.dry_run || args.mode == Some(RunModeArg::DryRun) {
         return dry_run(app, policy, &plan);
