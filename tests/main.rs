@@ -98,6 +98,7 @@ mod rules;
 mod s3;
 mod safeguards;
 mod schedule;
+mod scheduler;
 mod simulation;
 mod slips;
 mod soak;

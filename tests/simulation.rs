@@ -1,10 +1,11 @@
 //! Two years of the shipped policies through the daemon's own decisions, on a clock that jumps from
 //! event to event.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 
 use backstay::daemon::admission::jitter_of;
+use backstay::daemon::cover::done_by;
 use backstay::daemon::forecast::{exposures, holdings};
 use backstay::daemon::tick::{Fleet, Place, Protected, decide, due_slots, following_slots};
 use backstay::daemon::timetable::next_due;
@@ -14,13 +15,13 @@ use backstay::state::{NewRun, RunRow, RunState, Slot};
 use jiff::{SignedDuration, Timestamp};
 
 /// A machine with a daemon, whose runs take as long as the policy expects.
-struct World {
-    policy: Policy,
-    now: Timestamp,
-    open: Vec<RunRow>,
+pub struct World {
+    pub policy: Policy,
+    pub now: Timestamp,
+    pub open: Vec<RunRow>,
     ends: HashMap<String, (Timestamp, bool)>,
     slots: HashMap<Slot, RunState>,
-    protected: Protected,
+    pub protected: Protected,
     since: BTreeMap<String, Timestamp>,
     due: BTreeMap<String, Option<Timestamp>>,
     /// Of each source: begin and end of what succeeded.
@@ -31,16 +32,27 @@ struct World {
     random: fastrand::Rng,
     /// One of so many runs fails; 0: none.
     failing: u32,
+    /// Jobs whose runs all fail.
+    pub unlucky: HashSet<String>,
+    /// Slots that another run did.
+    covered: HashSet<Slot>,
+    /// What is over, in the order of that: the run, and why if it was not done.
+    pub over: Vec<(RunRow, RunState, Option<String>)>,
     pruned: Timestamp,
 }
 
-const PLACE: Place<'static> = Place { host: "here", most: 1000, fleet: None };
+pub const PLACE: Place<'static> = Place { host: "here", most: 1000, fleet: None };
 
 impl World {
     fn new(name: &str, zone: &str, from: &str, failing: u32) -> Self {
         let text = fs::read_to_string(format!("policies/{name}.yaml")).unwrap();
         let text = text.replace("timezone: Asia/Shanghai", &format!("timezone: {zone}"));
-        let mut policy = parse(&text, "policy.yaml").unwrap().policies.remove(0);
+        Self::of(&text, from, failing)
+    }
+
+    /// Of a policy, which is loaded at an instant.
+    pub fn of(text: &str, from: &str, failing: u32) -> Self {
+        let mut policy = parse(text, "policy.yaml").unwrap().policies.remove(0);
         // Whatever host a source lies on, it is this one.
         policy.sources.values_mut().for_each(|source| source.host = None);
         let now = from.parse().unwrap();
@@ -58,6 +70,9 @@ impl World {
             counts: HashMap::new(),
             random: fastrand::Rng::with_seed(7),
             failing,
+            unlucky: HashSet::new(),
+            covered: HashSet::new(),
+            over: Vec::new(),
             pruned: now,
             policy,
         }
@@ -90,13 +105,23 @@ impl World {
         }
     }
 
-    fn settle(&mut self, id: &str, state: RunState) -> RunRow {
+    fn settle(&mut self, id: &str, state: RunState, why: Option<String>) -> RunRow {
         let at = self.open.iter().position(|row| row.id == id).expect("it is open");
         let row = self.open.swap_remove(at);
         let was = self.slots.insert(row.slot.clone(), state);
         assert!(was.is_some_and(|was| !was.is_final()), "{row:?} ended twice");
         *self.counts.entry(state).or_default() += 1;
+        self.over.push((row.clone(), state, why));
         row
+    }
+
+    /// What follows a run that is over.
+    fn follow(&mut self, row: &RunRow) {
+        let follow = following_slots(&self.policy, row, &self.open, self.now, &PLACE);
+        // The same slot may follow several runs of one time; the state takes it once.
+        let new = follow.into_iter().filter(|run| !self.slots.contains_key(&run.slot));
+        let new: Vec<NewRun> = new.collect();
+        self.add(new);
     }
 
     /// Ends what is over, and begins what follows.
@@ -110,7 +135,7 @@ impl World {
         for (id, well) in over {
             self.ends.remove(&id);
             let state = if well { RunState::Succeeded } else { RunState::Failed };
-            let row = self.settle(&id, state);
+            let row = self.settle(&id, state, None);
             let job = &self.policy.jobs[&row.slot.job];
             if let (true, Work::Backup { kind, .. }) = (well, &job.work) {
                 let started = row.started.unwrap();
@@ -135,16 +160,24 @@ impl World {
             // One source's failure does not keep others from being copied.
             let others = || {
                 self.slots.iter().any(|(other, state)| {
-                    *state == RunState::Succeeded
+                    (*state == RunState::Succeeded || self.covered.contains(other))
                         && (&other.job, &other.nominal) == (&slot.job, &slot.nominal)
                 })
             };
             if well || others() {
-                let follow = following_slots(&self.policy, &row, &self.open, self.now, &PLACE);
-                // The same slot may follow several runs of one time; the state takes it once.
-                let new = follow.into_iter().filter(|run| !self.slots.contains_key(&run.slot));
-                let new: Vec<NewRun> = new.collect();
-                self.add(new);
+                self.follow(&row);
+            }
+            if well {
+                let policies = std::slice::from_ref(&self.policy);
+                let covered: Vec<RunRow> =
+                    done_by(policies, &self.open, &row).into_iter().cloned().collect();
+                for row in &covered {
+                    self.settle(&row.id, RunState::Skipped, Some("covered".into()));
+                    self.covered.insert(row.slot.clone());
+                }
+                for row in &covered {
+                    self.follow(row);
+                }
             }
         }
     }
@@ -175,7 +208,11 @@ impl World {
         let decisions = decide(policies, &self.open, &self.protected, self.now, &PLACE);
         for (id, state, why) in decisions.settle {
             assert!(state.is_final() && !why.is_empty());
-            self.settle(&id, state);
+            self.settle(&id, state, Some(why));
+        }
+        for (id, why) in decisions.hold {
+            let row = self.open.iter_mut().find(|row| row.id == id).unwrap();
+            assert!(row.why.replace(why.clone()) != Some(why), "{row:?} is told that twice");
         }
         for (id, when, _) in decisions.postpone {
             let row = self.open.iter_mut().find(|row| row.id == id).unwrap();
@@ -196,7 +233,8 @@ impl World {
             let takes = expected.map_or(SignedDuration::from_secs(60), |period| {
                 SignedDuration::try_from(period.get()).unwrap()
             });
-            let well = self.failing == 0 || self.random.u32(..self.failing) != 0;
+            let unlucky = self.unlucky.contains(&row.slot.job);
+            let well = !unlucky && (self.failing == 0 || self.random.u32(..self.failing) != 0);
             self.ends.insert(id, (now.checked_add(takes).unwrap(), well));
             let row = &mut self.open[at];
             (row.state, row.started, row.attempts) = (RunState::Running, Some(now), 1);
@@ -228,7 +266,7 @@ impl World {
         }
     }
 
-    fn next_event(&self) -> Timestamp {
+    pub fn next_event(&self) -> Timestamp {
         let due = self.due.values().flatten();
         let ends = self.ends.values().map(|(end, _)| end);
         let waiting = self
@@ -239,7 +277,7 @@ impl World {
         *due.chain(ends).chain(waiting).min().expect("there is always something ahead")
     }
 
-    fn run_until(&mut self, end: Timestamp) {
+    pub fn run_until(&mut self, end: Timestamp) {
         while self.now < end {
             self.end_runs();
             self.make_slots();

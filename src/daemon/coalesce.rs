@@ -45,7 +45,7 @@ pub fn coalesce(wanted: &[Wanted]) -> Vec<Covered> {
 }
 
 /// A full is all that the others are; an incremental can be built on, a snapshot cannot.
-const fn strength(kind: BackupKind) -> u8 {
+pub const fn strength(kind: BackupKind) -> u8 {
     match kind {
         BackupKind::Full => 3,
         BackupKind::Incremental => 2,

@@ -16,7 +16,7 @@ use super::heartbeats::Heartbeats;
 use super::preflights::Preflights;
 use super::service::ServiceManager;
 use super::supervise::{self, Ended, Reason, Stop, Work};
-use super::tick::{Fleet, Place, Protected, decide, following_slots};
+use super::tick::{Fleet, Place, Protected, decide};
 use super::timetable::{is_due_as_before, jobs_not_in};
 use super::watch::{Means, Watch};
 use crate::clock::Clock;
@@ -340,7 +340,10 @@ impl<'a> Engine<'a> {
             }
         }
         self.state.settle(&decisions.settle, now)?;
-        self.state.postpone(&decisions.postpone)?;
+        let held = decisions.hold.iter();
+        let held = held.filter_map(|(id, why)| Some((id.clone(), of(id)?.not_before, why.clone())));
+        let moved: Vec<_> = decisions.postpone.iter().cloned().chain(held).collect();
+        self.state.postpone(&moved)?;
         for id in &decisions.end {
             match self.running.get(id) {
                 Some(going) => going.stop.now(Reason::Replaced),
@@ -393,7 +396,7 @@ impl<'a> Engine<'a> {
         self.running.insert(going.row.id.clone(), going);
     }
 
-    fn job_of(&self, row: &RunRow) -> Option<(&Policy, &Job)> {
+    pub(super) fn job_of(&self, row: &RunRow) -> Option<(&Policy, &Job)> {
         let policy = self.policies.iter().find(|policy| policy.stack == row.slot.stack)?;
         Some((policy, policy.jobs.get(&row.slot.job)?))
     }
@@ -434,6 +437,7 @@ impl<'a> Engine<'a> {
                     self.protected.insert(key, row.started.unwrap_or(now));
                     self.ping(row, Sign::Success, what);
                     self.follow(row, now)?;
+                    self.cover(row, backup.as_deref(), now)?;
                 }
                 ours
             }
@@ -498,13 +502,6 @@ impl<'a> Engine<'a> {
             self.follow(row, now)?;
         }
         Ok(ours)
-    }
-
-    fn follow(&self, row: &RunRow, now: Timestamp) -> Result<()> {
-        let Some((policy, _)) = self.job_of(row) else { return Ok(()) };
-        let open = self.state.open_runs()?;
-        let follow = following_slots(policy, row, &open, now, &self.place());
-        self.state.add_runs(&follow)
     }
 
     /// Waits for what goes on, for a while; then it is told to end.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `admission` | when a run that is due may begin: jitter and windows |
 //! | `coalesce` | jobs that want the same source at the same time |
+//! | `cover` | runs that another one stands for |
 //! | `timetable` | the runs of a stretch of time, if each takes as long as expected |
 //! | `forecast` | what retention holds in the long run, and the exposure of each source |
 //! | `growth` | how much a repository will hold |
@@ -30,7 +31,7 @@
 //! | `trigger` | runs that a person asks for |
 //! | `words` | what a run said |
 //!
-//! `admission`, `coalesce`, `timetable`, `forecast`, `growth`, `tick`, `trigger`, `alerts` and `tell` are pure: policies and
+//! `admission`, `coalesce`, `cover`, `timetable`, `forecast`, `growth`, `tick`, `trigger`, `alerts` and `tell` are pure: policies and
 //! instants in, values out.
 
 pub mod admission;
@@ -41,6 +42,7 @@ pub mod asking;
 mod attend;
 pub mod board;
 pub mod coalesce;
+pub mod cover;
 pub mod drills;
 pub mod engine;
 mod force;

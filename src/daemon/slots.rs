@@ -1,14 +1,16 @@
-//! Makes rows of what is due.
+//! Makes rows of what is due, and of what comes after other runs.
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::cover::done_by;
 use super::engine::Engine;
-use super::tick::due_slots;
+use super::tick::{due_slots, following_slots};
 use super::timetable::{next_due, schedule_of};
 use crate::error::{ErrorKind, Result};
+use crate::notify::ping::Sign;
 use crate::policy::{Job, Policy};
 use crate::run::protection::is_ahead;
-use crate::state::Cursor;
+use crate::state::{Cursor, RunRow};
 
 /// The most slots of the past that become rows in one round. A long time without a daemon has
 /// hundreds of thousands: what waits is begun meanwhile.
@@ -108,5 +110,36 @@ impl Engine<'_> {
             self.state.set_cursor(&policy.stack, name, &cursor)?;
         }
         Ok(until)
+    }
+
+    /// Writes down the slots that follow a run that is over.
+    pub(super) fn follow(&self, row: &RunRow, now: Timestamp) -> Result<()> {
+        let Some((policy, _)) = self.job_of(row) else { return Ok(()) };
+        let open = self.state.open_runs()?;
+        let follow = following_slots(policy, row, &open, now, &self.place());
+        self.state.add_runs(&follow)
+    }
+
+    /// Ends those that waited for what came of a run that succeeded: it has done what they are for.
+    pub(super) fn cover(
+        &mut self,
+        done: &RunRow,
+        backup: Option<&str>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let open = self.state.open_runs()?;
+        let covered = done_by(&self.policies, &open, done);
+        if covered.is_empty() {
+            return Ok(());
+        }
+        let why = format!("run {} of `{}` did the same", done.id, done.slot.job);
+        let ids: Vec<String> = covered.iter().map(|row| row.id.clone()).collect();
+        self.state.stand_in(&ids, &why, backup, now)?;
+        for row in covered {
+            self.note_of(row, &format!("skipped: {why}"));
+            self.ping(row, Sign::Success, &why);
+            self.follow(row, now)?;
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::admission::{admit, jitter_of};
-use super::coalesce::{Wanted, coalesce};
+use super::cover::{Candidate, held, rank};
 use super::timetable::{Nominal, last_due, next_due};
 use crate::policy::{CatchUp, Job, Overlap, Period, Policy, Schedule, Work};
 use crate::state::{NewRun, RunRow, RunState, Slot};
@@ -185,6 +185,8 @@ pub struct Decisions {
     pub settle: Vec<(String, RunState, String)>,
     /// To be looked at again later: run, when, why.
     pub postpone: Vec<(String, Timestamp, String)>,
+    /// Waiting for what comes of another that stands for them: run, why; where that is news.
+    pub hold: Vec<(String, String)>,
     /// Going on, and to be ended because a later one takes its place.
     pub end: Vec<String>,
 }
@@ -202,7 +204,7 @@ pub fn decide(
 ) -> Decisions {
     let mut decisions = Decisions::default();
     let running: Vec<&RunRow> = open.iter().filter(|row| row.state == RunState::Running).collect();
-    let mut ready: Vec<Ready<'_>> = Vec::new();
+    let mut waiting: Vec<(Ready<'_>, bool)> = Vec::new();
     for row in open.iter().filter(|row| row.state == RunState::Waiting) {
         let policy = policies.iter().find(|policy| policy.stack == row.slot.stack);
         let job = policy.and_then(|policy| policy.jobs.get(&row.slot.job));
@@ -236,16 +238,37 @@ pub fn decide(
             decisions.settle.push((row.id.clone(), RunState::Skipped, why));
             continue;
         }
-        let ready_now = Ready { row, policy, job, exposure: exposure(policy, row, protected, now) };
-        if ready_now.is_late(now) {
-            let why = format!("it could not begin within {}", ready_now.patience());
-            decisions.settle.push((row.id.clone(), RunState::Missed, why));
-        } else if row.not_before <= now && ready_now.is_admitted(protected, now, &mut decisions) {
-            ready.push(ready_now);
+        let one = Ready { row, policy, job, exposure: exposure(policy, row, protected, now) };
+        let admitted = !one.is_late(now)
+            && row.not_before <= now
+            && one.is_admitted(protected, now, &mut decisions);
+        waiting.push((one, admitted));
+    }
+    let candidates: Vec<Candidate<'_>> = waiting
+        .iter()
+        .map(|(one, admitted)| Candidate {
+            row: one.row,
+            rank: rank(policies, one.row),
+            ready: *admitted,
+            soon: one.is_soon(protected, now),
+        })
+        .collect();
+    let held = held(policies, &candidates, &running);
+    let mut ready: Vec<Ready<'_>> = Vec::new();
+    for (one, admitted) in waiting {
+        if let Some(other) = held.get(one.row.id.as_str()) {
+            let why =
+                format!("waits for run {} of `{}`, which does the same", other.id, other.slot.job);
+            if one.row.why.as_ref() != Some(&why) {
+                decisions.hold.push((one.row.id.clone(), why));
+            }
+        } else if one.is_late(now) {
+            decisions.settle.push((one.row.id.clone(), RunState::Missed, one.why_late()));
+        } else if admitted {
+            ready.push(one);
         }
     }
     overlaps(&mut ready, &running, &mut decisions);
-    cover(&mut ready, &mut decisions);
     // Who is nearest to its RPO goes first, of those the policy puts first.
     ready.sort_by_key(|one| {
         let priority = std::cmp::Reverse(one.job.execution.priority);
@@ -277,8 +300,24 @@ struct Ready<'a> {
 }
 
 impl Ready<'_> {
-    fn patience(&self) -> Period {
-        self.job.execution.start_within.unwrap_or(Period::from_secs(0))
+    /// Why it did not begin in time, with what it waited for last.
+    fn why_late(&self) -> String {
+        let patience = self.job.execution.start_within.unwrap_or(Period::from_secs(0));
+        let waited = self.row.why.as_ref().map(|why| format!(": {why}"));
+        format!("it could not begin within {patience}{}", waited.unwrap_or_default())
+    }
+
+    /// Whether it waits for its jitter alone, and no window is in its way after that.
+    fn is_soon(&self, protected: &Protected, now: Timestamp) -> bool {
+        let (row, execution) = (self.row, &self.job.execution);
+        let jitter = jitter_of(&self.policy.stack, &row.slot.job, execution);
+        let at = row.not_before;
+        if at <= now || row.attempts > 0 || row.due.checked_add(jitter).is_ok_and(|due| due < at) {
+            return false;
+        }
+        let (windows, zone) = (&self.policy.windows, self.policy.time_zone());
+        admit(execution, windows, &zone, at, self.latest(protected))
+            .is_some_and(|admission| admission.start <= at)
     }
 
     fn is_late(&self, now: Timestamp) -> bool {
@@ -385,28 +424,6 @@ pub fn is_replaced(policies: &[Policy], open: &[RunRow], row: &RunRow, now: Time
             && other.not_before <= now
     };
     job.is_some_and(|job| job.execution.overlap == Overlap::Replace) && open.iter().any(waits)
-}
-
-/// What the strongest of several jobs does need not be done again.
-fn cover(ready: &mut Vec<Ready<'_>>, decisions: &mut Decisions) {
-    let wanted: Vec<Wanted> = ready
-        .iter()
-        .map(|one| Wanted {
-            job: one.row.id.clone(),
-            kind: one.job.kind(),
-            sources: vec![format!("{}/{}", one.row.slot.stack, one.row.slot.source)],
-        })
-        .collect();
-    let covered = coalesce(&wanted);
-    let mut by_others = covered.into_iter();
-    ready.retain(|one| {
-        let Some(winner) = by_others.next().and_then(|covered| covered.into_values().next()) else {
-            return true;
-        };
-        let why = format!("run {winner} of a stronger or earlier job does the same");
-        decisions.settle.push((one.row.id.clone(), RunState::Skipped, why));
-        false
-    });
 }
 
 /// As many as there is room for, one of each source at once.

@@ -1,7 +1,7 @@
 //! The runs of a stretch of time, if each takes as long as expected and none fails.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use indexmap::IndexMap;
 use jiff::civil::DateTime;
@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use serde::Serialize;
 
 use super::admission::{Admission, admit, jitter_of};
-use super::coalesce::{Covered, Wanted, coalesce};
+use super::coalesce::{Covered, Wanted, coalesce, strength};
 use crate::id::BackupKind;
 use crate::policy::{Job, Period, Policy, Schedule, Work};
 
@@ -89,7 +89,8 @@ pub fn runs(policy: &Policy, from: Timestamp, until: Timestamp) -> Vec<Run> {
         zone: policy.time_zone(),
         until,
         queue: BinaryHeap::new(),
-        last_start: BTreeMap::new(),
+        near: BTreeSet::new(),
+        begun: BTreeMap::new(),
         done: Vec::new(),
     };
     let before = from.checked_sub(LOOK_BACK).unwrap_or(from);
@@ -222,8 +223,10 @@ struct Planner<'a> {
     zone: TimeZone,
     until: Timestamp,
     queue: BinaryHeap<Reverse<Waiting>>,
-    /// When each source was last begun to be backed up.
-    last_start: BTreeMap<String, Timestamp>,
+    /// Of what is in the queue the backups that no window holds up: when they are due, and the job.
+    near: BTreeSet<(Timestamp, usize)>,
+    /// When each source was last begun to be backed up, by job.
+    begun: BTreeMap<String, BTreeMap<usize, Timestamp>>,
     done: Vec<Run>,
 }
 
@@ -249,6 +252,7 @@ impl Planner<'_> {
     /// The run that begins next. The one after it of its job takes its place.
     fn next(&mut self) -> Option<Waiting> {
         let Reverse(next) = self.queue.pop()?;
+        self.near.remove(&(next.due, next.job));
         if next.follows.is_none()
             && let Some((name, job)) = self.policy.jobs.get_index(next.job)
         {
@@ -260,27 +264,26 @@ impl Planner<'_> {
     /// Runs that begin at the same instant.
     fn begin(&mut self, together: Vec<Waiting>) {
         let jobs: &IndexMap<String, Job> = &self.policy.jobs;
-        let named = |waiting: &Waiting| jobs.get_index(waiting.job);
-        let wanted: Vec<Wanted> = together
-            .iter()
-            .filter_map(named)
-            .map(|(name, job)| Wanted {
-                job: name.clone(),
-                kind: job.kind(),
-                sources: self.sources(job),
-            })
-            .collect();
-        for ((waiting, wanted), covered) in
-            together.into_iter().zip(wanted.clone()).zip(coalesce(&wanted))
-        {
-            let Some((name, job)) = self.policy.jobs.get_index(waiting.job) else { continue };
-            let expected = job.expected.map_or(SignedDuration::ZERO, signed);
-            let end = waiting.start.checked_add(expected).unwrap_or(Timestamp::MAX);
-            let mut sources = wanted.sources;
+        let mut peers: BTreeMap<Timestamp, BTreeMap<usize, Covered>> = BTreeMap::new();
+        for waiting in &together {
+            peers.entry(waiting.due).or_insert_with(|| self.peers(&together, waiting.due));
+        }
+        for waiting in together {
+            let Some((name, job)) = jobs.get_index(waiting.job) else { continue };
+            let by_peers = peers.get(&waiting.due).and_then(|peers| peers.get(&waiting.job));
+            let mut covered = by_peers.cloned().unwrap_or_default();
+            let mut sources = self.sources(job);
+            for source in &sources {
+                if let Some(other) = self.begun_for(source, &waiting, job) {
+                    covered.entry(source.clone()).or_insert(other);
+                }
+            }
             sources.retain(|source| !covered.contains_key(source));
             for source in sources.iter().filter(|_| job.kind().is_some()) {
-                self.last_start.insert(source.clone(), waiting.start);
+                let begun = self.begun.entry(source.clone()).or_default();
+                begun.insert(waiting.job, waiting.start);
             }
+            let end = waiting.start.checked_add(expected(job)).unwrap_or(Timestamp::MAX);
             let run = Run {
                 job: name.clone(),
                 verb: job.work.verb(),
@@ -300,6 +303,41 @@ impl Planner<'_> {
         }
     }
 
+    /// What the runs that begin together, and those of the same time that begin later by their
+    /// jitter alone, leave to each other, by job.
+    fn peers(&self, together: &[Waiting], due: Timestamp) -> BTreeMap<usize, Covered> {
+        let near = self.near.range((due, 0)..=(due, usize::MAX)).map(|(_, job)| *job);
+        let all: BTreeSet<usize> = together.iter().map(|waiting| waiting.job).chain(near).collect();
+        let named = |place: &usize| self.policy.jobs.get_index(*place);
+        let wanted: Vec<Wanted> = all
+            .iter()
+            .filter_map(named)
+            .map(|(name, job)| Wanted {
+                job: name.clone(),
+                kind: job.kind(),
+                sources: self.sources(job),
+            })
+            .collect();
+        all.into_iter().zip(coalesce(&wanted)).collect()
+    }
+
+    /// The job whose run of the source began when this one was due already, and is no weaker.
+    fn begun_for(&self, source: &str, waiting: &Waiting, job: &Job) -> Option<String> {
+        let strength_of = |place: usize| {
+            let (name, job) = self.policy.jobs.get_index(place)?;
+            Some((name, strength(job.kind()?)))
+        };
+        let kind = strength(job.kind()?);
+        let begun = self.begun.get(source)?.iter();
+        let mut begun = begun.filter(|(place, start)| {
+            **place != waiting.job && **start >= waiting.due && **start < waiting.start
+        });
+        begun.find_map(|(place, _)| {
+            let (name, strength) = strength_of(*place)?;
+            (strength >= kind).then(|| name.clone())
+        })
+    }
+
     fn sources(&self, job: &Job) -> Vec<String> {
         match &job.work {
             Work::Backup { .. } => {
@@ -317,18 +355,33 @@ impl Planner<'_> {
         }
     }
 
-    /// Jobs that come after this one.
+    /// Jobs that come after this one: when it is over, and all that others do in its place.
     fn enqueue_followers(&mut self, run: &Run) {
-        if run.is_covered() {
-            return;
-        }
+        let by_others =
+            run.covered.iter().filter_map(|(source, job)| self.end_of(source, job, run));
+        let over = by_others.chain((!run.is_covered()).then_some(run.end)).max();
+        let Some(over) = over else { return };
         for (name, job) in &self.policy.jobs {
             let Schedule::After(names) = &job.schedule else { continue };
             if names.contains(&run.job) {
-                let called = (Nominal::Instant(run.end), run.end);
-                self.enqueue(name, job, called, run.end, Some(run.job.clone()));
+                let called = (Nominal::Instant(over), over);
+                self.enqueue(name, job, called, over, Some(run.job.clone()));
             }
         }
+    }
+
+    /// When the run of a job ends that does what `run` is there for.
+    fn end_of(&self, source: &str, job: &str, run: &Run) -> Option<Timestamp> {
+        let (place, name, job) = self.policy.jobs.get_full(job)?;
+        let begun = self.begun.get(source).and_then(|begun| begun.get(&place)).copied();
+        let start = match begun.filter(|start| *start >= run.due) {
+            Some(start) => start,
+            None if self.near.contains(&(run.due, place)) => {
+                run.due.checked_add(jitter_of(&self.policy.stack, name, &job.execution)).ok()?
+            }
+            None => run.start,
+        };
+        start.checked_add(expected(job)).ok().map(|end| end.max(run.start))
     }
 
     fn enqueue(
@@ -349,23 +402,31 @@ impl Planner<'_> {
         else {
             return;
         };
+        let is_near = waits_for.is_empty() && follows.is_none() && job.kind().is_some();
         let Some(job) = self.policy.jobs.get_index_of(name) else { return };
+        if is_near {
+            self.near.insert((due, job));
+        }
         let waiting = Waiting { start, job, due, nominal, follows, waits_for, despite };
         self.queue.push(Reverse(waiting));
     }
 
     /// When a backup has to begin so that no source of the job loses more than its RPO.
     fn latest_start(&self, job: &Job) -> Option<Timestamp> {
-        let expected = job.expected.map_or(SignedDuration::ZERO, signed);
         self.sources(job)
             .iter()
             .filter_map(|source| {
                 let rpo = signed(self.policy.objectives_of(source).rpo);
-                let last = self.last_start.get(source)?;
-                last.checked_add(rpo).ok()?.checked_sub(expected).ok()
+                let last = self.begun.get(source)?.values().max()?;
+                last.checked_add(rpo).ok()?.checked_sub(expected(job)).ok()
             })
             .min()
     }
+}
+
+/// How long a run is expected to take.
+fn expected(job: &Job) -> SignedDuration {
+    job.expected.map_or(SignedDuration::ZERO, signed)
 }
 
 fn signed(period: Period) -> SignedDuration {

@@ -237,7 +237,7 @@ fn schemas() -> Value {
                 "heartbeat": time,
                 "started": time,
                 "ended": time,
-                "backup": { "type": "string", "description": "The backup that it made." },
+                "backup": { "type": "string", "description": "The backup that it made; of one that was skipped the one that another made in its place." },
                 "cancelled": { "type": "boolean", "description": "Somebody wants it to end." },
             },
         },

@@ -141,6 +141,16 @@ pub trait Ledger {
     /// Ends runs that still wait. Those that do not wait any more stay as they are.
     fn settle(&self, runs: &[(String, RunState, String)], now: Timestamp) -> Result<()>;
 
+    /// Ends runs that still wait as skipped, because another one made the backup that they were to
+    /// make.
+    fn stand_in(
+        &self,
+        runs: &[String],
+        why: &str,
+        backup: Option<&str>,
+        now: Timestamp,
+    ) -> Result<()>;
+
     /// Moves runs that still wait.
     fn postpone(&self, runs: &[(String, Timestamp, String)]) -> Result<()>;
 
@@ -150,7 +160,8 @@ pub trait Ledger {
     /// Forgets final runs that were due before `instant`, but the newest of each source and job.
     fn forget_runs(&self, instant: Timestamp) -> Result<usize>;
 
-    /// Whether a run of the same job and time succeeded, of any source.
+    /// Whether a run of the same job and time succeeded, of any source, or another one made a backup
+    /// in its place.
     fn has_succeeded(&self, slot: &Slot) -> Result<bool>;
 
     /// When the newest run of each source began that succeeded.

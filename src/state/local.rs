@@ -126,6 +126,16 @@ impl Ledger for State {
         Self::settle(self, runs, now)
     }
 
+    fn stand_in(
+        &self,
+        runs: &[String],
+        why: &str,
+        backup: Option<&str>,
+        now: Timestamp,
+    ) -> Result<()> {
+        Self::stand_in(self, runs, why, backup, now)
+    }
+
     fn postpone(&self, runs: &[(String, Timestamp, String)]) -> Result<()> {
         Self::postpone(self, runs)
     }

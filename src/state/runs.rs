@@ -146,7 +146,7 @@ pub struct RunRow {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<Timestamp>,
-    /// The backup that it made.
+    /// The backup that it made; of one that was skipped the one that another made in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
     /// Somebody wants it to end.
@@ -363,6 +363,27 @@ impl State {
         })
     }
 
+    /// Ends runs that still wait as skipped, because another one made the backup that they were to
+    /// make.
+    pub fn stand_in(
+        &self,
+        runs: &[String],
+        why: &str,
+        backup: Option<&str>,
+        now: Timestamp,
+    ) -> Result<()> {
+        self.change("end runs", |transaction| {
+            let mut update = transaction.prepare(
+                "UPDATE runs SET state = 'skipped', why = ?2, backup = ?3, ended = ?4
+                 WHERE id = ?1 AND state = 'waiting'",
+            )?;
+            for id in runs {
+                update.execute(params![id, why, backup, now.as_microsecond()])?;
+            }
+            Ok(())
+        })
+    }
+
     /// Moves runs that still wait.
     pub fn postpone(&self, runs: &[(String, Timestamp, String)]) -> Result<()> {
         self.change("move runs", |transaction| {
@@ -418,9 +439,11 @@ impl State {
         })
     }
 
-    /// Whether a run of the same job and time succeeded, of any source.
+    /// Whether a run of the same job and time succeeded, of any source, or another one made a backup
+    /// in its place.
     pub fn has_succeeded(&self, slot: &Slot) -> Result<bool> {
-        let sql = "WHERE stack = ? AND job = ? AND nominal = ? AND state = 'succeeded' LIMIT 1";
+        let sql = "WHERE stack = ? AND job = ? AND nominal = ? AND (state = 'succeeded'
+                   OR (state = 'skipped' AND backup IS NOT NULL)) LIMIT 1";
         Ok(!self.select(sql, params![slot.stack, slot.job, slot.nominal])?.is_empty())
     }
 

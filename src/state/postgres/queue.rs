@@ -293,6 +293,20 @@ impl Ledger for SharedState {
         })
     }
 
+    fn stand_in(
+        &self,
+        runs: &[String],
+        why: &str,
+        backup: Option<&str>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let sql = "UPDATE backstay.runs SET state = 'skipped', why = $2, backup = $3, ended = $4
+                   WHERE id = ANY($1) AND state = 'waiting'";
+        let ended = now.as_microsecond();
+        self.change("end runs", |client| client.execute(sql, &[&runs, &why, &backup, &ended]))
+            .map(drop)
+    }
+
     fn postpone(&self, runs: &[(String, Timestamp, String)]) -> Result<()> {
         if runs.is_empty() {
             return Ok(());
@@ -335,7 +349,8 @@ impl Ledger for SharedState {
 
     fn has_succeeded(&self, slot: &Slot) -> Result<bool> {
         let sql = "SELECT EXISTS (SELECT 1 FROM backstay.runs WHERE stack = $1 AND job = $2
-                                  AND nominal = $3 AND state = 'succeeded')";
+                                  AND nominal = $3 AND (state = 'succeeded'
+                                       OR (state = 'skipped' AND backup IS NOT NULL)))";
         self.change("read runs", |client| {
             client.query_one(sql, &[&slot.stack, &slot.job, &slot.nominal])?.try_get(0)
         })
