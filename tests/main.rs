@@ -99,6 +99,7 @@ mod s3;
 mod safeguards;
 mod schedule;
 mod scheduler;
+mod scheduler_properties;
 mod simulation;
 mod slips;
 mod soak;
