@@ -18,6 +18,7 @@ mod crash;
 mod daemon;
 mod daemon_hooks;
 mod daemon_log;
+mod daemon_service;
 mod damage;
 mod dashboard;
 mod dashboard_browser;

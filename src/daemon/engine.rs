@@ -38,9 +38,6 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How often is it tried to write down what came of runs before the daemon ends without.
 const LAST_TRIES: u32 = 5;
 
-/// How long runs may go on when the daemon is told to end, before they are told too.
-const GRACE: Duration = Duration::from_secs(30);
-
 /// How long what runs said is kept.
 const WORDS: Duration = Duration::from_hours(30 * 24);
 
@@ -70,6 +67,8 @@ pub struct Settings {
     pub most: usize,
     /// How long one that is gone may have been silent before its runs are taken over.
     pub silence: SignedDuration,
+    /// How long runs may go on when the daemon is told to end, before they are told too.
+    pub grace: Duration,
     /// How people are told, and repositories looked at.
     pub means: Means,
     /// Where others see what the daemon does.
@@ -510,12 +509,12 @@ impl<'a> Engine<'a> {
             self.note(format!(
                 "ending: runs that go on: {}; they are told to end in {} s",
                 self.running.len(),
-                GRACE.as_secs()
+                self.settings.grace.as_secs()
             ));
         }
         let begun = Instant::now();
         while !self.running.is_empty() {
-            if begun.elapsed() > GRACE {
+            if begun.elapsed() > self.settings.grace {
                 for going in self.running.values() {
                     going.stop.now(Reason::Leaving);
                 }

@@ -69,6 +69,12 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     watch: u32,
 
+    /// Seconds that runs may go on when the daemon is told to end, before they are told too.
+    ///
+    /// They may take a minute more for it: whoever ends the daemon is to wait for so long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    grace: u32,
+
     /// Seconds after which runs of a daemon that is silent are taken over.
     #[arg(long, hide = true, value_name = "SECONDS", default_value_t = 45)]
     silence: u32,
@@ -123,6 +129,7 @@ pub fn run(app: &App, args: &Args) -> Result<ExitStatus> {
         host,
         most: args.jobs.into(),
         silence: SignedDuration::from_secs(args.silence.into()),
+        grace: Duration::from_secs(args.grace.into()),
         means: Means {
             web: Web::new(app.runtime.handle().clone()),
             every: Duration::from_secs(args.watch.into()),
