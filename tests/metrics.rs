@@ -72,6 +72,18 @@ fn metrics_tell_what_is_survive_restarts_and_end_with_their_job() {
     assert_eq!(is(r#"backstay_source_unprotected{stack="demo",source="dump"}"#), 1.0);
     assert_eq!(is(r#"backstay_repository_reachable{stack="demo",repository="off"}"#), 1.0);
     assert!(is(r#"backstay_backup_size_bytes{stack="demo",source="files",kind="full"}"#) > 0.0);
+    assert!(is(r#"backstay_backup_stored_bytes{stack="demo",source="files",kind="full"}"#) > 0.0);
+    assert_eq!(is(r#"backstay_chain_length{stack="demo",source="files"}"#), 1.0);
+    for repository in ["main", "off"] {
+        for what in ["bytes", "objects", "free_bytes"] {
+            let series =
+                format!(r#"backstay_repository_{what}{{stack="demo",repository="{repository}"}}"#);
+            assert!(is(&series) > 0.0, "{series}");
+        }
+    }
+    let digest = is("backstay_policies_digest");
+    assert!(digest > 0.0 && digest < 2_f64.powi(48) && digest.fract() == 0.0);
+    assert!(is("backstay_daemon_heartbeat_timestamp_seconds") > 1_795_000_000.0);
     let count = is(r#"backstay_job_run_duration_seconds_count{stack="demo",job_name="often"}"#);
     let all =
         r#"backstay_job_run_duration_seconds_bucket{stack="demo",job_name="often",le="+Inf"}"#;
@@ -106,6 +118,7 @@ fn metrics_tell_what_is_survive_restarts_and_end_with_their_job() {
         let page = page();
         !page.contains("often") && page.contains("job_name=\"seldom\"")
     });
+    assert_ne!(value(&page(), "backstay_policies_digest"), Some(digest), "other policies");
     daemon.end();
 }
 

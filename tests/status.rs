@@ -73,6 +73,46 @@ fn exposure_comes_from_what_lies_in_the_repository() {
 }
 
 #[test]
+fn the_newest_point_is_verified_where_all_that_it_is_made_of_is() {
+    let site = Site::new();
+    site.at("2026-11-21T03:01:00Z", &["backup"]).expect(0);
+    let line = |time: &str| {
+        site.at(time, &["status", "files", "--output", "json"]).expect(0).json()[0].clone()
+    };
+    let shown = |time: &str| {
+        let shown = site.at(time, &["status"]).expect(0).stdout;
+        let line = shown.lines().find(|line| line.starts_with("demo/files")).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = line("2026-11-21T03:02:00Z");
+    assert!(first["newest_verified"].is_null(), "{first}");
+    assert_eq!(first["chain_length"], 1, "{first}");
+    assert!(first["stored"]["main"]["bytes"].as_u64().unwrap() > 0, "{first}");
+    assert!(first["free_bytes"]["main"].as_u64().unwrap() > 0, "{first}");
+    assert_eq!(
+        shown("2026-11-21T03:02:00Z")[1..5],
+        ["development", "2026-11-21", "03:01:00Z", "no"]
+    );
+    site.at("2026-11-21T03:03:00Z", &["verify", "demo/files", "--depth", "stored"]).expect(0);
+    assert_eq!(line("2026-11-21T03:04:00Z")["newest_verified"], "stored");
+    assert_eq!(shown("2026-11-21T03:04:00Z")[4], "stored");
+    // A newer one has something that nobody looked at, and is made of two backups.
+    fs::write(site.0.path("src/another"), "more").unwrap();
+    site.at("2026-11-21T03:05:00Z", &["backup", "demo/files", "--kind", "incremental"]).expect(0);
+    let newer = line("2026-11-21T03:06:00Z");
+    assert!(newer["newest_verified"].is_null(), "{newer}");
+    assert_eq!(newer["chain_length"], 2, "{newer}");
+    assert!(
+        newer["stored"]["main"]["objects"].as_u64() > first["stored"]["main"]["objects"].as_u64()
+    );
+    // Its own objective, in full.
+    let shown = site.at("2026-11-21T03:06:00Z", &["status", "other"]).expect(0).stdout;
+    assert!(shown.contains("2 d 12 h"), "{shown}");
+    let checked = site.at("2026-11-21T03:06:00Z", &["check"]).stdout;
+    assert!(checked.contains("2 d 12 h"), "{checked}");
+}
+
+#[test]
 fn a_point_that_lies_ahead_proves_nothing_and_hides_no_other() {
     let site = Site::new();
     site.at("2030-01-01T00:00:10Z", &["backup"]).expect(0);

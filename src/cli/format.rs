@@ -19,13 +19,18 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
-/// `45 s`, `12 min`, `5 h`, `3 d`: the largest unit of which there are two.
+/// `45 s`, `12 min`, `5 h 30 min`, `2 d 12 h`: the largest unit of which there are two, and what is
+/// left in the next one.
 pub fn span(seconds: u64) -> String {
+    let two = |unit: u64, name: &str, next: u64, rest: &str| match seconds % unit / next {
+        0 => format!("{} {name}", seconds / unit),
+        left => format!("{} {name} {left} {rest}", seconds / unit),
+    };
     match seconds {
         0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
+        120..7200 => two(60, "min", 1, "s"),
+        7200..172_800 => two(3600, "h", 60, "min"),
+        _ => two(86_400, "d", 3600, "h"),
     }
 }
 
@@ -128,6 +133,22 @@ pub fn typed(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn objectives_are_told_as_they_are() {
+        for (seconds, told) in [
+            (0, "0 s"),
+            (119, "119 s"),
+            (900, "15 min"),
+            (3661, "61 min 1 s"),
+            (7200, "2 h"),
+            (100_000, "27 h 46 min"),
+            (60 * 3600, "2 d 12 h"),
+            (1440 * 3600, "60 d"),
+        ] {
+            assert_eq!(span(seconds), told);
+        }
+    }
 
     #[test]
     fn what_others_wrote_moves_no_cursor() {

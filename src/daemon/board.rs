@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::policy::{Period, Policy};
+use crate::archive::digest::{Digest, sha256_hex};
+use crate::policy::{Period, Policy, fingerprint};
 
 /// A round that lies further back than this is the last one of a daemon that hangs.
 const SILENCE: Duration = Duration::from_mins(1);
@@ -34,6 +35,10 @@ pub struct Sheet {
     pub due: Arc<HashMap<(String, String), Option<Timestamp>>>,
     /// The longest interval between two runs, by stack and job.
     pub intervals: Arc<BTreeMap<(String, String), Period>>,
+    /// A number made of the files that are in force, of 48 bits: it says whether two are the same.
+    pub digest: Option<u64>,
+    /// When the daemon last wrote to the state that it is there.
+    pub beaten: Option<Timestamp>,
     /// Rounds of the daemon that failed.
     pub failed_rounds: u64,
     ticked: Option<Instant>,
@@ -50,10 +55,17 @@ impl Board {
     /// Policies are in force.
     pub(super) fn loaded(&self, policies: &[Policy], path: &Path, now: Timestamp) {
         let policies = Arc::new(policies.to_vec());
+        let digest = digest_of(path);
         let mut sheet = self.lock();
+        sheet.digest = digest;
         path.clone_into(&mut sheet.path);
         (sheet.policies, sheet.loaded, sheet.invalid) = (policies, Some(now), None);
         sheet.published = None;
+    }
+
+    /// The state took that the daemon is there.
+    pub(super) fn beaten(&self, now: Timestamp) {
+        self.lock().beaten = Some(now);
     }
 
     /// Changed policies are not.
@@ -86,6 +98,17 @@ impl Board {
     fn lock(&self) -> MutexGuard<'_, Sheet> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Of the names and contents of the files that lie there. `None` if one cannot be read.
+fn digest_of(path: &Path) -> Option<u64> {
+    let mut digest = Digest::default();
+    for (file, ..) in fingerprint(path) {
+        digest.update(file.file_name()?.as_encoded_bytes());
+        digest.update(&[0]);
+        digest.update(sha256_hex(&std::fs::read(&file).ok()?).as_bytes());
+    }
+    u64::from_str_radix(digest.finish_hex().get(..12)?, 16).ok()
 }
 
 impl Sheet {

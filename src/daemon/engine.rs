@@ -242,6 +242,7 @@ impl<'a> Engine<'a> {
             // Only what was written down counts.
             self.beat(now)?;
             self.beaten = Some(Instant::now());
+            self.settings.board.beaten(now);
         }
         if self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
             self.swept = Some(Instant::now());

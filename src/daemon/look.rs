@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::asking::Asking;
 use crate::error::{Error, Result};
+use crate::run::protection::Stored;
 use crate::state::LookRow;
 
 /// How long a look may take.
@@ -37,6 +38,12 @@ pub struct Look {
     pub backups: u64,
     /// The newest of each kind.
     pub sizes: Vec<Size>,
+    /// The backups whose objects the newest one is made of, itself among them.
+    pub chain_length: Option<u64>,
+    /// What each repository holds of it, but for WAL.
+    pub stored: BTreeMap<String, Stored>,
+    /// What is free where repositories are directories of this host, in bytes.
+    pub free_bytes: BTreeMap<String, u64>,
     /// The newest instant in each other repository.
     pub elsewhere: BTreeMap<String, Timestamp>,
     /// The repository that it is backed up to.
@@ -49,6 +56,8 @@ pub struct Look {
     pub damaged: u64,
     /// How long the last recovery that was proven took.
     pub measured_rto_seconds: Option<u64>,
+    /// When that was.
+    pub measured_rto_at: Option<Timestamp>,
     /// How long it would take now.
     pub estimated_rto_seconds: Option<u64>,
     /// Another site is the active one: which, and since when.
@@ -67,6 +76,8 @@ pub struct Size {
     pub backup: String,
     /// Bytes of content.
     pub bytes: u64,
+    /// Bytes that were stored for it, without what it shares with older ones.
+    pub stored_bytes: Option<u64>,
     /// The median of those before it.
     pub median: Option<u64>,
 }

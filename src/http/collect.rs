@@ -17,6 +17,7 @@ use crate::drill::evidence::Verdict;
 use crate::error::Result;
 use crate::notify::Receiver;
 use crate::playbook::ready::{Readiness, plans, readiness};
+use crate::run::protection::Stored;
 use crate::state::{Durations, LastEnds, Ledger, OUTCOMES, RunRow, RunState, RunTotal, State};
 
 /// The text of all metrics.
@@ -31,6 +32,12 @@ pub(super) fn collect(
     page.add("backstay_policies_valid", &[], flag(sheet.invalid.is_none()));
     if let Some(loaded) = sheet.loaded {
         page.add("backstay_policies_loaded_timestamp_seconds", &[], seconds(loaded));
+    }
+    if let Some(digest) = sheet.digest {
+        page.add("backstay_policies_digest", &[], digest as f64);
+    }
+    if let Some(beaten) = sheet.beaten {
+        page.add("backstay_daemon_heartbeat_timestamp_seconds", &[], seconds(beaten));
     }
     page.add("backstay_daemon_failed_rounds_total", &[], sheet.failed_rounds as f64);
     schedules(&mut page, sheet);
@@ -140,6 +147,8 @@ fn sources(page: &mut Page, state: &State, sheet: &Sheet, now: Timestamp) -> Res
     let rows = state.looks()?;
     for policy in &*sheet.policies {
         let mut reachable: BTreeMap<&str, bool> = BTreeMap::new();
+        let mut stored: BTreeMap<&str, Stored> = BTreeMap::new();
+        let mut free: BTreeMap<&str, u64> = BTreeMap::new();
         for name in policy.sources.keys() {
             let objectives = policy.objectives_of(name);
             let labels = [policy.stack.as_str(), name];
@@ -156,11 +165,28 @@ fn sources(page: &mut Page, state: &State, sheet: &Sheet, now: Timestamp) -> Res
                 let answers = !look.unreachable.contains_key(repository);
                 let all = reachable.entry(repository).or_insert(true);
                 *all &= answers;
+                if let Some(here) = look.stored.get(repository) {
+                    let all = stored.entry(repository).or_default();
+                    all.bytes += here.bytes;
+                    all.objects += here.objects;
+                }
+                if let Some(bytes) = look.free_bytes.get(repository) {
+                    free.insert(repository, *bytes);
+                }
             }
         }
         for (repository, answers) in reachable {
             let labels = [policy.stack.as_str(), repository];
             page.add("backstay_repository_reachable", &labels, flag(answers));
+        }
+        for (repository, all) in stored {
+            let labels = [policy.stack.as_str(), repository];
+            page.add("backstay_repository_bytes", &labels, all.bytes as f64);
+            page.add("backstay_repository_objects", &labels, all.objects as f64);
+        }
+        for (repository, bytes) in free {
+            let labels = [policy.stack.as_str(), repository];
+            page.add("backstay_repository_free_bytes", &labels, bytes as f64);
         }
     }
     Ok(())
@@ -179,6 +205,9 @@ fn one_source(page: &mut Page, labels: [&str; 2], look: &Look, rpo: u64, now: Ti
         if let Some(seconds) = seconds {
             page.add(name, &labels, seconds as f64);
         }
+    }
+    if let Some(at) = look.measured_rto_at {
+        page.add("backstay_restore_test_last_timestamp_seconds", &labels, seconds(at));
     }
     let newest = look.elsewhere.values().max();
     if let Some(at) = newest {
@@ -205,9 +234,15 @@ fn one_source(page: &mut Page, labels: [&str; 2], look: &Look, rpo: u64, now: Ti
     }
     page.add("backstay_recovery_points", &labels, look.backups as f64);
     page.add("backstay_damaged_objects", &labels, look.damaged as f64);
+    if let Some(length) = look.chain_length {
+        page.add("backstay_chain_length", &labels, length as f64);
+    }
     for size in &look.sizes {
         let labels = [stack, source, size.kind.as_str()];
         page.add("backstay_backup_size_bytes", &labels, size.bytes as f64);
+        if let Some(bytes) = size.stored_bytes {
+            page.add("backstay_backup_stored_bytes", &labels, bytes as f64);
+        }
         if let Some(median) = size.median {
             page.add("backstay_backup_size_median_bytes", &labels, median as f64);
         }

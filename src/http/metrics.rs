@@ -43,6 +43,7 @@ pub struct Metric {
 const JOB: &[&str] = &["stack", "job_name", "source"];
 const JOB_ALONE: &[&str] = &["stack", "job_name"];
 const SOURCE: &[&str] = &["stack", "source"];
+const REPOSITORY: &[&str] = &["stack", "repository"];
 const PLAYBOOK: &[&str] = &["stack", "playbook"];
 const DRILL: &[&str] = &["stack", "drill"];
 
@@ -70,6 +71,16 @@ pub const METRICS: &[Metric] = &[
         "backstay_policies_loaded_timestamp_seconds",
         &[],
         "When the policies in force were loaded.",
+    ),
+    gauge(
+        "backstay_policies_digest",
+        &[],
+        "A number made of the files of the policies in force: where two daemons have the same ones they show the same.",
+    ),
+    gauge(
+        "backstay_daemon_heartbeat_timestamp_seconds",
+        &[],
+        "When this daemon last wrote to the state that it is there: what it holds there is renewed by that.",
     ),
     gauge(
         "backstay_state_up",
@@ -213,6 +224,21 @@ pub const METRICS: &[Metric] = &[
         "The median of those of the 7 days before it.",
     ),
     gauge(
+        "backstay_backup_stored_bytes",
+        &["stack", "source", "kind"],
+        "Bytes that the newest backup added to the repository.",
+    ),
+    gauge(
+        "backstay_chain_length",
+        SOURCE,
+        "Backups whose objects the newest one is made of, itself included.",
+    ),
+    gauge(
+        "backstay_restore_test_last_timestamp_seconds",
+        SOURCE,
+        "When `backstay verify --depth restore` last proved that it can be brought back.",
+    ),
+    gauge(
         "backstay_verify_last_timestamp_seconds",
         &["stack", "source", "level"],
         "When an object was last proven sound, by depth.",
@@ -224,8 +250,19 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge(
         "backstay_repository_reachable",
-        &["stack", "repository"],
+        REPOSITORY,
         "Whether the repository answered when it was last looked at.",
+    ),
+    gauge(
+        "backstay_repository_bytes",
+        REPOSITORY,
+        "Bytes that the backups of the stack take there, without WAL, when it was last looked at.",
+    ),
+    gauge("backstay_repository_objects", REPOSITORY, "Objects that these are made of."),
+    gauge(
+        "backstay_repository_free_bytes",
+        REPOSITORY,
+        "What may still be written where a repository is a directory of this host.",
     ),
     gauge(
         "backstay_alerts_firing",

@@ -1,11 +1,11 @@
 //! What of a source could be restored now, and how old that is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::archive::manifest::{Manifest, NeededWal};
+use crate::archive::manifest::{Manifest, NeededWal, parse_data_path};
 use crate::archive::wal::WalSegment;
 use crate::error::Result;
 use crate::id::{BackupId, BackupKind};
@@ -102,9 +102,28 @@ pub struct Holding {
     /// The newest backup of each kind, and how large those before it were.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sizes: Vec<Size>,
+    /// The backups whose objects the newest one is made of, itself among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain_length: Option<usize>,
+    /// What all of it takes in the repository, but for WAL.
+    #[serde(skip)]
+    pub stored: Stored,
     /// The objects that the backups are made of.
     #[serde(skip)]
     pub objects: BTreeSet<String>,
+    /// Those of the backup that the newest instant is restored from.
+    #[serde(skip)]
+    pub newest_objects: BTreeSet<String>,
+}
+
+/// What backups take in a repository; what several share counts once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stored {
+    /// Bytes.
+    pub bytes: u64,
+    /// Objects.
+    pub objects: usize,
 }
 
 /// How large the newest backup of a kind is.
@@ -116,6 +135,9 @@ pub struct Size {
     pub backup: BackupId,
     /// Bytes of content of all that it holds.
     pub bytes: u64,
+    /// Bytes that were stored for it, without what it shares with older ones.
+    #[serde(default)]
+    pub stored_bytes: u64,
     /// The median of those of the 7 days before it; of the three before it, if these are fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub median: Option<u64>,
@@ -125,28 +147,51 @@ pub struct Size {
 pub fn holding(source: &SourceStore, manifests: &[Manifest]) -> Result<Holding> {
     let current = manifests.iter().filter(|manifest| source.epochs().of(manifest).is_none());
     let points = current.flat_map(|manifest| &manifest.recovery_points);
-    let objects = manifests.iter().flat_map(Manifest::objects);
+    let objects: BTreeMap<&str, u64> = manifests
+        .iter()
+        .flat_map(Manifest::objects)
+        .map(|(path, bytes, _)| (path, bytes))
+        .collect();
+    let newest = newest(source, manifests)?;
+    let newest_objects = newest.as_ref().map(|newest| objects_of(manifests, newest));
+    let newest_objects = newest_objects.unwrap_or_default();
+    let backups: BTreeSet<BackupId> =
+        newest_objects.iter().filter_map(|path| Some(parse_data_path(path)?.0)).collect();
     Ok(Holding {
-        newest: newest(source, manifests)?,
         oldest: points.map(|point| point.time).min(),
         backups: manifests.len(),
         sizes: sizes(manifests),
-        objects: objects.map(|(path, ..)| path.to_owned()).collect(),
+        chain_length: newest.is_some().then_some(backups.len()),
+        stored: Stored { bytes: objects.values().sum(), objects: objects.len() },
+        objects: objects.into_keys().map(str::to_owned).collect(),
+        newest_objects,
+        newest,
     })
+}
+
+/// The objects of the backup that an instant is restored from.
+pub fn objects_of(manifests: &[Manifest], newest: &Newest) -> BTreeSet<String> {
+    let found = manifests.iter().find(|manifest| manifest.backup == newest.backup);
+    let objects = found.into_iter().flat_map(Manifest::objects);
+    objects.map(|(path, ..)| path.to_owned()).collect()
 }
 
 fn sizes(manifests: &[Manifest]) -> Vec<Size> {
     let mut found = Vec::new();
     for kind in [BackupKind::Full, BackupKind::Incremental, BackupKind::Snapshot] {
-        let mut of: Vec<(&BackupId, Timestamp, u64)> = manifests
-            .iter()
-            .filter(|manifest| manifest.kind == kind)
-            .map(|manifest| (&manifest.backup, manifest.end, manifest.counts.bytes))
-            .collect();
-        of.sort_by_key(|(_, end, _)| *end);
-        let Some((backup, end, bytes)) = of.pop() else { continue };
-        let before: Vec<(Timestamp, u64)> = of.iter().map(|(_, end, size)| (*end, *size)).collect();
-        found.push(Size { kind, backup: backup.clone(), bytes, median: median(&before, end) });
+        let mut of: Vec<&Manifest> =
+            manifests.iter().filter(|manifest| manifest.kind == kind).collect();
+        of.sort_by_key(|manifest| manifest.end);
+        let Some(last) = of.pop() else { continue };
+        let before: Vec<(Timestamp, u64)> =
+            of.iter().map(|manifest| (manifest.end, manifest.counts.bytes)).collect();
+        found.push(Size {
+            kind,
+            backup: last.backup.clone(),
+            bytes: last.counts.bytes,
+            stored_bytes: last.counts.stored_bytes,
+            median: median(&before, last.end),
+        });
     }
     found
 }

@@ -342,8 +342,8 @@ fn print(printer: &Printer, report: &Report) -> Result<()> {
                 line.source.clone(),
                 line.kind.to_owned(),
                 line.repository.clone(),
-                duration(line.rpo_seconds),
-                duration(line.rto_seconds),
+                format::span(line.rpo_seconds),
+                format::span(line.rto_seconds),
                 line.jobs.join(", "),
             ]
         })
@@ -413,13 +413,4 @@ fn print(printer: &Printer, report: &Report) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// `15m`, `4h`, `24h`.
-fn duration(seconds: u64) -> String {
-    match seconds {
-        s if s % 3600 == 0 => format!("{}h", s / 3600),
-        s if s % 60 == 0 => format!("{}m", s / 60),
-        s => format!("{s}s"),
-    }
 }

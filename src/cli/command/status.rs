@@ -14,11 +14,12 @@ use crate::daemon::timetable;
 use crate::error::{Error, Result};
 use crate::id::SourceAddress;
 use crate::playbook::ready;
-use crate::policy::{Policy, Schedule};
-use crate::run::protection::{self, Holding, Newest, is_ahead};
+use crate::policy::{Policy, Schedule, Tier};
+use crate::run::protection::{self, Holding, Newest, Stored, is_ahead};
+use crate::run::space::free_bytes;
 use crate::run::{host_name, list_backups};
 use crate::state::{
-    Ledger, ProofResult, ReadinessRow, Recovery, RunFilter, RunRow, RunState, State,
+    Ledger, ProofDepth, ProofResult, ReadinessRow, Recovery, RunFilter, RunRow, RunState, State,
 };
 
 /// Show how well everything is protected.
@@ -53,7 +54,7 @@ enum Verdict {
 #[derive(Serialize, Deserialize)]
 struct Line {
     source: String,
-    tier: Option<crate::policy::Tier>,
+    tier: Option<Tier>,
     rpo_seconds: u64,
     rto_seconds: u64,
     #[serde(flatten)]
@@ -77,6 +78,16 @@ struct Line {
     unreachable: BTreeMap<String, String>,
     #[serde(flatten)]
     holding: Holding,
+    /// What each repository holds of it, but for WAL.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    stored: BTreeMap<String, Stored>,
+    /// What is free where repositories are directories of this host, in bytes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    free_bytes: BTreeMap<String, u64>,
+    /// The depth at which every object of the backup was found sound that the newest point is
+    /// restored from; missing where one was not looked at, or is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newest_verified: Option<String>,
     /// When an object of it was last found sound, by depth of the verification.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     verified: BTreeMap<String, Timestamp>,
@@ -208,14 +219,24 @@ fn look(app: &App, args: &Args, now: Timestamp) -> Result<Vec<Line>> {
             continue;
         }
         let mut repositories: BTreeMap<&str, Result<Opened>> = BTreeMap::new();
-        for name in policy.repositories.keys() {
+        let mut free = BTreeMap::new();
+        for (name, repository) in &policy.repositories {
             repositories.insert(name, app.open(policy, name));
+            let local = repository.local();
+            if let Some(Ok(bytes)) = local.map(|local| free_bytes(&local.path)) {
+                free.insert(name.clone(), bytes);
+            }
         }
         let fenced = app.standing(policy)?.fence(&policy.stack);
         let playbooks = playbooks(readiness.as_deref(), policy);
         for address in wanted {
             let line = line(memory, policy, &address, &repositories, now);
-            lines.push(Line { fenced: fenced.clone(), playbooks: playbooks.clone(), ..line });
+            lines.push(Line {
+                fenced: fenced.clone(),
+                playbooks: playbooks.clone(),
+                free_bytes: free.clone(),
+                ..line
+            });
         }
     }
     Ok(lines)
@@ -250,6 +271,7 @@ fn line(
     let mut proven = Proven::default();
     let mut elsewhere = BTreeMap::new();
     let mut unreachable = BTreeMap::new();
+    let mut stored = BTreeMap::new();
     for (name, opened) in repositories {
         let found = match opened {
             Ok(opened) => holding_in(opened, address, now).map(|found| (opened, found)),
@@ -257,8 +279,10 @@ fn line(
         };
         match found {
             Ok((opened, found)) => {
-                proven.add(state, opened, address, &found);
-                if Some(*name) == home {
+                let is_home = Some(*name) == home;
+                proven.add(state, opened, address, &found, is_home);
+                stored.insert((*name).to_owned(), found.stored);
+                if is_home {
                     (holding, known) = (found, true);
                 } else if let Some(newest) = found.newest.filter(|newest| !lies_ahead(newest, now))
                 {
@@ -313,6 +337,9 @@ fn line(
         repository: home.map(str::to_owned),
         unreachable,
         holding,
+        stored,
+        free_bytes: BTreeMap::new(),
+        newest_verified: proven.newest.map(|depth| depth.word().to_owned()),
         verified: proven.sound,
         damaged: proven.damaged.len(),
         measured_rto_seconds: recovery.map(|recovery| recovery.seconds().ceil() as u64),
@@ -343,7 +370,9 @@ fn holding_in(opened: &Opened, address: &SourceAddress, now: Timestamp) -> Resul
     };
     let past: Vec<Manifest> = manifests.into_iter().filter(is_past).collect();
     let newest = protection::newest(&source, &past)?.or_else(|| holding.newest.clone());
-    Ok(Holding { newest, ..holding })
+    let newest_objects = newest.as_ref().map(|newest| protection::objects_of(&past, newest));
+    let newest_objects = newest_objects.unwrap_or_default();
+    Ok(Holding { newest, newest_objects, ..holding })
 }
 
 /// Whether the newest instant is of a clock that was wrong. That of WAL is by the store's.
@@ -359,6 +388,8 @@ struct Proven {
     damaged: BTreeSet<(String, String)>,
     /// The last time that it was brought back, from any of the repositories.
     recovery: Option<Recovery>,
+    /// How the newest backup of its own repository was found sound as a whole.
+    newest: Option<ProofDepth>,
 }
 
 impl Proven {
@@ -369,6 +400,7 @@ impl Proven {
         opened: &Opened,
         address: &SourceAddress,
         holding: &Holding,
+        is_home: bool,
     ) {
         let id = &opened.repository.descriptor().id;
         let recoveries = state.and_then(|state| state.recoveries(id, &address.to_string()).ok());
@@ -379,9 +411,14 @@ impl Proven {
             self.recovery = Some(recovery);
         }
         let proofs = state.and_then(|state| state.proofs(id, &address.to_string()).ok());
+        let (mut content, mut any) = (BTreeSet::new(), BTreeSet::new());
         for proof in proofs.unwrap_or_default() {
             match proof.result {
                 ProofResult::Sound => {
+                    any.insert(proof.object.clone());
+                    if proof.depth == ProofDepth::Content {
+                        content.insert(proof.object.clone());
+                    }
                     let last =
                         self.sound.entry(proof.depth.word().to_owned()).or_insert(proof.proven_at);
                     *last = proof.proven_at.max(*last);
@@ -391,6 +428,18 @@ impl Proven {
                 }
                 ProofResult::Damaged => {}
             }
+        }
+        let all = |sound: &BTreeSet<String>| {
+            let damaged = |object: &String| self.damaged.contains(&(id.clone(), object.clone()));
+            let newest = &holding.newest_objects;
+            !newest.is_empty() && newest.iter().all(|one| sound.contains(one) && !damaged(one))
+        };
+        if is_home {
+            self.newest = if all(&content) {
+                Some(ProofDepth::Content)
+            } else {
+                all(&any).then_some(ProofDepth::Stored)
+            };
         }
     }
 }
@@ -441,9 +490,11 @@ fn next_run(
         .min()
 }
 
-const HEAD: [(&str, Align); 8] = [
+const HEAD: [(&str, Align); 10] = [
     ("SOURCE", Align::Left),
+    ("TIER", Align::Left),
     ("NEWEST", Align::Left),
+    ("VERIFIED", Align::Left),
     ("LOST NOW", Align::Right),
     ("RPO", Align::Right),
     ("RTO", Align::Right),
@@ -479,7 +530,19 @@ fn cells(line: &Line, now: Timestamp) -> Vec<String> {
     };
     vec![
         line.source.clone(),
+        match line.tier {
+            None => "-",
+            Some(Tier::Development) => "development",
+            Some(Tier::Staging) => "staging",
+            Some(Tier::Production) => "production",
+        }
+        .to_owned(),
         format!("{}{by_wal}", time(newest)),
+        match &line.newest_verified {
+            _ if newest.is_none() => "-".to_owned(),
+            None => "no".to_owned(),
+            Some(depth) => depth.clone(),
+        },
         match newest {
             Some(_) if line.ahead => "?".to_owned(),
             newest => newest.map_or("-".to_owned(), |newest| format::span(exposure(newest, now))),

@@ -58,13 +58,20 @@ impl Words {
 
     /// `45 s`, `12 min`, `5 h`, `3 d`: the largest unit of which there are two.
     pub fn span(self, seconds: u64) -> String {
-        let (number, en, zh) = match seconds {
-            0..120 => (seconds, "s", "秒"),
-            120..7200 => (seconds / 60, "min", "分钟"),
-            7200..172_800 => (seconds / 3600, "h", "小时"),
-            _ => (seconds / 86_400, "d", "天"),
+        let units = [(1, "s", "秒"), (60, "min", "分钟"), (3600, "h", "小时"), (86_400, "d", "天")];
+        let at = match seconds {
+            0..120 => 0,
+            120..7200 => 1,
+            7200..172_800 => 2,
+            _ => 3,
         };
-        format!("{number} {}", self.say(en, zh))
+        let (unit, en, zh) = units[at];
+        let whole = format!("{} {}", seconds / unit, self.say(en, zh));
+        let (next, en, zh) = units[at.saturating_sub(1)];
+        match seconds % unit / next {
+            0 => whole,
+            left => format!("{whole} {left} {}", self.say(en, zh)),
+        }
     }
 
     /// How long something took: `1.5 s`, `1 min 05 s`, `2 h 03 min`.
