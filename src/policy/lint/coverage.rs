@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use indexmap::IndexMap;
 use jiff::tz::TimeZone;
 
 use super::{Findings, execution};
@@ -167,12 +168,12 @@ fn check_job(findings: &mut Findings<'_>, name: &str, job: &Job, zone: &TimeZone
     }
 }
 
-/// Two jobs that want the same source at the same minute.
+/// Jobs that want the same source at the same minute: of each job the others, by the source.
 fn check_overlap(findings: &mut Findings<'_>) {
     let policy = findings.policy;
     let jobs: Vec<(&String, &Job)> = policy.jobs.iter().collect();
     for (index, (name, job)) in jobs.iter().enumerate() {
-        let clash = jobs[..index].iter().find_map(|(other_name, other)| {
+        let clashes = jobs[..index].iter().filter_map(|(other_name, other)| {
             let (Schedule::Cron(one), Schedule::Cron(two)) = (&job.schedule, &other.schedule)
             else {
                 return None;
@@ -184,14 +185,30 @@ fn check_overlap(findings: &mut Findings<'_>) {
             }
             let source =
                 policy.sources.keys().find(|name| job.covers(name) && other.covers(name))?;
-            Some((*other_name, source))
+            Some((source, *other_name))
         });
-        if let Some((other, source)) = clash {
+        let mut others: IndexMap<&String, Vec<&String>> = IndexMap::new();
+        for (source, other) in clashes {
+            others.entry(source).or_default().push(other);
+        }
+        for (source, others) in others {
+            let shown: Vec<String> =
+                others.iter().take(MOST_SHOWN).map(|other| format!("`{other}`")).collect();
+            let more = match others.len().saturating_sub(MOST_SHOWN) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
             findings.warning(
                 &["jobs", name, "schedule", "cron"],
-                format!("jobs `{name}` and `{other}` want `{source}` at the same minute"),
-                "one waits, or both become one run of the stronger kind: move one of them",
+                format!(
+                    "jobs `{name}` and {}{more} want `{source}` at the same minute",
+                    shown.join(", ")
+                ),
+                "one waits, or they become one run of the strongest kind: move some of them",
             );
         }
     }
 }
+
+/// The most jobs that a finding names.
+const MOST_SHOWN: usize = 5;
