@@ -209,7 +209,7 @@ proptest! {
 
 proptest! {
     // Each case is half a day of a daemon.
-    #![proptest_config(ProptestConfig { cases: 16, ..config() })]
+    #![proptest_config(ProptestConfig { cases: 6, ..config() })]
 
     #[test]
     fn of_each_source_and_time_one_run_is_done_and_as_planned(text in colliding()) {
