@@ -45,7 +45,7 @@ bench-daemon: deps-build ## Measure an idle daemon with 1,000 sources and 5,000 
 .PHONY: soak
 soak: deps-test ## Kill thousands of processes, fuzz every reader, back up a million files (BACKSTAY_SOAK, BACKSTAY_FUZZ, SCALE_…)
 	BACKSTAY_SOAK=$${BACKSTAY_SOAK:-5000} $(CARGO) test $(LOCKED) --test main soak:: -- --nocapture
-	BACKSTAY_SOAK=1 BACKSTAY_CHAOS_SEEDS=1 $(CARGO) test $(LOCKED) --test main -- --nocapture --test-threads=2 chaos:: damage:: day::
+	BACKSTAY_SOAK=1 BACKSTAY_CHAOS_SEEDS=1 $(CARGO) test $(LOCKED) --test main -- --nocapture --test-threads=2 chaos:: damage:: day:: schedule::
 	BACKSTAY_FUZZ=$${BACKSTAY_FUZZ:-60} $(CARGO) test $(LOCKED) --test main fuzz:: -- --nocapture --test-threads=2
 	BACKSTAY_LATENCY=1 $(CARGO) test $(LOCKED) --test main latency:: -- --nocapture
 	@scripts/soak-scale.sh

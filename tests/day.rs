@@ -304,7 +304,9 @@ fn a_day_with_a_store_that_fails_leaves_nothing_behind() {
             .count()
     };
     // One more or less, since a day begins and ends at some time between.
-    let near = |job: &str, hours: i64| (of(job, "") as i64 - passed / hours).abs() <= 2;
+    let near = |job: &str, hours: i64| {
+        (of(job, "") as i64 - passed / hours).abs() <= if hours == 1 { 2 } else { 1 }
+    };
     assert!(near("hourly", 1) && near("dumps", 4), "{runs:#?}");
     assert!(of("hourly", "succeeded") as i64 >= passed / 2, "{runs:#?}\n{said}");
     let most: &[&str] = &["dumps", "away", "cluster", "proof"];

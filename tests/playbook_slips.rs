@@ -152,7 +152,7 @@ fn taking_back_is_what_was_asked_for_in_the_events_as_well() {
 }
 
 #[test]
-fn a_plan_keeps_mappings_in_the_order_in_which_they_are_written() {
+fn a_run_whose_plan_has_mappings_in_any_order_is_read_and_gone_on_with() {
     let stage = Stage::new(&one(
         "    assess:\n      a: { command: { apply: { shell: \"echo $ZULU$ALPHA >> $LEDGER\" }, environment: { ZULU: z, ALPHA: a } } }\n      agree: { approval: {} }\n",
     ));

@@ -11,7 +11,7 @@ use backstay::policy::{Cron, Policy, parse};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::common::Sandbox;
+use crate::common::{Sandbox, thorough};
 
 const ZONES: [&str; 6] = [
     "Europe/Berlin",
@@ -91,8 +91,12 @@ fn expressions_mean_what_another_library_says_they_mean() {
 #[test]
 fn two_years_of_the_shipped_policies_hold_in_every_zone() {
     let (from, until) = years();
-    for zone in ZONES {
-        for name in ["superset", "redash", "data-platform"] {
+    for (number, zone) in ZONES.iter().enumerate() {
+        for (turn, name) in ["superset", "redash", "data-platform"].iter().enumerate() {
+            // Each zone with one of them, and all with all where there is time.
+            if number % 3 != turn && !thorough() {
+                continue;
+            }
             let policy = shipped(name, zone);
             let all = runs(&policy, from, until);
             let case = format!("{name} in {zone}");
@@ -121,14 +125,18 @@ fn hold_what_is_forecast(policy: &Policy, all: &[Run], from: Timestamp, case: &s
     let done: Vec<&Run> =
         all.iter().filter(|run| run.kind.is_some() && run.start < until).collect();
     for exposure in exposures(policy, from) {
-        let of: Vec<&&Run> =
+        let mut of: Vec<&&Run> =
             done.iter().filter(|run| run.sources.contains(&exposure.source)).collect();
+        of.sort_by_key(|run| run.end);
         // Just before each end the newest of those that ended before is all there is.
-        let exposed = of.iter().filter_map(|run| {
-            let ended = of.iter().filter(|other| other.end < run.end).map(|other| other.start);
-            ended.max().map(|newest| run.end.duration_since(newest))
+        let mut newest = None;
+        let groups = of.chunk_by(|a, b| a.end == b.end).filter_map(|together| {
+            let exposed = newest.map(|newest| together[0].end.duration_since(newest));
+            newest = newest.max(together.iter().map(|run| run.start).max());
+            exposed
         });
-        let found = exposed.max().unwrap().unsigned_abs();
+        let exposed: Vec<SignedDuration> = groups.collect();
+        let found = exposed.into_iter().max().unwrap().unsigned_abs();
         assert_eq!(Some(found), exposure.worst.map(|worst| worst.get()), "{case}: {exposure:?}");
         assert!(exposure.holds, "{case}: {exposure:?}");
     }

@@ -84,16 +84,12 @@ impl Role {
         }))
     }
 
-    /// The vantage points that cannot tell anything now. Whether they reach the site before does not matter yet.
-    fn blind(&self, job: &Job<'_>) -> Result<Vec<String>> {
+    /// What the vantage points see now. Whether they reach the site before does not matter yet.
+    fn seen_now(&self, job: &Job<'_>) -> Result<Vec<View>> {
         let mut points = self.spec.vantage_points.clone();
         // Nobody knows yet what an earlier step is going to find.
         points.retain(|_, point| uses(&point.tcp).is_empty());
-        let blind = |view: View| match view.seen {
-            Seen::Unknown(why) => Some(format!("the vantage point {}: {why}", view.place)),
-            Seen::Reached | Seen::Unreached(_) => None,
-        };
-        Ok(look(&points, job)?.into_iter().filter_map(blind).collect())
+        look(&points, job)
     }
 
     fn become_active(&self, site: &str, fence: &str, key: &str, job: &Job<'_>) -> Result<Outputs> {
@@ -150,23 +146,24 @@ fn all_unreached(views: &[View]) -> Result<Vec<String>> {
         )
         .hint("what can be reached can be written to: cut it off, whatever people said of it, then try this step again"));
     }
-    let mut unreached = Vec::new();
-    for view in views {
-        match &view.seen {
+    let (mut unreached, mut blind) = (Vec::new(), Vec::new());
+    for View { place, address, seen } in views {
+        match seen {
             Seen::Unreached(how) => {
-                unreached
-                    .push(format!("not reached at {} from {}: {how}", view.address, view.place));
+                unreached.push(format!("not reached at {address} from {place}: {how}"));
             }
-            Seen::Unknown(why) => {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!("the vantage point {} cannot tell whether the site before can be reached: {why}", view.place),
-                )
-                .hint("a place that does not answer proves nothing: bring it back, then try this step again")
-                .hint("where it is gone for good: take it out of the policy, and begin anew, so that people agree to that"));
-            }
+            Seen::Unknown(why) => blind.push(format!("the vantage point {place}: {why}")),
             Seen::Reached => {}
         }
+    }
+    if !blind.is_empty() {
+        let what = format!(
+            "it cannot be told whether the site before can be reached: {}",
+            blind.join("; ")
+        );
+        return Err(Error::new(ErrorKind::Conflict, what)
+            .hint("a place that does not answer proves nothing: bring it back, then try this step again")
+            .hint("where it is gone for good: take it out of the policy, and begin anew, so that people agree to that"));
     }
     Ok(unreached)
 }
@@ -189,15 +186,26 @@ impl Action for Role {
             1 => ", where 1 vantage point does not reach the other one".to_owned(),
             number => format!(", where none of {number} vantage points reaches the other one"),
         };
-        let preview = Preview::of(format!(
-            "makes site {to} the active one, epoch {}{from}; now: {site}",
-            epoch + 1
-        ));
-        let mut preview = match self.check_settled(job.cx.clock.now()) {
-            Ok(()) => preview,
-            Err(error) => preview.missing(error.chain()),
-        };
-        for problem in self.blind(job)? {
+        let mut what =
+            format!("makes site {to} the active one, epoch {}{from}; now: {site}", epoch + 1);
+        let mut blind = Vec::new();
+        for View { place, seen, .. } in self.seen_now(job)? {
+            let now = match seen {
+                Seen::Reached => format!(", reached from {place}"),
+                // From a place that never could it is a yes for ever.
+                Seen::Unreached(how) => format!(", not reached from {place}: {how}"),
+                Seen::Unknown(why) => {
+                    blind.push(format!("the vantage point {place}: {why}"));
+                    continue;
+                }
+            };
+            what.push_str(&now);
+        }
+        let mut preview = Preview::of(what);
+        if let Err(error) = self.check_settled(job.cx.clock.now()) {
+            preview = preview.missing(error.chain());
+        }
+        for problem in blind {
             preview = preview.missing(problem);
         }
         Ok(if site == *to {

@@ -9,6 +9,7 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
+use rustix::io::Errno;
 
 use super::program::{Surroundings, run};
 use super::remote::on_host;
@@ -23,18 +24,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(45);
 
 /// What an attempt comes to that was made and that found nobody: in the words of the C locale.
-const NOBODY: [&str; 6] = [
+const NOBODY: [&str; 5] = [
     "Connection refused",
     "Connection reset by peer",
     "Connection timed out",
     "Host is down",
-    "Network is unreachable",
     "No route to host",
 ];
 
-/// What an address comes to of a family that the host does not have: the others tell.
-const NOT_HERE: [&str; 2] =
-    ["Address family not supported by protocol", "Cannot assign requested address"];
+/// What an address comes to that the host knows no way to, for want of the family or of a route: no attempt was
+/// made. Other addresses may tell.
+const NOT_HERE: [&str; 3] = [
+    "Address family not supported by protocol",
+    "Cannot assign requested address",
+    "Network is unreachable",
+];
+
+/// What the attempt over there says first, so that one which was ended before it was made is none.
+const BEGUN: &str = "begun";
 
 /// Tries every address that a name has there. A line for each: `backstay`, how the attempt ended, the
 /// address, and what was said last; `backstay` and `unknown` where the name has none.
@@ -43,7 +50,7 @@ command -v timeout >/dev/null || { echo 'backstay unknown there is no program `t
 found=$(timeout "$2" getent ahosts "$0") || { echo "backstay unknown \`getent ahosts $0\` finds no address"; exit 0; }
 while read -r address kind _; do
   [ "$kind" = STREAM ] || continue
-  said=$(timeout "$2" bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$address" "$1" 2>&1 </dev/null)
+  said=$(timeout "$2" bash -c 'echo begun; exec 3<>"/dev/tcp/$0/$1"' "$address" "$1" 2>&1 </dev/null)
   echo "backstay $? $address ${said##*: }"
 done <<< "$found""#;
 
@@ -114,7 +121,7 @@ fn split(address: &str) -> Option<(String, u16)> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     // What begins so would be an option over there.
     let valid = !bare.is_empty() && !bare.starts_with('-');
-    Some((bare.to_owned(), port.parse().ok().filter(|_| valid)?))
+    Some((bare.to_owned(), port.parse().ok().filter(|port| valid && *port > 0)?))
 }
 
 fn look_here(name: &str, port: u16) -> Seen {
@@ -135,9 +142,10 @@ fn said(error: &io::Error) -> String {
         io::ErrorKind::ConnectionRefused => NOBODY[0],
         io::ErrorKind::ConnectionReset => NOBODY[1],
         io::ErrorKind::TimedOut => NOBODY[2],
-        io::ErrorKind::NetworkUnreachable => NOBODY[4],
-        io::ErrorKind::HostUnreachable => NOBODY[5],
+        io::ErrorKind::HostUnreachable => NOBODY[4],
         io::ErrorKind::AddrNotAvailable => NOT_HERE[1],
+        io::ErrorKind::NetworkUnreachable => NOT_HERE[2],
+        _ if error.raw_os_error() == Some(Errno::HOSTDOWN.raw_os_error()) => NOBODY[3],
         _ => return error.to_string(),
     };
     words.to_owned()
@@ -196,7 +204,8 @@ fn read(output: &str) -> Seen {
         let ended = match (status, words.next().unwrap_or_default().trim()) {
             ("0", _) => Ok(()),
             // The program that ends it when it takes too long.
-            ("124", _) => Err(NOBODY[2].to_owned()),
+            ("124", BEGUN) => Err(NOBODY[2].to_owned()),
+            ("124", _) => Err("it took too long to begin".to_owned()),
             (_, said) => Err(said.to_owned()),
         };
         (address, ended)
@@ -216,20 +225,22 @@ mod tests {
         let unreached = |said: &str| Seen::Unreached(said.to_owned());
         assert_eq!(read("backstay 0 192.0.2.1 \n"), Seen::Reached);
         assert_eq!(read("welcome\nbackstay 1 ::1 Connection refused\n"), unreached(NOBODY[0]));
-        assert_eq!(read("backstay 124 192.0.2.1 \n"), unreached(NOBODY[2]));
+        assert_eq!(read("backstay 124 192.0.2.1 begun\n"), unreached(NOBODY[2]));
         // One address that answers is the site.
-        assert_eq!(read("backstay 124 2001:db8::1 \nbackstay 0 192.0.2.1 \n"), Seen::Reached);
+        assert_eq!(read("backstay 124 2001:db8::1 begun\nbackstay 0 192.0.2.1 \n"), Seen::Reached);
         // A host without IPv6 is told by what it has.
         let without = format!("backstay 1 ::1 {}\n", NOT_HERE[1]);
         assert!(unknown(&read(&without)));
-        assert_eq!(read(&format!("{without}backstay 124 192.0.2.1 \n")), unreached(NOBODY[2]));
+        assert_eq!(read(&format!("{without}backstay 124 192.0.2.1 begun\n")), unreached(NOBODY[2]));
         for nothing in [
             "",
             "bash: line 1: backstay: command not found\n",
             "backstay unknown `getent ahosts db` finds no address\n",
             "backstay 127 192.0.2.1 command not found\n",
             "backstay 1 192.0.2.1 No such file or directory\n",
-            "backstay 1 192.0.2.1 Permission denied\nbackstay 124 192.0.2.2 \n",
+            "backstay 1 192.0.2.1 Permission denied\nbackstay 124 192.0.2.2 begun\n",
+            "backstay 124 192.0.2.1 \n",
+            "backstay 1 192.0.2.1 Network is unreachable\n",
         ] {
             assert!(unknown(&read(nothing)), "{nothing}");
         }
@@ -241,5 +252,6 @@ mod tests {
         assert_eq!(split("[::1]:5432"), Some(("::1".to_owned(), 5432)));
         assert_eq!(split("-x:5432"), None);
         assert_eq!(split("db.example:0x"), None);
+        assert_eq!(split("db.example:0"), None);
     }
 }

@@ -66,7 +66,8 @@ const SHELLS: [&str; 9] = ["sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "s
 
 fn check_script(findings: &mut Findings<'_>, path: &[&str], words: &[String]) {
     let Some(index) = script_of(words) else { return };
-    let Some(Some(name)) = uses(&words[index]).first().copied() else { return };
+    let printed = |name: &&str| !name.starts_with("run.");
+    let Some(name) = uses(&words[index]).into_iter().flatten().find(printed) else { return };
     let number = index.to_string();
     findings.error(
         &[path, &[number.as_str()]].concat(),
@@ -77,13 +78,29 @@ fn check_script(findings: &mut Findings<'_>, path: &[&str], words: &[String]) {
 
 /// The word that a shell carries out: the one after its `-c`, wherever among the words the shell stands.
 fn script_of(words: &[String]) -> Option<usize> {
-    let is_shell = |word: &String| SHELLS.contains(&word.rsplit('/').next().unwrap_or_default());
-    let shell = words.iter().position(is_shell)?;
+    fn called(word: &str) -> &str {
+        word.rsplit('/').next().unwrap_or_default()
+    }
+    let shell = words.iter().position(|word| SHELLS.contains(&called(word)))?;
+    // `su USER -c TEXT`: elsewhere options end where a script or its arguments begin.
+    let users = ["su", "runuser"].contains(&called(&words[shell]));
     let gives_text = |word: &String| {
         let short = word.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
-        short.is_some_and(|letters| letters.ends_with('c')) || word == "--command"
+        short.is_some_and(|letters| letters.contains('c')) || word.starts_with("--command")
     };
-    let option = words[shell..].iter().position(gives_text)? + shell;
+    let mut option = shell + 1;
+    while !gives_text(words.get(option)?) {
+        match words[option].as_str() {
+            // Options with a word of their own.
+            "-o" | "+o" | "-O" | "+O" => option += 2,
+            word if users || word.starts_with(['-', '+']) => option += 1,
+            _ => return None,
+        }
+    }
+    let found = &words[option];
+    if found.starts_with("--command=") {
+        return Some(option);
+    }
     let more = words[option + 1..].iter();
     // `sh -c -e TEXT` is the same as `sh -ec TEXT`.
     let options = more.take_while(|word| word.starts_with('-') && word.as_str() != "-").count();
@@ -223,11 +240,21 @@ mod tests {
             "sudo -u app bash -c TEXT",
             "docker exec web sh -lc TEXT",
             "su - app -c TEXT",
+            "bash -ce TEXT",
+            "bash -o pipefail -c TEXT",
+            "su app --command=TEXT",
             "runuser -u app --command TEXT",
         ] {
             assert_eq!(found(line).as_deref(), Some("TEXT"), "{line}");
         }
-        for line in ["sh script.sh", "grep -c x", "bash --norc file", "sh -c", "echo {{a.b}}"] {
+        for line in [
+            "sh script.sh",
+            "grep -c x",
+            "bash --norc file",
+            "sh -c",
+            "bash script -c x",
+            "echo {{a.b}}",
+        ] {
             assert_eq!(found(line), None, "{line}");
         }
     }

@@ -10,7 +10,7 @@ use crate::cli::setup::App;
 use crate::drill::evidence::{Evidence, Mode};
 use crate::drill::plan::{Plan, Rehearsed, Wanted, plan};
 use crate::drill::ready::Looking;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::policy::{Drill, Playbook, Policy};
 
 /// How a playbook is rehearsed.
@@ -39,6 +39,9 @@ pub struct Rehearsal {
     /// Where the evidence lies.
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<String>,
+    /// Why it does not lie there.
+    #[serde(skip)]
+    not_kept: Option<Error>,
 }
 
 /// A step of a playbook.
@@ -53,10 +56,11 @@ struct Part {
 /// Restores what the playbook restores into a sandbox, and looks at it there. Nothing of production is touched.
 ///
 /// # Errors
-/// Where it cannot begin, or where the evidence could not be written to its repository.
+/// Where it cannot begin.
 pub fn rehearse(app: &App, policy: &Policy, playbook: &str, how: &How<'_>) -> Result<Rehearsal> {
     let (policy, name, planned) = with_drill(policy, playbook);
-    let wanted = Wanted { name: Some(name.clone()), ..Wanted::default() };
+    let repository = app.global.repository.clone().filter(|_| app.repository_url().is_none());
+    let wanted = Wanted { name: Some(name.clone()), repository, ..Wanted::default() };
     let plan = plan(&policy, &wanted)?;
     let mut rehearsal = Rehearsal {
         stack: policy.stack.clone(),
@@ -66,6 +70,7 @@ pub fn rehearse(app: &App, policy: &Policy, playbook: &str, how: &How<'_>) -> Re
         not_rehearsed: left_out(&plan),
         evidence: None,
         place: None,
+        not_kept: None,
     };
     // A plan without a restore would be of the whole stack.
     if plan.mode != Mode::Playbook {
@@ -89,18 +94,20 @@ pub fn rehearse(app: &App, policy: &Policy, playbook: &str, how: &How<'_>) -> Re
     let temporary = std::env::temp_dir();
     let scratch = how.scratch.or(drill.scratch.as_deref()).unwrap_or(&temporary);
     refuse_inside(&policy, scratch)?;
-    let repository_at = app.repository_at()?;
+    let when = When::of(app, &plan, None)?;
     let open = |name: &str| {
-        let opened = read(name, repository_at)?;
+        let opened = read(name, when.repository_at)?;
         Ok((opened.repository, opened.keys))
     };
     let programs = how.programs.or(drill.programs.as_deref());
     let looking =
         Looking { policy: &policy, drill: &drill, open: &open, scratch, programs, commands: true };
-    let when = When { now: app.cx.clock.now(), failed_at: None, repository_at };
     let (evidence, kept) = carry_out(app, &given, &plan, &looking, &when, how.evidence)?;
     rehearsal.evidence = Some(evidence);
-    rehearsal.place = kept?;
+    match kept {
+        Ok(place) => rehearsal.place = place,
+        Err(error) => rehearsal.not_kept = Some(error),
+    }
     Ok(rehearsal)
 }
 
@@ -167,7 +174,7 @@ impl Rehearsal {
             let why = one.why.as_deref().unwrap_or_default();
             app.printer.data(format!("  not rehearsed: {}/{}: {why}", one.phase, one.step))?;
         }
-        if self.evidence.is_some() && self.place.is_none() {
+        if self.evidence.is_some() && self.place.is_none() && self.not_kept.is_none() {
             app.printer.talk("no evidence is left of it");
         }
         Ok(())
@@ -175,11 +182,25 @@ impl Rehearsal {
 
     /// How the command ends; `None` where there was nothing to rehearse.
     pub fn status(&self) -> Option<ExitStatus> {
-        self.evidence.as_ref().map(status_of)
+        match self.not_kept {
+            Some(_) => Some(ExitStatus::Failed),
+            None => self.evidence.as_ref().map(status_of),
+        }
     }
 
-    /// Tells programs why it did not end well.
+    /// What it is of.
+    pub fn playbook(&self) -> &str {
+        &self.playbook
+    }
+
+    /// Tells why evidence is not where it should be, and programs why it did not end well.
     pub fn tell_bad(&self, app: &App) {
+        if let Some(error) = &self.not_kept {
+            app.printer.error(error);
+        }
+        if !app.printer.is_json() {
+            return;
+        }
         if let Some(evidence) = self.evidence.as_ref().filter(|one| !one.verdict.is_good()) {
             app.printer.error(&bad(evidence));
         }

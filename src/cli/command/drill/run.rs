@@ -189,24 +189,12 @@ pub(super) fn run_with(app: &App, args: &Args, given: &Given<'_>) -> Result<Exit
         (drill.programs, drill.scratch) = (None, None);
     }
     let failed_at = args.failed_at.as_deref().map(|text| instant(app, text)).transpose()?;
-    let now = app.cx.clock.now();
-    if failed_at.is_some_and(|at| at > now) {
-        return Err(Error::usage("--failed-at is in the future"));
-    }
-    let repository_at = app.repository_at()?;
-    if repository_at.is_some_and(|at| at > now) {
-        return Err(Error::usage("--repository-at is in the future"));
-    }
-    let attacked = repository_at.filter(|_| plan.scenario == Scenario::Ransomware);
-    let failed_at = failed_at.or(attacked);
-    // What was deleted before this moment is gone for a plain read, too.
-    let repository_at =
-        repository_at.or_else(|| (plan.scenario == Scenario::Ransomware).then_some(now));
+    let when = When::of(app, &plan, failed_at)?;
     let temporary = std::env::temp_dir();
     let scratch = args.scratch.as_deref().or(drill.scratch.as_deref()).unwrap_or(&temporary);
     refuse_inside(policy, scratch)?;
     let open = |name: &str| {
-        let opened = (given.read)(name, repository_at)?;
+        let opened = (given.read)(name, when.repository_at)?;
         Ok((opened.repository, opened.keys))
     };
     let programs = args.programs.as_deref().or(drill.programs.as_deref());
@@ -215,7 +203,6 @@ pub(super) fn run_with(app: &App, args: &Args, given: &Given<'_>) -> Result<Exit
     if args.dry_run {
         return look_only(app, given, &plan, &looking);
     }
-    let when = When { now, failed_at, repository_at };
     let (evidence, place) = carry_out(app, given, &plan, &looking, &when, true)?;
     tell_outcome(app, &evidence, place.as_ref().ok().and_then(Option::as_ref))?;
     place?;
@@ -233,6 +220,25 @@ pub(super) struct When {
     pub failed_at: Option<Timestamp>,
     /// The repositories are read as they were then.
     pub repository_at: Option<Timestamp>,
+}
+
+impl When {
+    /// Those of a plan, and of what was asked for.
+    pub fn of(app: &App, plan: &Plan, failed_at: Option<Timestamp>) -> Result<Self> {
+        let now = app.cx.clock.now();
+        if failed_at.is_some_and(|at| at > now) {
+            return Err(Error::usage("--failed-at is in the future"));
+        }
+        let repository_at = app.repository_at()?;
+        if repository_at.is_some_and(|at| at > now) {
+            return Err(Error::usage("--repository-at is in the future"));
+        }
+        let attack = plan.scenario == Scenario::Ransomware;
+        let failed_at = failed_at.or(repository_at.filter(|_| attack));
+        // What was deleted before this moment is gone for a plain read, too.
+        let repository_at = repository_at.or_else(|| attack.then_some(now));
+        Ok(Self { now, failed_at, repository_at })
+    }
 }
 
 /// Where the evidence of a drill lies, if it is kept; or why it does not lie in its repository.

@@ -10,7 +10,7 @@ use crate::cli::ExitStatus;
 use crate::cli::command::drill::{How, Rehearsal, rehearse};
 use crate::cli::format;
 use crate::cli::setup::App;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::playbook::compile::{Plan, Wanted, compile};
 use crate::playbook::estimate::{Estimate, estimate};
 use crate::playbook::history::newest_runs;
@@ -169,25 +169,47 @@ fn rehearse_all(app: &App, args: &Args, chosen: &[(&Policy, &str)]) -> Result<Ex
     let (scratch, programs) = (args.scratch.as_deref(), args.programs.as_deref());
     let how = How { scratch, programs, evidence: !args.no_evidence };
     let mut done: Vec<Rehearsal> = Vec::new();
+    let mut unbegun = None;
     for (policy, name) in chosen {
-        let rehearsal = rehearse(app, policy, name, &how)?;
-        if !app.printer.is_json() {
-            rehearsal.tell(app)?;
+        match rehearse(app, policy, name, &how) {
+            Ok(rehearsal) => {
+                if !app.printer.is_json() {
+                    rehearsal.tell(app)?;
+                }
+                done.push(rehearsal);
+            }
+            // One that cannot begin keeps no other from it.
+            Err(error) if chosen.len() == 1 || error.kind() == ErrorKind::Interrupted => {
+                return Err(error);
+            }
+            Err(error) => {
+                unbegun.get_or_insert_with(|| error.kind());
+                app.printer.error(&error.context(format!("failed to rehearse `{name}`")));
+            }
         }
-        done.push(rehearsal);
     }
     if app.printer.is_json() {
         app.printer.json(&done)?;
-        for one in &done {
-            one.tell_bad(app);
-        }
+    } else if chosen.is_empty() {
+        app.printer.talk("no policy has `playbooks`");
+    }
+    for one in &done {
+        one.tell_bad(app);
+    }
+    if let Some(kind) = unbegun {
+        return Err(Error::new(kind, "not every playbook was rehearsed"));
     }
     // One that restores nothing is no failure where nobody asked for it by its name.
     let nothing = if args.playbooks.is_empty() { ExitStatus::Done } else { ExitStatus::Failed };
     let ended: Vec<ExitStatus> = done.iter().map(|one| one.status().unwrap_or(nothing)).collect();
-    if done.iter().all(|one| one.status().is_none()) {
+    if !done.is_empty() && done.iter().all(|one| one.status().is_none()) {
         return Err(Error::failed("nothing was rehearsed: no playbook restores anything")
             .hint("what a switchover does is proven by doing it, on a quiet day"));
+    }
+    // Who asked for it by its name is told.
+    for one in done.iter().filter(|one| one.status().is_none() && !args.playbooks.is_empty()) {
+        let what = format!("`{}` was not rehearsed: it restores nothing", one.playbook());
+        app.printer.error(&Error::failed(what));
     }
     let worst = [ExitStatus::Failed, ExitStatus::ObjectiveMissed];
     Ok(worst.into_iter().find(|one| ended.contains(one)).unwrap_or(ExitStatus::Done))
