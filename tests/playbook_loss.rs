@@ -136,16 +136,13 @@ fn more_than_the_rpo_is_not_given_up_before_somebody_agreed_to_it() {
     let steps = "  over:\n    on_failure: undo\n    assess:\n      points: { recovery_points: { sources: [files], max_loss: 365d } }\n    recover:\n      go: { command: { apply: { shell: \"echo +go >> $LEDGER\" } }, point_of_no_return: true }\n";
     let stage = Stage::new(steps);
     fs::write(stage.sandbox.path("src/a"), "a").unwrap();
-    stage.sandbox.run(&["backup", "demo/files"]).expect(0);
-
-    // What is there is young enough: nobody is asked, and that is written down.
-    stage.run("young", &["run", "over", "--yes"]).expect(0);
-    assert_eq!(stage.ledger("young"), ["+go"]);
-    assert_eq!(stage.state(&stage.newest(), "go:agreed"), "skipped");
-
-    // As of an instant days after the last backup it is not.
-    let at = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(72);
-    let at = at.to_string();
+    // Of three days ago.
+    let now = jiff::Timestamp::now();
+    let then = now - jiff::SignedDuration::from_hours(72);
+    let mut backup = stage.sandbox.command(&["backup", "demo/files"]);
+    let backup = backup.env("BACKSTAY_CLOCK", format!("{then} {now} 1")).output();
+    crate::common::Ran::from(&backup.unwrap()).expect(0);
+    let at = now.to_string();
     let ran = stage.run("old", &["run", "over", "--yes", "--at", &at]).expect(6);
     let run = stage.newest();
     assert!(ran.stderr.contains("more would be lost than the RPO allows"), "{}", ran.stderr);
@@ -166,6 +163,12 @@ fn more_than_the_rpo_is_not_given_up_before_somebody_agreed_to_it() {
     stage.run("old", &["approve", &run, "go:agreed", "--as", "ann", "--yes"]).expect(0);
     stage.run_elsewhere("old", &["resume", &run]).expect(0);
     assert_eq!(stage.ledger("old"), ["+go"]);
+
+    // What is there now is young enough: nobody is asked, and that is written down.
+    stage.sandbox.run(&["backup", "demo/files"]).expect(0);
+    stage.run("young", &["run", "over", "--yes"]).expect(0);
+    assert_eq!(stage.ledger("young"), ["+go"]);
+    assert_eq!(stage.state(&stage.newest(), "go:agreed"), "skipped");
 }
 
 #[test]

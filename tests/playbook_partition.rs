@@ -57,7 +57,7 @@ impl Network {
     /// Nothing goes through, or everything does.
     fn cut(&self, cut: bool) {
         let state = if cut { "down" } else { "up" };
-        assert!(ip(&format!("link set {} {state}", self.link)));
+        assert!(ip(&format!("-n {} link set bse {state}", self.name)));
     }
 }
 

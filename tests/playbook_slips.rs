@@ -40,13 +40,8 @@ fn what_was_attested_or_done_without_is_taken_back_with_the_rest() {
     }
 }
 
-#[test]
-fn what_was_under_way_when_a_run_was_killed_is_taken_back_before_what_it_was_built_on() {
-    let slow = "command: { apply: { shell: \"echo +b >> $LEDGER; sleep 60\" }, undo: { shell: \"sleep 1; echo -b >> $LEDGER\" } }";
-    let stage = Stage::new(&one(&format!(
-        "    fence:\n      a: {{ {} }}\n      b: {{ {slow} }}\n",
-        effect("a")
-    )));
+/// Begins a run, and kills it as soon as its step `b` has an effect. Then it is taken back.
+fn killed_in_b_and_taken_back(stage: &Stage) -> crate::common::Ran {
     let mut child = stage.command("l", &["run", "move", "--yes"]).spawn().unwrap();
     let begun = Instant::now();
     while !stage.ledger("l").contains(&"+b".to_owned()) {
@@ -59,8 +54,32 @@ fn what_was_under_way_when_a_run_was_killed_is_taken_back_before_what_it_was_bui
     let mut command = stage.elsewhere("l", &["abort", &run, "--reason", "enough", "--yes"]);
     // What the killed process holds is over at once.
     command.env("BACKSTAY_TUNING", "lease=0.2");
-    let ran = crate::common::Ran::from(&command.output().unwrap());
-    assert_eq!(stage.ledger("l"), ["+a", "+b", "-b", "-a"], "{}", ran.stderr);
+    crate::common::Ran::from(&command.output().unwrap())
+}
+
+#[test]
+fn what_was_under_way_when_a_run_was_killed_is_taken_back_before_what_it_was_built_on() {
+    let b = "apply: { shell: \"echo +b >> $LEDGER; sleep 60\" }";
+    let undo = "undo: { shell: \"sleep 1; echo -b >> $LEDGER\" }";
+    // Whatever is seen of it, it is not done once more on the way back; nor taken back where it is seen not to be there.
+    let none = (", observe: { shell: \"exit 1\" }", &["+a", "+b", "-a"][..]);
+    let taken_back = &["+a", "+b", "-b", "-a"][..];
+    for (seen, expected) in [("", taken_back), (", repeatable: true", taken_back), none] {
+        let stage = Stage::new(&one(&format!(
+            "    fence:\n      a: {{ {} }}\n      b: {{ command: {{ {b}, {undo}{seen} }} }}\n",
+            effect("a")
+        )));
+        let ran = killed_in_b_and_taken_back(&stage);
+        assert_eq!(stage.ledger("l"), expected, "{seen}: {}", ran.stderr);
+    }
+    let stage = Stage::new(&one(&format!(
+        "    fence:\n      a: {{ {} }}\n      b: {{ command: {{ {b}, repeatable: true }} }}\n",
+        effect("a")
+    )));
+    let ran = killed_in_b_and_taken_back(&stage);
+    assert_eq!(stage.ledger("l"), ["+a", "+b", "-a"], "{}", ran.stderr);
+    let shown = stage.run("l", &["show", &stage.newest()]).expect(0).stdout;
+    assert!(shown.contains("`b` cannot be taken back, and stays"), "{shown}");
 }
 
 #[test]
@@ -131,6 +150,9 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
     }
     assert!(stage.run("l", &["history"]).expect(0).stdout.is_empty());
     assert_eq!(stage.sandbox.run(&["runs", "--limit", "0"]).code, 2);
+    stage.write(&one("    cleanup:\n      a: { wait: { for: 1h }, timeout: 5s }\n"));
+    let ran = stage.sandbox.run(&["check"]);
+    assert!(ran.stderr.contains("the step waits for 1h, and fails after 5s"), "{}", ran.stderr);
 }
 
 #[test]

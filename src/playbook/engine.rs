@@ -425,11 +425,20 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Looks what became of a step that was under way, and goes on from there.
+    /// Looks what became of a step that was under way, and goes on from there: not where what was done is being
+    /// taken back.
     fn settle(&self) -> Result<()> {
+        let back = self.view.unwinding.is_some() && !self.step.is_cleanup();
         match self.look()? {
             Observed::Done(outputs) => {
                 self.engine.append(Event::Succeeded { step: self.name(), outputs, found: true })
+            }
+            Observed::NotDone if back => {
+                self.engine.append(Event::UndoIntended { step: self.name() })?;
+                self.engine.append(Event::Undone { step: self.name(), found: true })
+            }
+            Observed::Unknown(why) if back => {
+                self.engine.append(Event::Lost { step: self.name(), why })
             }
             Observed::NotDone => self.apply(),
             Observed::Unknown(_) if self.step.action.is_repeatable() => self.apply(),

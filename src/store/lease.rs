@@ -28,7 +28,7 @@ struct Record {
     #[serde(rename = "lease")]
     version: u32,
     by: Worker,
-    /// The machine's boot: a process id means nothing after the next one.
+    /// The machine's boot and the namespace of process ids: a process id means nothing in another one.
     boot: String,
     purpose: String,
     created: Timestamp,
@@ -179,9 +179,15 @@ impl Record {
     }
 }
 
+/// Containers on one host have its boot, and maybe its name, but do not see each other's processes.
 fn boot_id() -> String {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    text.map(|text| text.trim().to_owned()).unwrap_or_default()
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let namespace = std::fs::read_link("/proc/self/ns/pid");
+    match (boot, namespace) {
+        (Ok(boot), Ok(namespace)) => format!("{} {}", boot.trim(), namespace.display()),
+        // What cannot be told is like nothing else.
+        _ => crate::id::nonce(),
+    }
 }
 
 /// Where it cannot be told, a process counts as running.

@@ -132,6 +132,8 @@ impl<'a> Case<'a> {
                 continue;
             }
             reached.push(point.clone());
+            // What it had started ends with it, in a moment.
+            std::thread::sleep(std::time::Duration::from_millis(300));
             let before = state();
             let run = stage.newest();
             assert_eq!(stage.state(&run, "it"), "running", "{name} {point}");

@@ -8,8 +8,17 @@ use crate::error::{Error, Result};
 use crate::playbook::action::{Job, Means};
 use crate::policy::Program;
 
-/// Runs a command of this program and gives what it reports.
+/// Runs a command of this program that changes something, and gives what it reports.
 pub fn backstay(means: &Means, job: &Job<'_>, arguments: &[String]) -> Result<Value> {
+    call(means, job, arguments, || crate::telemetry::failpoint::reach("playbook.mid_apply"))
+}
+
+/// Runs a command of this program that changes nothing, and gives what it reports.
+pub fn look(means: &Means, job: &Job<'_>, arguments: &[String]) -> Result<Value> {
+    call(means, job, arguments, || {})
+}
+
+fn call(means: &Means, job: &Job<'_>, arguments: &[String], begun: impl FnOnce()) -> Result<Value> {
     let mut argv: Vec<String> = vec!["/proc/self/exe".into()];
     let fixed: [(&str, String); 3] = [
         ("--policy", means.policy_path.display().to_string()),
@@ -24,10 +33,8 @@ pub fn backstay(means: &Means, job: &Job<'_>, arguments: &[String]) -> Result<Va
         argv.extend(["--identity".to_owned(), identity.display().to_string()]);
     }
     argv.extend(arguments.iter().cloned());
-    let ran = run(&Program::Argv(argv), &Surroundings::default(), job, &[0], || {
-        crate::telemetry::failpoint::reach("playbook.mid_apply");
-    })
-    .map_err(|error| said(&error).unwrap_or(error))?;
+    let ran = run(&Program::Argv(argv), &Surroundings::default(), job, &[0], begun)
+        .map_err(|error| said(&error).unwrap_or(error))?;
     serde_json::from_str(&ran.output)
         .map_err(|error| Error::failed("failed to read what it reported").with_source(error))
 }

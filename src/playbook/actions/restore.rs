@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::itself::backstay;
-use crate::error::{Error, Result};
+use super::itself::{backstay, look};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::SourceAddress;
 use crate::playbook::action::{Action, Job, Means, Observed, Preview};
 use crate::playbook::record::Outputs;
@@ -49,6 +49,14 @@ impl Restore {
         source.is_some_and(crate::policy::Source::has_wal_archive)
     }
 
+    /// Whether it says what an earlier step is going to find.
+    fn waits_for_others(&self) -> bool {
+        let identity = self.spec.identity.iter().map(|path| path.to_string_lossy());
+        let texts = identity.chain([self.spec.to.as_str().into()]);
+        let mut all = texts.chain(self.spec.options.iter().map(|text| text.as_str().into()));
+        all.any(|text| text.contains("{{"))
+    }
+
     fn repository(&self) -> Option<&str> {
         self.spec.repository.as_deref()
     }
@@ -67,9 +75,7 @@ impl Restore {
         Ok((backup, point))
     }
 
-    fn arguments(&self, job: &Job<'_>) -> Result<Vec<String>> {
-        let backup = job.before.get("backup").cloned();
-        let backup = backup.ok_or_else(|| Error::failed("no backup was chosen"))?;
+    fn arguments(&self, job: &Job<'_>, backup: String) -> Vec<String> {
         let own_goal = self.spec.options.iter().any(|option| {
             GOALS.iter().any(|goal| option == goal || option.starts_with(&format!("{goal}=")))
         });
@@ -101,7 +107,7 @@ impl Restore {
             arguments.push("--delta".to_owned());
         }
         arguments.extend(self.spec.options.iter().cloned());
-        Ok(arguments)
+        arguments
     }
 }
 
@@ -125,7 +131,17 @@ impl Action for Restore {
         {
             return Ok(preview.missing(format!("{} is not empty", self.spec.to)));
         }
-        Ok(preview)
+        if self.waits_for_others() {
+            return Ok(preview);
+        }
+        // Whether the options make sense, and a key opens it, is best known by whoever is going to do it.
+        let mut arguments = self.arguments(job, backup);
+        arguments.push("--dry-run".to_owned());
+        Ok(match look(&self.means, job, &arguments) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            Err(error) => preview.missing(error.chain()),
+            Ok(_) => preview,
+        })
     }
 
     fn before(&self, job: &Job<'_>) -> Result<Outputs> {
@@ -147,7 +163,9 @@ impl Action for Restore {
     }
 
     fn apply(&self, job: &Job<'_>) -> Result<Outputs> {
-        backstay(&self.means, job, &self.arguments(job)?)
+        let backup = job.before.get("backup").cloned();
+        let backup = backup.ok_or_else(|| Error::failed("no backup was chosen"))?;
+        backstay(&self.means, job, &self.arguments(job, backup))
             .map_err(|error| error.context(format!("failed to restore {}", self.address())))?;
         let mut outputs = job.before.clone();
         // How far what was restored is behind now, whoever wrote it.

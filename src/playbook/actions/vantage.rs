@@ -153,12 +153,14 @@ fn said(error: &io::Error) -> String {
 
 /// What the attempts at the addresses of one name come to together.
 fn judge(attempts: impl Iterator<Item = (String, std::result::Result<(), String>)>) -> Seen {
-    let (mut nobody, mut other) = (Vec::new(), Vec::new());
+    let (mut nobody, mut other, mut unmade) = (Vec::new(), Vec::new(), Vec::new());
     for (address, ended) in attempts {
         match ended {
             Ok(()) => return Seen::Reached,
             Err(said) if NOBODY.contains(&said.as_str()) => nobody.push((address, said)),
-            Err(said) if NOT_HERE.contains(&said.as_str()) => {}
+            Err(said) if NOT_HERE.contains(&said.as_str()) => {
+                unmade.push(format!("{address}: {said}"));
+            }
             Err(said) => other.push(format!("{address}: {said}")),
         }
     }
@@ -166,7 +168,8 @@ fn judge(attempts: impl Iterator<Item = (String, std::result::Result<(), String>
         return Seen::Unknown(other.join("; "));
     }
     let Some((_, first)) = nobody.first() else {
-        return Seen::Unknown("no attempt at an address could be made".to_owned());
+        unmade.push("no attempt at an address could be made".to_owned());
+        return Seen::Unknown(unmade.join("; "));
     };
     // One word for all where it is the same.
     if nobody.iter().all(|(_, said)| said == first) {

@@ -365,7 +365,12 @@ impl<'a> StepOf<'a> {
                 }
             }
             ActionSpec::Approval(approval) => {
-                let people = approval.from.iter().collect::<BTreeSet<_>>().len();
+                let people = approval
+                    .from
+                    .iter()
+                    .map(|name| name.to_lowercase())
+                    .collect::<BTreeSet<_>>()
+                    .len();
                 let enough = approval.from.is_empty() || people >= approval.of as usize;
                 if !(1..=20).contains(&approval.of) || !enough {
                     findings.error_at_key(
@@ -448,7 +453,7 @@ impl<'a> StepOf<'a> {
                 let once = self.one.step.retry.is_none();
                 let short = self.one.step.timeout.filter(|most| once && *most < wait.period);
                 if let Some(timeout) = short {
-                    findings.error(
+                    findings.warning(
                         &self.path(&["timeout"]),
                         format!("the step waits for {}, and fails after {timeout}", wait.period),
                         "leave `timeout` out: it waits as long as it says, and no longer",

@@ -44,7 +44,8 @@ fn left_standing(view: &RunView) -> Vec<&str> {
     };
     let done = |step: &&PlannedStep| {
         let begun = view.steps.get(&step.name).is_some_and(|step| step.attempts > 0);
-        begun && matches!(view.state(&step.name), StepState::Succeeded | StepState::Attested)
+        let may_have = [StepState::Succeeded, StepState::Attested, StepState::Unknown];
+        begun && may_have.contains(&view.state(&step.name))
     };
     let steps = view.plan.steps.iter().filter(acts).filter(done);
     steps.map(|step| step.name.as_str()).collect()

@@ -280,13 +280,21 @@ pub fn means(app: &App, policy: &Policy) -> Result<Arc<Means>> {
     }))
 }
 
+/// Whether a character of a name can be seen, so that two names that look the same are the same.
+fn is_seen(c: char) -> bool {
+    let unseen = matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
+    !c.is_control() && !unseen && (c == ' ' || !c.is_whitespace())
+}
+
 /// Who gives this command: what they call themselves, and whom the system takes them for.
 ///
 /// # Errors
 /// A name that shows nothing, or more than it should, is none: approvals are counted by names.
 pub fn person(given: Option<&str>) -> Result<Person> {
     let given = given.map(str::trim);
-    if given.is_some_and(|name| name.is_empty() || name.chars().any(char::is_control)) {
+    if given.is_some_and(|name| name.is_empty() || !name.chars().all(is_seen)) {
         return Err(Error::usage("this is no name of a person").hint("write --as NAME"));
     }
     let uid = nix::unistd::Uid::effective();
