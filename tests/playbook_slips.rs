@@ -184,3 +184,59 @@ fn a_run_whose_plan_has_mappings_in_any_order_is_read_and_gone_on_with() {
     stage.run_elsewhere("l", &["resume", &run]).expect(0);
     assert_eq!(stage.ledger("l"), ["za"]);
 }
+
+#[test]
+fn a_restore_that_could_not_be_done_is_found_before() {
+    let steps = |more: &str| {
+        one(&format!(
+            "    recover:\n      back: {{ restore: {{ source: files, to: out{more} }} }}\n"
+        ))
+    };
+    let stage = Stage::new(&steps(""));
+    stage.sandbox.run(&["backup", "demo/files"]).expect(0);
+    stage.run("l", &["check", "move"]).expect(0);
+    for (more, why) in [
+        (", options: [--nonsense]", "unexpected argument '--nonsense'"),
+        (", identity: [/nowhere/key]", "/nowhere/key"),
+    ] {
+        stage.write(&steps(more));
+        let ran = stage.run("l", &["check", "move"]).expect(1);
+        assert!(ran.stdout.contains(why), "{more}: {}", ran.stdout);
+    }
+    assert!(!stage.sandbox.path("out").exists());
+}
+
+#[test]
+fn nobody_takes_a_process_for_dead_that_cannot_be_seen_from_where_it_is() {
+    let stage = Stage::new(&one(
+        "    recover:\n      b: { command: { apply: { shell: \"echo +b >> $LEDGER; sleep 20\" } } }\n",
+    ));
+    let mut child = stage.command("l", &["run", "move", "--yes"]).spawn().unwrap();
+    let begun = Instant::now();
+    while !stage.ledger("l").contains(&"+b".to_owned()) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", stage.ledger("l"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // As in another container of the same host.
+    let inside = ["--pid", "--fork", "--mount-proc"];
+    let can = std::process::Command::new("unshare").args(inside).arg("true").output();
+    if can.is_ok_and(|ran| ran.status.success()) {
+        let resume = stage.elsewhere("l", &["resume", &stage.newest()]);
+        let mut contained = std::process::Command::new("unshare");
+        contained.args(inside).arg(resume.get_program()).args(resume.get_args());
+        for (name, value) in resume.get_envs() {
+            match value {
+                Some(value) => contained.env(name, value),
+                None => contained.env_remove(name),
+            };
+        }
+        let directory = resume.get_current_dir().unwrap();
+        let ran = contained.current_dir(directory).output().unwrap();
+        crate::common::Ran::from(&ran).expect(75);
+    } else {
+        crate::common::cannot("namespaces of processes cannot be made here");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(stage.ledger("l"), ["+b"]);
+}
