@@ -40,14 +40,20 @@ fn what_was_attested_or_done_without_is_taken_back_with_the_rest() {
     }
 }
 
-/// Begins a run, and kills it as soon as its step `b` has an effect. Then it is taken back.
-fn killed_in_b_and_taken_back(stage: &Stage) -> crate::common::Ran {
-    let mut child = stage.command("l", &["run", "move", "--yes"]).spawn().unwrap();
+/// Begins a run, whose step `b` has an effect and goes on.
+fn begun_to_b(stage: &Stage) -> std::process::Child {
+    let child = stage.command("l", &["run", "move", "--yes"]).spawn().unwrap();
     let begun = Instant::now();
     while !stage.ledger("l").contains(&"+b".to_owned()) {
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", stage.ledger("l"));
         std::thread::sleep(Duration::from_millis(20));
     }
+    child
+}
+
+/// Begins a run, and kills it as soon as its step `b` has an effect. Then it is taken back.
+fn killed_in_b_and_taken_back(stage: &Stage) -> crate::common::Ran {
+    let mut child = begun_to_b(stage);
     child.kill().unwrap();
     child.wait().unwrap();
     let run = stage.newest();
@@ -211,12 +217,7 @@ fn nobody_takes_a_process_for_dead_that_cannot_be_seen_from_where_it_is() {
     let stage = Stage::new(&one(
         "    recover:\n      b: { command: { apply: { shell: \"echo +b >> $LEDGER; sleep 20\" } } }\n",
     ));
-    let mut child = stage.command("l", &["run", "move", "--yes"]).spawn().unwrap();
-    let begun = Instant::now();
-    while !stage.ledger("l").contains(&"+b".to_owned()) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", stage.ledger("l"));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut child = begun_to_b(&stage);
     // As in another container of the same host.
     let inside = ["--pid", "--fork", "--mount-proc"];
     let can = std::process::Command::new("unshare").args(inside).arg("true").output();

@@ -9,10 +9,10 @@ use backstay::daemon::supervise::{self, Ended, Work};
 use backstay::daemon::tick::{Decisions, Place, Protected, decide, due_slots};
 use backstay::daemon::timetable::{Run, runs};
 use backstay::policy::{Cron, Hooks, Policy, parse};
-use backstay::state::{NewRun, RunRow, RunState, State};
+use backstay::state::{RunRow, RunState, State};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
-use crate::simulation::{PLACE, World};
+use crate::simulation::{PLACE, World, row};
 
 const FROM: &str = "2026-11-22T02:30:00Z";
 
@@ -137,26 +137,6 @@ fn where_the_stronger_run_fails_the_others_are_begun_in_its_place() {
     assert!(why.ends_with(" of `weekly`, which does the same"), "{why}");
 }
 
-/// Rows of slots that are new.
-fn rows(slots: Vec<NewRun>) -> Vec<RunRow> {
-    let row = |run: NewRun| RunRow {
-        id: run.id,
-        slot: run.slot,
-        due: run.due,
-        not_before: run.not_before,
-        state: run.state,
-        why: run.why,
-        attempts: 0,
-        owner: None,
-        heartbeat: None,
-        started: None,
-        ended: None,
-        backup: None,
-        cancelled: false,
-    };
-    slots.into_iter().map(row).collect()
-}
-
 /// What is due of a policy after a night without a daemon, and what is decided about it.
 fn morning(policy: &Policy, protected: &Protected, most: usize) -> (Vec<RunRow>, Decisions) {
     let (since, now) = (at("2026-11-21T23:00:00Z"), at("2026-11-22T08:00:30Z"));
@@ -165,7 +145,7 @@ fn morning(policy: &Policy, protected: &Protected, most: usize) -> (Vec<RunRow>,
         .jobs
         .iter()
         .flat_map(|(name, job)| {
-            rows(due_slots(policy, (name, job), (since, now), &place, 100).slots)
+            due_slots(policy, (name, job), (since, now), &place, 100).slots.into_iter().map(row)
         })
         .collect();
     let decisions = decide(std::slice::from_ref(policy), &open, protected, now, &place);

@@ -43,6 +43,25 @@ pub struct World {
 
 pub const PLACE: Place<'static> = Place { host: "here", most: 1000, fleet: None };
 
+/// The row of a slot that is new.
+pub fn row(run: NewRun) -> RunRow {
+    RunRow {
+        id: run.id,
+        slot: run.slot,
+        due: run.due,
+        not_before: run.not_before,
+        state: run.state,
+        why: run.why,
+        attempts: 0,
+        owner: None,
+        heartbeat: None,
+        started: None,
+        ended: None,
+        backup: None,
+        cancelled: false,
+    }
+}
+
 impl World {
     fn new(name: &str, zone: &str, from: &str, failing: u32) -> Self {
         let text = fs::read_to_string(format!("policies/{name}.yaml")).unwrap();
@@ -87,21 +106,7 @@ impl World {
                 *self.counts.entry(run.state).or_default() += 1;
                 continue;
             }
-            self.open.push(RunRow {
-                id: run.id,
-                slot: run.slot,
-                due: run.due,
-                not_before: run.not_before,
-                state: run.state,
-                why: run.why,
-                attempts: 0,
-                owner: None,
-                heartbeat: None,
-                started: None,
-                ended: None,
-                backup: None,
-                cancelled: false,
-            });
+            self.open.push(row(run));
         }
     }
 

@@ -56,7 +56,8 @@ impl Words {
         }
     }
 
-    /// `45 s`, `12 min`, `5 h`, `3 d`: the largest unit of which there are two.
+    /// `45 s`, `12 min`, `5 h 30 min`, `2 d 12 h`: the largest unit of which there are two, and what is left in the
+    /// next one.
     pub fn span(self, seconds: u64) -> String {
         let units = [(1, "s", "秒"), (60, "min", "分钟"), (3600, "h", "小时"), (86_400, "d", "天")];
         let at = match seconds {

@@ -24,7 +24,7 @@ mod service;
 mod sql;
 mod starrocks;
 mod tcp;
-mod vantage;
+pub mod vantage;
 mod wait;
 
 pub use build::build;

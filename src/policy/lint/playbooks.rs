@@ -501,6 +501,11 @@ impl StepOf<'_> {
     }
 }
 
+/// What `ssh` takes for a host, and not for an option or for more than one word.
+pub(super) fn is_host(text: &str) -> bool {
+    !text.starts_with('-') && !text.contains(' ')
+}
+
 /// `HOST:PORT`, where either may still be an output.
 pub(super) fn is_address(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return text.contains("{{") };

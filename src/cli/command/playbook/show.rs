@@ -11,6 +11,7 @@ use crate::cli::ExitStatus;
 use crate::cli::format::{self, Align, table};
 use crate::cli::setup::App;
 use crate::error::Result;
+use crate::playbook::actions::vantage;
 use crate::playbook::approval;
 use crate::playbook::compile::{Plan, PlannedStep, Wanted, compile};
 use crate::playbook::decide::{Decision, decide};
@@ -174,8 +175,11 @@ fn notes(step: &PlannedStep, returns: bool) -> Vec<String> {
     }
     if let ActionSpec::Role(role) = &step.action {
         notes.extend(role.vantage_points.iter().map(|(name, point)| {
-            let host = point.host.as_deref().unwrap_or("this host");
-            format!("not where {} takes connections from `{name}` ({host})", point.tcp)
+            format!(
+                "not where {} takes connections from {}",
+                point.tcp,
+                vantage::place(name, point)
+            )
         }));
     }
     if let Some(timeout) = step.timeout {

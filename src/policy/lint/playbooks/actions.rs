@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use url::Url;
 
-use super::{Findings, is_address, servers};
+use super::{Findings, is_address, is_host, servers};
 use crate::policy::DnsType;
 use crate::policy::{
     action::{Expectation, Manager, ServiceVerb},
@@ -103,8 +103,7 @@ pub(super) fn check(findings: &mut Findings<'_>, at: &[&str], action: &ActionSpe
                     );
                 }
             }
-            if service.host.as_ref().is_some_and(|host| host.starts_with('-') || host.contains(' '))
-            {
+            if service.host.as_ref().is_some_and(|host| !is_host(host)) {
                 error(findings, &of(&["host"]), "this is no host", "write HOST or USER@HOST");
             }
             if let Manager::Compose { file } = &service.manager {

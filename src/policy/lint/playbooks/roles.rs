@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Findings, StepOf, is_address};
+use super::{Findings, StepOf, is_address, is_host};
 use crate::policy::{
     action::{Port, RoleAction},
     playbook::ActionSpec,
@@ -126,7 +126,7 @@ impl StepOf<'_> {
                     "write HOST:PORT of the site before, such as db.site-a:5432",
                 );
             }
-            let bad = |host: &str| host.is_empty() || host.starts_with('-') || host.contains(' ');
+            let bad = |host: &str| host.is_empty() || !is_host(host);
             if point.host.as_deref().is_some_and(bad) {
                 findings.error(&path("host"), "this is no host", "write HOST or USER@HOST");
             }

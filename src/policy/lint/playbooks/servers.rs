@@ -1,7 +1,7 @@
 //! The settings of actions that change what a server is.
 
-use super::Findings;
 use super::actions::{error, refs};
+use super::{Findings, is_host};
 use crate::policy::{
     lint::sources::absolute,
     server_action::{ClusterLogin, NotifyAction, PostgresAction, ServerFiles, StarRocksAction},
@@ -54,7 +54,7 @@ fn check_files(findings: &mut Findings<'_>, at: &[String], server: &ServerFiles)
             absolute(findings, &refs(&of(at, &[key])), path);
         }
     }
-    if server.host.as_ref().is_some_and(|host| host.starts_with('-') || host.contains(' ')) {
+    if server.host.as_ref().is_some_and(|host| !is_host(host)) {
         error(findings, &of(at, &["host"]), "this is no host", "write HOST or USER@HOST");
     }
     if server.user.as_ref().is_some_and(|user| user.starts_with('-') || user.contains(' ')) {
